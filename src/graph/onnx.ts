@@ -1,0 +1,177 @@
+import { FemoError } from "../errors.js";
+import type { Attribute, DType, Graph, Value } from "./graph.js";
+import { formatShape, type Shape } from "./shape.js";
+
+/** Where the bytes of a weight lie: a file beside the model, little-endian, dense. */
+export interface WeightLocation {
+  readonly file: string;
+  readonly offset: number;
+  readonly byteLength: number;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+// onnx.proto3: TensorProto.DataType
+const DATA_TYPE: Record<DType, number> = {
+  float32: 1,
+  int32: 6,
+  int64: 7,
+  bool: 9,
+  float16: 10,
+  float64: 11,
+  bfloat16: 16,
+};
+const OPSET = 21;
+const IR_VERSION = 10;
+
+/**
+ * The graph as a serialised ONNX ModelProto. Weights stay in the checkpoint's own files: each initialiser points at
+ * its bytes (`external_data`), and half-precision ones pass through a Cast that the runtime folds when it loads them.
+ * @throws FemoError E_WEIGHT if a weight has no location or another shape there
+ */
+export function toOnnx(graph: Graph, locate: (tensor: string) => WeightLocation | undefined): Uint8Array {
+  const { nodes, inputs, weights, constants } = graph.reachable();
+  const message = new Writer();
+  const casts = new Map<string, string>(); // name in the graph -> name as stored
+  for (const weight of weights) {
+    const location = locate(weight.name);
+    if (!location || formatShape(location.shape) !== formatShape(weight.shape)) {
+      throw new FemoError(
+        "E_WEIGHT",
+        `${weight.name}: expected ${formatShape(weight.shape)}, found ${location ? formatShape(location.shape) : "nothing"}`,
+      );
+    }
+    const stored = location.dtype === weight.dtype ? weight.name : `${weight.name}:${location.dtype}`;
+    message.message(5, externalTensor(stored, location));
+    if (stored !== weight.name) casts.set(weight.name, stored);
+  }
+  for (const constant of constants) message.message(5, inlineTensor(constant));
+  for (const [name, stored] of casts) message.message(1, call("Cast", [stored], [name], { to: DATA_TYPE.float32 }));
+  for (const node of nodes) {
+    const inputs = node.inputs.map((input) => input?.name ?? "");
+    const outputs = node.outputs.map((output) => output.name);
+    message.message(1, call(node.op, inputs, outputs, node.attributes, node.domain));
+  }
+  message.string(2, "femo");
+  for (const input of inputs) message.message(11, valueInfo(input.name, input.dtype, input.shape));
+  for (const { name, value } of graph.outputs) {
+    // An output has a name of its own, so that one value may be given out twice and an input passed through.
+    message.message(1, call("Identity", [value.name], [name], {}));
+    message.message(12, valueInfo(name, value.dtype, value.shape));
+  }
+
+  return new Writer()
+    .integer(1, IR_VERSION)
+    .string(2, "femo")
+    .message(7, message)
+    .message(8, new Writer().string(1, "").integer(2, OPSET))
+    .message(8, new Writer().string(1, "com.microsoft").integer(2, 1))
+    .bytes();
+}
+
+function externalTensor(name: string, { file, offset, byteLength, dtype, shape }: WeightLocation): Writer {
+  const tensor = new Writer().packed(1, shape).integer(2, DATA_TYPE[dtype]).string(8, name);
+  for (const [key, value] of Object.entries({ location: file, offset, length: byteLength })) {
+    tensor.message(13, new Writer().string(1, key).string(2, String(value)));
+  }
+  return tensor.integer(14, 1); // data_location = EXTERNAL
+}
+
+function inlineTensor(value: Value): Writer {
+  if (value.origin?.kind !== "constant") throw new FemoError("E_GRAPH", `${value.name} is not a constant`);
+  const { data } = value.origin;
+  return new Writer()
+    .packed(1, value.shape as readonly number[])
+    .integer(2, DATA_TYPE[value.dtype])
+    .string(8, value.name)
+    .raw(9, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+}
+
+function call(
+  op: string,
+  inputs: readonly string[],
+  outputs: readonly string[],
+  attributes: Readonly<Record<string, Attribute>>,
+  domain = "",
+): Writer {
+  const proto = new Writer();
+  for (const input of inputs) proto.string(1, input);
+  for (const output of outputs) proto.string(2, output);
+  proto.string(4, op);
+  for (const [name, value] of Object.entries(attributes)) proto.message(5, attributeProto(name, value));
+  return proto.string(7, domain);
+}
+
+function attributeProto(name: string, value: Attribute): Writer {
+  const proto = new Writer().string(1, name);
+  if (typeof value === "number") return proto.integer(3, value).integer(20, 2); // INT
+  if (typeof value === "string") return proto.string(4, value).integer(20, 3); // STRING
+  if ("float" in value) return proto.float(2, value.float).integer(20, 1); // FLOAT
+  return proto.packed(8, value).integer(20, 7); // INTS
+}
+
+function valueInfo(name: string, dtype: DType, shape: Shape): Writer {
+  const dims = new Writer();
+  for (const dim of shape) {
+    dims.message(1, typeof dim === "number" ? new Writer().integer(1, dim) : new Writer().string(2, dim));
+  }
+  const tensorType = new Writer().integer(1, DATA_TYPE[dtype]).message(2, dims);
+  return new Writer().string(1, name).message(2, new Writer().message(1, tensorType));
+}
+
+/** Protocol Buffers wire format, the part that ONNX needs. */
+class Writer {
+  readonly #chunks: Uint8Array[] = [];
+  #length = 0;
+
+  integer(field: number, value: number): this {
+    return this.#varint(field * 8).#varint(value);
+  }
+  float(field: number, value: number): this {
+    return this.#varint(field * 8 + 5).#push(new Uint8Array(Float32Array.of(value).buffer));
+  }
+  string(field: number, value: string): this {
+    return this.raw(field, new TextEncoder().encode(value));
+  }
+  packed(field: number, values: readonly number[]): this {
+    const list = new Writer();
+    for (const value of values) list.#varint(value);
+    return this.message(field, list);
+  }
+  raw(field: number, bytes: Uint8Array): this {
+    return this.#varint(field * 8 + 2)
+      .#varint(bytes.length)
+      .#push(bytes);
+  }
+  message(field: number, inner: Writer): this {
+    this.#varint(field * 8 + 2).#varint(inner.#length);
+    for (const chunk of inner.#chunks) this.#push(chunk);
+    return this;
+  }
+
+  bytes(): Uint8Array {
+    const out = new Uint8Array(this.#length);
+    let at = 0;
+    for (const chunk of this.#chunks) {
+      out.set(chunk, at);
+      at += chunk.length;
+    }
+    return out;
+  }
+
+  #varint(value: number): this {
+    const bytes: number[] = [];
+    let rest = BigInt.asUintN(64, BigInt(value));
+    do {
+      bytes.push(Number(rest & 127n) | (rest > 127n ? 128 : 0));
+      rest >>= 7n;
+    } while (rest > 0n);
+    return this.#push(Uint8Array.from(bytes));
+  }
+
+  #push(chunk: Uint8Array): this {
+    this.#chunks.push(chunk);
+    this.#length += chunk.length;
+    return this;
+  }
+}

@@ -1,0 +1,3 @@
+export type { BytePixels, FloatPlanes, Pixels } from "./pixels.js";
+export { psnr } from "./psnr.js";
+export { ssim } from "./ssim.js";

@@ -1,0 +1,229 @@
+import { z } from "zod";
+import { FemoError } from "../errors.js";
+import type { Value } from "../graph/graph.js";
+import { BATCH, type ModelDefinition, type Trace } from "../graph/trace.js";
+
+/** The config of diffusers' `DiTTransformer2DModel`, in camelCase. */
+export interface DiTConfig {
+  numAttentionHeads: number;
+  attentionHeadDim: number;
+  inChannels: number;
+  /** Twice inChannels when the model also predicts a variance. */
+  outChannels: number;
+  numLayers: number;
+  attentionBias: boolean;
+  /** Height and width of the (latent) image. */
+  sampleSize: number;
+  patchSize: number;
+  activationFn: "gelu" | "gelu-approximate";
+  /** Number of classes; the embedding table has one row more, the null class of classifier-free guidance. */
+  numEmbedsAdaNorm: number;
+  normElementwiseAffine: boolean;
+  normEps: number;
+}
+
+const positive = z.number().int().positive();
+const jsonConfig = z.object({
+  num_attention_heads: positive.default(16),
+  attention_head_dim: positive.default(72),
+  in_channels: positive.default(4),
+  out_channels: positive.nullish(),
+  num_layers: positive.default(28),
+  attention_bias: z.boolean().default(true),
+  sample_size: positive.default(32),
+  patch_size: positive.default(2),
+  activation_fn: z.enum(["gelu", "gelu-approximate"]).default("gelu-approximate"),
+  num_embeds_ada_norm: positive.default(1000),
+  norm_type: z.literal("ada_norm_zero").default("ada_norm_zero"),
+  norm_elementwise_affine: z.boolean().default(false),
+  norm_eps: z.number().positive().default(1e-5),
+});
+
+/**
+ * Reads a `transformer/config.json`; fields left out have diffusers' defaults, fields that do not touch inference are ignored.
+ * @param file named in errors
+ * @throws FemoError E_CONFIG naming each bad field
+ */
+export function ditConfigFromJson(json: unknown, file = "transformer/config.json"): DiTConfig {
+  const parsed = jsonConfig.safeParse(json);
+  if (!parsed.success) {
+    const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
+    throw new FemoError("E_CONFIG", `${file} is not a DiTTransformer2DModel config: ${issues.join("; ")}`);
+  }
+  const c = parsed.data;
+  const config: DiTConfig = {
+    numAttentionHeads: c.num_attention_heads,
+    attentionHeadDim: c.attention_head_dim,
+    inChannels: c.in_channels,
+    outChannels: c.out_channels ?? c.in_channels,
+    numLayers: c.num_layers,
+    attentionBias: c.attention_bias,
+    sampleSize: c.sample_size,
+    patchSize: c.patch_size,
+    activationFn: c.activation_fn,
+    numEmbedsAdaNorm: c.num_embeds_ada_norm,
+    normElementwiseAffine: c.norm_elementwise_affine,
+    normEps: c.norm_eps,
+  };
+  const width = config.numAttentionHeads * config.attentionHeadDim;
+  if (config.sampleSize % config.patchSize !== 0) {
+    throw new FemoError(
+      "E_CONFIG",
+      `${file}: sample_size ${config.sampleSize} is not a multiple of patch_size ${config.patchSize}`,
+    );
+  }
+  if (width % 4 !== 0) {
+    throw new FemoError("E_CONFIG", `${file}: the width (heads x head dim) must be a multiple of 4, found ${width}`);
+  }
+  return config;
+}
+
+/** DiT-XL/2 at 256x256 (latents of 32x32), the model of the FEMO paper's Table 4. */
+export const ditXL2: DiTConfig = ditConfigFromJson({ out_channels: 8 });
+
+const SINUSOID_CHANNELS = 256;
+const NORM_EPS = 1e-6; // of the norms that have no parameters, fixed in DiT and in diffusers
+
+/**
+ * Diffusion transformer with adaLN-Zero (Peebles & Xie, arXiv 2212.09748), tensor names as in diffusers.
+ * B: batch, T: tokens, D: width.
+ */
+export function dit(config: DiTConfig): ModelDefinition {
+  const { numAttentionHeads: heads, sampleSize, patchSize, numLayers, inChannels, outChannels } = config;
+  const width = heads * config.attentionHeadDim;
+  const side = sampleSize / patchSize;
+  const tokens = side * side;
+
+  const build = (t: Trace): Value => {
+    const linear = (x: Value, name: string, inFeatures: number, outFeatures: number, bias = true): Value =>
+      x.linear(
+        t.weight(`${name}.weight`, [outFeatures, inFeatures]),
+        bias ? t.weight(`${name}.bias`, [outFeatures]) : null,
+      );
+
+    /** Embedding of timestep and label; diffusers keeps a copy of it in every block.  [B, D] */
+    const condition = (name: string): Value => {
+      const sinusoid = timestepSinusoid(t);
+      const hidden = linear(sinusoid, `${name}.timestep_embedder.linear_1`, SINUSOID_CHANNELS, width).silu();
+      const time = linear(hidden, `${name}.timestep_embedder.linear_2`, width, width);
+      const table = t.weight(`${name}.class_embedder.embedding_table.weight`, [config.numEmbedsAdaNorm + 1, width]);
+      return time.add(table.gather(t.input("class_label", [BATCH], "int64")));
+    };
+
+    /** adaLN: shifts, scales and gates regressed from timestep and label.  parts of [B, 1, D] */
+    const modulation = (name: string, embedding: string, parts: number): Value[] =>
+      t
+        .hoist(name, [BATCH, parts * width], () => linear(condition(embedding).silu(), name, width, parts * width))
+        .unsqueeze(1)
+        .chunk(parts, 2);
+
+    const one = t.graph.scalar(1);
+    const modulate = (x: Value, shift: Value, scale: Value): Value => x.mul(scale.add(one)).add(shift);
+
+    const attention = (name: string, x: Value): Value => {
+      const [q, k, v] = ["to_q", "to_k", "to_v"].map((part) =>
+        linear(x, `${name}.${part}`, width, width, config.attentionBias),
+      ) as [Value, Value, Value];
+      return linear(q.attention(k, v, heads), `${name}.to_out.0`, width, width);
+    };
+
+    const mlp = (name: string, x: Value): Value => {
+      const approximate = config.activationFn === "gelu" ? "none" : "tanh";
+      return linear(
+        linear(x, `${name}.net.0.proj`, width, 4 * width).gelu(approximate),
+        `${name}.net.2`,
+        4 * width,
+        width,
+      );
+    };
+
+    /** adaLN-Zero block (figure 3).  x: [B, T, D] */
+    const block = (x: Value, name: string): Value => {
+      const [shiftA, scaleA, gateA, shiftM, scaleM, gateM] = modulation(
+        `${name}.norm1.linear`,
+        `${name}.norm1.emb`,
+        6,
+      ) as [Value, Value, Value, Value, Value, Value];
+      const a = t.feature("module", `${name}.attn1`, x.shape, () =>
+        attention(`${name}.attn1`, modulate(x.layerNorm(NORM_EPS), shiftA, scaleA)),
+      );
+      const h = x.add(gateA.mul(a)); // [B, T, D]
+      const m = t.feature("module", `${name}.ff`, x.shape, () => {
+        const affine = config.normElementwiseAffine
+          ? [t.weight(`${name}.norm3.weight`, [width]), t.weight(`${name}.norm3.bias`, [width])]
+          : [];
+        return mlp(`${name}.ff`, modulate(h.layerNorm(config.normEps, ...affine), shiftM, scaleM));
+      });
+      return h.add(gateM.mul(m)); // [B, T, D]
+    };
+
+    return t.feature("output", "output", [BATCH, outChannels, sampleSize, sampleSize], () => {
+      const sample = t.input("sample", [BATCH, inChannels, sampleSize, sampleSize]);
+      const kernel = t.weight("pos_embed.proj.weight", [width, inChannels, patchSize, patchSize]);
+      const patches = sample.patchConv(kernel, t.weight("pos_embed.proj.bias", [width])); // [B, D, side, side]
+      const positions = t.graph.constant(sincosPositions(width, side), [1, tokens, width]);
+      const x = patches.reshape([BATCH, width, tokens]).transpose([0, 2, 1]).add(positions); // [B, T, D]
+
+      const y = t.residual("stack", "transformer_blocks", x, () => {
+        let h = x;
+        for (let i = 0; i < numLayers; i++) {
+          const [input, name] = [h, `transformer_blocks.${i}`];
+          h = t.residual("block", name, input, () => block(input, name));
+        }
+        return h;
+      });
+
+      const [shift, scale] = modulation("proj_out_1", "transformer_blocks.0.norm1.emb", 2) as [Value, Value];
+      const out = modulate(y.layerNorm(NORM_EPS), shift, scale);
+      return unpatchify(linear(out, "proj_out_2", width, patchSize * patchSize * outChannels));
+    });
+
+    /** [B, T, p*p*C] to [B, C, H, W] */
+    function unpatchify(x: Value): Value {
+      return x
+        .reshape([BATCH, side, side, patchSize, patchSize, outChannels])
+        .transpose([0, 5, 1, 3, 2, 4])
+        .reshape([BATCH, outChannels, sampleSize, sampleSize]);
+    }
+  };
+
+  return {
+    sampleShape: [inChannels, sampleSize, sampleSize],
+    outputShape: [outChannels, sampleSize, sampleSize],
+    conditions: [
+      { name: "timestep", dtype: "float32" },
+      { name: "class_label", dtype: "int64" },
+    ],
+    build,
+  };
+}
+
+/** Transformer sinusoids of the timestep, cosines first, frequencies 1 to 1e-4 inclusive as in diffusers.  [B, 256] */
+function timestepSinusoid(t: Trace): Value {
+  const half = SINUSOID_CHANNELS / 2;
+  const frequencies = Float32Array.from({ length: half }, (_, i) => Math.exp((-Math.log(10_000) * i) / (half - 1)));
+  const angle = t
+    .input("timestep", [BATCH])
+    .unsqueeze(1)
+    .mul(t.graph.constant(frequencies, [1, half]));
+  return angle.cos().concat([angle.sin()], 1);
+}
+
+/** Fixed positions of ViT/MAE: a quarter of the channels each for sin x, cos x, sin y, cos y.  [T, D] */
+function sincosPositions(width: number, side: number): Float32Array {
+  const quarter = width / 4;
+  const out = new Float32Array(side * side * width);
+  for (let y = 0; y < side; y++) {
+    for (let x = 0; x < side; x++) {
+      for (let i = 0; i < quarter; i++) {
+        const omega = 10_000 ** (-i / quarter);
+        const token = (y * side + x) * width + i;
+        out[token] = Math.sin(x * omega);
+        out[token + quarter] = Math.cos(x * omega);
+        out[token + 2 * quarter] = Math.sin(y * omega);
+        out[token + 3 * quarter] = Math.cos(y * omega);
+      }
+    }
+  }
+  return out;
+}

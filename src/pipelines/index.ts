@@ -1,0 +1,18 @@
+export {
+  type CacheMethod,
+  type CacheOptions,
+  type CachePresets,
+  type CacheSettings,
+  cacheMethods,
+} from "./cache-options.js";
+export type { MeasuredForecast } from "./coefficients.js";
+export {
+  DiffusionPipeline,
+  type GeneratedImage,
+  type GenerateOptions,
+  type GenerationResult,
+  type PipelineParts,
+  type PretrainedOptions,
+  type StepProgress,
+} from "./diffusion-pipeline.js";
+export type { GenerationReport, StepRecord } from "./report.js";

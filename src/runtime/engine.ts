@@ -1,0 +1,51 @@
+/** A tensor in host memory. Data is row-major. */
+export interface HostTensor {
+  readonly dtype: "float32" | "int64";
+  readonly dims: readonly number[];
+  readonly data: Float32Array | BigInt64Array;
+}
+
+/** What a graph input gets: a tensor sent along, or one that an earlier run left with the engine. */
+export type Feed = HostTensor | { readonly held: string };
+
+/** A serialised ONNX model and the folder in which its external weights lie. */
+export interface GraphFile {
+  readonly model: Uint8Array;
+  readonly weightsFolder: string;
+}
+
+export interface RunRequest {
+  readonly feeds: Readonly<Record<string, Feed>>;
+  /** Outputs to send back. */
+  readonly fetch: readonly string[];
+  /** Outputs to leave with the engine: graph output name to the name it is held under. */
+  readonly hold?: Readonly<Record<string, string>>;
+}
+
+export interface RunResult {
+  readonly outputs: Readonly<Record<string, HostTensor>>;
+  /** Time inside the runtime, without the way there and back, in milliseconds. */
+  readonly durationMs: number;
+}
+
+/** A loaded graph. */
+export interface Session {
+  run(request: RunRequest): Promise<RunResult>;
+  /** Frees the graph and its weights. */
+  release(): Promise<void>;
+}
+
+/**
+ * Runs graphs away from the event loop, one at a time in the order of the calls. Tensors that stay with the engine are
+ * named by the caller, who frees them.
+ */
+export interface Engine {
+  /** @throws FemoError E_RUNTIME if the model does not load */
+  load(graph: GraphFile): Promise<Session>;
+  /** Tensors of zeros, held under the given names. */
+  holdZeros(dims: Readonly<Record<string, readonly number[]>>): Promise<void>;
+  /** Frees held tensors; names that are not held are ignored. */
+  free(names: readonly string[]): Promise<void>;
+  /** Ends the engine; calls under way and later ones fail with E_RUNTIME. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,98 @@
+import type * as Ort from "onnxruntime-common";
+import type { Feed, GraphFile, HostTensor, RunRequest, RunResult } from "./engine.js";
+
+/** One call to the executor: a method and its arguments, as they cross the thread. */
+export type Call =
+  | { method: "load"; graph: GraphFile }
+  | { method: "run"; session: number; request: RunRequest }
+  | { method: "release"; session: number }
+  | { method: "holdZeros"; dims: Readonly<Record<string, readonly number[]>> }
+  | { method: "free"; names: readonly string[] };
+
+/** The part of the engine that lives beside ONNX Runtime: the same in a Node worker and in a web worker. */
+export class Executor {
+  readonly #ort: typeof Ort;
+  readonly #options: Ort.InferenceSession.SessionOptions;
+  readonly #sessions = new Map<number, Ort.InferenceSession>();
+  readonly #held = new Map<string, Ort.Tensor>();
+  /** Buffers of held tensors that were replaced, written again by the next run: a state alternates between two. */
+  readonly #spare = new Map<string, Ort.Tensor>();
+  #count = 0;
+
+  constructor(ort: typeof Ort, options: Ort.InferenceSession.SessionOptions) {
+    this.#ort = ort;
+    this.#options = options;
+  }
+
+  async call(call: Call): Promise<unknown> {
+    switch (call.method) {
+      case "load":
+        return this.#load(call.graph);
+      case "run":
+        return this.#run(call.session, call.request);
+      case "release":
+        await this.#sessions.get(call.session)?.release();
+        this.#sessions.delete(call.session);
+        return undefined;
+      case "holdZeros":
+        for (const [name, dims] of Object.entries(call.dims)) {
+          const size = dims.reduce((a, b) => a * b, 1);
+          this.#held.set(name, new this.#ort.Tensor("float32", new Float32Array(size), dims));
+        }
+        return undefined;
+      case "free":
+        for (const name of call.names) {
+          this.#held.delete(name);
+          this.#spare.delete(name);
+        }
+        return undefined;
+    }
+  }
+
+  async #load({ model, weightsFolder }: GraphFile): Promise<number> {
+    const session = await this.#ort.InferenceSession.create(model, {
+      ...this.#options,
+      extra: { session: { model_external_initializers_file_folder_path: weightsFolder } },
+    });
+    this.#sessions.set(++this.#count, session);
+    return this.#count;
+  }
+
+  async #run(id: number, { feeds, fetch, hold = {} }: RunRequest): Promise<RunResult> {
+    const session = this.#sessions.get(id);
+    if (!session) throw new Error(`session ${id} is not loaded`);
+    const inputs = Object.fromEntries(Object.entries(feeds).map(([name, feed]) => [name, this.#tensor(feed)]));
+    const wanted: Record<string, Ort.Tensor | null> = {};
+    for (const output of fetch) wanted[output] = null;
+    for (const [output, name] of Object.entries(hold)) wanted[output] = this.#reusable(name);
+
+    const start = performance.now();
+    const results = await session.run(inputs, wanted);
+    const durationMs = performance.now() - start;
+
+    for (const [output, name] of Object.entries(hold)) {
+      const old = this.#held.get(name);
+      if (old) this.#spare.set(name, old);
+      this.#held.set(name, results[output] as Ort.Tensor);
+    }
+    const outputs: Record<string, HostTensor> = {};
+    for (const output of fetch) {
+      const { type, dims, data } = results[output] as Ort.Tensor;
+      outputs[output] = { dtype: type as HostTensor["dtype"], dims, data: data as HostTensor["data"] };
+    }
+    return { outputs, durationMs };
+  }
+
+  /** The buffer of the value before last, if the next one will have its shape: a state keeps its shape. */
+  #reusable(name: string): Ort.Tensor | null {
+    const [old, spare] = [this.#held.get(name), this.#spare.get(name)];
+    return old && spare && old.dims.join() === spare.dims.join() ? spare : null;
+  }
+
+  #tensor(feed: Feed): Ort.Tensor {
+    if (!("held" in feed)) return new this.#ort.Tensor(feed.dtype, feed.data as Float32Array, feed.dims);
+    const tensor = this.#held.get(feed.held);
+    if (!tensor) throw new Error(`no tensor is held as "${feed.held}"`);
+    return tensor;
+  }
+}

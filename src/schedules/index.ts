@@ -1,0 +1,1 @@
+export { everyInterval, everyStep, fullSteps, type Schedule } from "./schedule.js";

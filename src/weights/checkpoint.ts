@@ -1,0 +1,204 @@
+import { FemoError } from "../errors.js";
+import { type ByteSource, checkRange } from "./byte-source.js";
+import { toFloat32 } from "./dtypes.js";
+import { type FolderSource, pathInside } from "./folder-source.js";
+import { isObject, parseJson } from "./json.js";
+import { readSafetensorsHeader, type TensorInfo } from "./safetensors.js";
+import { describeValue, listSome, quote } from "./text.js";
+import { type ExpectedTensor, type VerifyOptions, verifyTensors } from "./verify.js";
+
+/** Opens `TensorInfo.file` anew; who opens closes. */
+export type OpenFile = (file: string) => Promise<ByteSource>;
+
+/**
+ * The tensors of one or several files, by name. It holds no file open: bytes are fetched by opening the file again,
+ * so there is nothing to close.
+ */
+export class Checkpoint {
+  /** Path of the file or of the index of its shards, for messages. */
+  readonly name: string;
+  readonly #tensors: ReadonlyMap<string, TensorInfo>;
+  readonly #open: OpenFile | undefined;
+
+  private constructor(name: string, tensors: ReadonlyMap<string, TensorInfo>, open: OpenFile | undefined) {
+    this.name = name;
+    this.#tensors = tensors;
+    this.#open = open;
+  }
+
+  /**
+   * A checkpoint of known tensors.
+   * @param open without it there are names and shapes, which is enough to build graphs, but no bytes
+   * @throws FemoError E_WEIGHT if a name occurs twice
+   */
+  static fromTensors(name: string, tensors: Iterable<TensorInfo>, open?: OpenFile): Checkpoint {
+    const byName = new Map<string, TensorInfo>();
+    for (const tensor of tensors) {
+      const other = byName.get(tensor.name);
+      if (other) {
+        throw new FemoError(
+          "E_WEIGHT",
+          `${name}: tensor ${quote(tensor.name)} is in ${other.file} and again in ${tensor.file}. ` +
+            "Download the files again, all of the same version.",
+        );
+      }
+      byName.set(tensor.name, tensor);
+    }
+    return new Checkpoint(name, byName, open);
+  }
+
+  /**
+   * A checkpoint of safetensors files that are open, such as buffers. They must stay open while bytes are read, and
+   * differ in name.
+   * @throws FemoError E_FILE, E_WEIGHT as `readSafetensorsHeader`, or if a name occurs twice
+   */
+  static async fromSources(name: string, sources: readonly ByteSource[]): Promise<Checkpoint> {
+    const byName = new Map(sources.map((source) => [source.name, source]));
+    const files = [];
+    for (const source of byName.values()) files.push(await readSafetensorsHeader(source));
+    const tensors = files.flatMap((file) => [...file.tensors.values()]);
+    return Checkpoint.fromTensors(name, tensors, async (file) => {
+      const source = byName.get(file);
+      if (!source) throw new FemoError("E_FILE", `${name}: has no file ${quote(file)}.`);
+      // Whoever opened the source closes it.
+      const { size } = source;
+      return { name: file, size, read: (start, end) => source.read(start, end), close: async () => {} };
+    });
+  }
+
+  /** The tensor of that name, if there is one. */
+  get(name: string): TensorInfo | undefined {
+    return this.#tensors.get(name);
+  }
+
+  /** The names of all tensors, file by file, in the order of their bytes. */
+  names(): string[] {
+    return [...this.#tensors.keys()];
+  }
+
+  /** All tensors, in the order of `names`. */
+  tensors(): TensorInfo[] {
+    return [...this.#tensors.values()];
+  }
+
+  /**
+   * Checks that the tensors are exactly those a model needs, so that neither is anything missing nor anything ignored
+   * by mistake.
+   * @throws FemoError E_WEIGHT, one for all differences, with both shapes
+   */
+  verify(expected: Iterable<ExpectedTensor>, options?: VerifyOptions): void {
+    verifyTensors(this.name, this.#tensors, expected, options);
+  }
+
+  /**
+   * The bytes of a tensor as stored: little-endian, row-major.
+   * @throws FemoError E_WEIGHT if there is no such tensor, E_FILE if its bytes cannot be read
+   */
+  async readBytes(name: string): Promise<Uint8Array> {
+    const tensor = this.#tensors.get(name);
+    if (!tensor) {
+      throw new FemoError(
+        "E_WEIGHT",
+        `${this.name}: has no tensor ${quote(name)}. It has:${listSome(this.names().map(quote))}`,
+      );
+    }
+    if (!this.#open) {
+      throw new FemoError(
+        "E_FILE",
+        `${this.name}: tensor ${quote(name)} has no bytes: the checkpoint was made from shapes only. Open its file.`,
+      );
+    }
+    const source = await this.#open(tensor.file);
+    try {
+      const end = tensor.offset + tensor.byteLength;
+      checkRange(source.name, source.size, tensor.offset, end);
+      return await source.read(tensor.offset, end);
+    } finally {
+      await source.close();
+    }
+  }
+
+  /**
+   * The elements of a tensor as float32, in row-major order, whatever their stored precision. For small tensors and
+   * tests: the runtime reads weights from their files itself.
+   * @throws FemoError E_WEIGHT if there is no such tensor or it is not of a floating-point type of 16, 32 or 64 bits
+   */
+  async readTensor(name: string): Promise<Float32Array> {
+    const bytes = await this.readBytes(name);
+    return toFloat32(bytes, this.#tensors.get(name)?.dtype ?? "float32", `${this.name}: tensor ${quote(name)}`);
+  }
+}
+
+/**
+ * Opens a checkpoint in a folder: a `.safetensors` file, or the index of a sharded one, a `.json` file whose
+ * `weight_map` says which tensor is in which file beside it.
+ * @throws FemoError E_FILE, E_WEIGHT if a file is missing or malformed, or an index does not describe its files
+ */
+export async function openCheckpoint(folder: FolderSource, path: string): Promise<Checkpoint> {
+  const name = `${folder.name}/${path}`;
+  const files = new Map<string, string>(); // where the runtime finds it → path in the folder
+  const open: OpenFile = (file) => folder.open(files.get(file) ?? file);
+  const readFile = async (inside: string): Promise<TensorInfo[]> => {
+    const file = folder.resolve(inside);
+    files.set(file, inside);
+    const source = await folder.open(inside);
+    try {
+      return [...(await readSafetensorsHeader(source, file)).tensors.values()];
+    } finally {
+      await source.close();
+    }
+  };
+  if (!path.endsWith(".json")) return Checkpoint.fromTensors(name, await readFile(path), open);
+
+  const shardOf = readWeightMap(name, await folder.readText(path));
+  const base = path.slice(0, path.lastIndexOf("/") + 1);
+  const shards = new Map<string, string>(); // as the index names it → path in the folder
+  for (const shard of new Set(shardOf.values())) shards.set(shard, base + pathInside(name, shard));
+
+  const absent: string[] = [];
+  for (const inside of shards.values()) if (!(await folder.exists(inside))) absent.push(inside);
+  if (absent.length > 0) {
+    throw new FemoError(
+      "E_FILE",
+      `${name}: ${absent.length} of its ${shards.size} files are not there. Download them too:${listSome(absent)}`,
+    );
+  }
+
+  const tensors: TensorInfo[] = [];
+  for (const [shard, inside] of shards) {
+    const inShard = await readFile(inside);
+    const found = new Set(inShard.map((tensor) => tensor.name));
+    const missing = [...shardOf].filter(([tensor, file]) => file === shard && !found.has(tensor));
+    if (missing.length > 0) {
+      throw new FemoError(
+        "E_WEIGHT",
+        `${name}: ${missing.length} tensors should be in ${shard} and are not there. ` +
+          `Download index and files again, all of the same version:${listSome(missing.map(([tensor]) => quote(tensor)))}`,
+      );
+    }
+    tensors.push(...inShard);
+  }
+  return Checkpoint.fromTensors(name, tensors, open);
+}
+
+/** Tensor name → file name, of the index of a sharded checkpoint. */
+function readWeightMap(name: string, text: string): ReadonlyMap<string, string> {
+  const advice = "Download it again.";
+  const index = parseJson(text, name, "E_FILE", advice);
+  const map = isObject(index) ? index.weight_map : undefined;
+  if (!isObject(map)) {
+    throw new FemoError(
+      "E_FILE",
+      `${name}: expected an object "weight_map" of tensor and file names, found ${describeValue(map)}. ${advice}`,
+    );
+  }
+  for (const [tensor, file] of Object.entries(map)) {
+    if (typeof file !== "string" || !file.endsWith(".safetensors")) {
+      throw new FemoError(
+        "E_FILE",
+        `${name}: tensor ${quote(tensor)}: expected the name of a .safetensors file, found ${describeValue(file)}. ${advice}`,
+      );
+    }
+  }
+  return new Map(Object.entries(map) as [string, string][]);
+}

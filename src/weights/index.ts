@@ -1,0 +1,14 @@
+export { type ByteSource, memoryByteSource } from "./byte-source.js";
+export { Checkpoint, type OpenFile, openCheckpoint } from "./checkpoint.js";
+export { DTYPE_BITS, type TensorDtype, toFloat32 } from "./dtypes.js";
+export { type FolderSource, memoryFolder } from "./folder-source.js";
+export {
+  type ComponentClass,
+  type ComponentOptions,
+  type ModelComponent,
+  type ModelFolder,
+  type ModelIndex,
+  openModelFolder,
+} from "./model-folder.js";
+export { readSafetensorsHeader, type SafetensorsFile, type TensorInfo } from "./safetensors.js";
+export type { ExpectedTensor, VerifyOptions } from "./verify.js";

@@ -1,0 +1,205 @@
+import { z } from "zod";
+import { FemoError } from "../errors.js";
+import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
+import type { FolderSource } from "./folder-source.js";
+import { parseJson } from "./json.js";
+import { describeValue, listSome, quote } from "./text.js";
+
+/** The part of a pipeline that a component's entry in `model_index.json` names: [library, class]. */
+export type ComponentClass = readonly [library: string, className: string];
+
+/** What `model_index.json` says. */
+export interface ModelIndex {
+  /** Class of the pipeline, such as "DiTPipeline". */
+  readonly className: string;
+  /** By name, such as "transformer"; null if the pipeline can have it and this one does not. */
+  readonly components: Readonly<Record<string, ComponentClass | null>>;
+  /** Names of the classes of a class-conditional model; synonyms are separated by ", ". */
+  readonly id2label?: Readonly<Record<number, string>>;
+  /** Everything else that the file says of the pipeline, such as `requires_safety_checker`. */
+  readonly options: Readonly<Record<string, unknown>>;
+}
+
+/** A component with weights. */
+export interface ModelComponent {
+  /** Its `config.json`, not checked further. */
+  readonly config: unknown;
+  readonly checkpoint: Checkpoint;
+}
+
+/** Which of several weight files to take. */
+export interface ComponentOptions {
+  /** The infix of the file name, such as "fp16" for `diffusion_pytorch_model.fp16.safetensors`. */
+  readonly variant?: string;
+}
+
+/** A pipeline in the layout of diffusers: `model_index.json` and a folder for each component. */
+export interface ModelFolder extends ModelIndex {
+  /** Path or address, for messages. */
+  readonly name: string;
+  /**
+   * The config of a component, with or without weights, such as the scheduler's.
+   * @throws FemoError E_CONFIG if the pipeline has no such component, or the file is malformed; E_FILE if it is missing
+   */
+  config(component: string): Promise<unknown>;
+  /**
+   * Config and weights of a component.
+   * @throws FemoError as `config`, and E_FILE, E_WEIGHT if the weights are missing or malformed
+   */
+  component(component: string, options?: ComponentOptions): Promise<ModelComponent>;
+}
+
+/**
+ * Opens a pipeline folder in the layout of diffusers; weights are not touched before they are asked for.
+ * @throws FemoError E_FILE if it has no `model_index.json`, E_CONFIG if that is malformed
+ */
+export async function openModelFolder(folder: FolderSource): Promise<ModelFolder> {
+  if (!(await folder.exists("model_index.json"))) {
+    const advice = (await folder.exists("config.json"))
+      ? "It has a config.json: it may be one component of a pipeline. Give the folder above it."
+      : "Check the path, and that the download is complete.";
+    throw new FemoError(
+      "E_FILE",
+      `${folder.name}: expected a folder in the layout of diffusers, found no model_index.json in it. ${advice}`,
+    );
+  }
+  const index = await readModelIndex(folder);
+  const check = (component: string): void => {
+    const entry = Object.hasOwn(index.components, component) ? index.components[component] : undefined;
+    if (entry) return;
+    const known = Object.keys(index.components).filter((name) => index.components[name]);
+    throw new FemoError(
+      "E_CONFIG",
+      `${folder.name}/model_index.json: expected a component ${quote(component)}, ` +
+        `found ${entry === null ? "null in its place" : "none"}. The ${index.className} has: ${known.join(", ") || "no components"}.`,
+    );
+  };
+  return {
+    ...index,
+    name: folder.name,
+    async config(component) {
+      check(component);
+      return readConfig(folder, component);
+    },
+    async component(component, options) {
+      check(component);
+      const config = await readConfig(folder, component);
+      return { config, checkpoint: await openWeights(folder, component, options?.variant) };
+    },
+  };
+}
+
+// model_index.json: "_..." are notes of diffusers, pairs are components, anything else is an option of the pipeline.
+const indexSchema = z.looseObject({
+  _class_name: z.string().min(1),
+  id2label: z.record(z.string().regex(/^\d{1,9}$/, "expected a class number"), z.string()).optional(),
+});
+const componentSchema = z.tuple([z.string(), z.string()]);
+
+async function readModelIndex(folder: FolderSource): Promise<ModelIndex> {
+  const file = `${folder.name}/model_index.json`;
+  const parsed = indexSchema.safeParse(parseJson(await folder.readText("model_index.json"), file));
+  if (!parsed.success) {
+    const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "the file"}: ${issue.message}`);
+    throw new FemoError("E_CONFIG", `${file}: malformed. Repair it, or download it again:${listSome(issues)}`);
+  }
+  const { _class_name: className, id2label, ...rest } = parsed.data;
+  const components: [string, ComponentClass | null][] = [];
+  const options: [string, unknown][] = [];
+  for (const [name, value] of Object.entries(rest)) {
+    if (name.startsWith("_")) continue;
+    if (!Array.isArray(value)) options.push([name, value]);
+    else if (value.length === 2 && value.every((item) => item === null)) components.push([name, null]);
+    else {
+      const pair = componentSchema.safeParse(value);
+      if (!pair.success) {
+        throw new FemoError(
+          "E_CONFIG",
+          `${file}: ${quote(name)}: expected [library, class] or [null, null], ` +
+            `found [${value.slice(0, 4).map(describeValue).join(", ")}]. Repair it, or download it again.`,
+        );
+      }
+      components.push([name, pair.data]);
+    }
+  }
+  return {
+    className,
+    components: Object.fromEntries(components),
+    options: Object.fromEntries(options),
+    ...(id2label && { id2label: Object.fromEntries(Object.entries(id2label)) as Record<number, string> }),
+  };
+}
+
+/** Models say `config.json`; schedulers, tokenizers and image processors have files of their own names. */
+const CONFIG_FILES = ["config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"];
+
+async function readConfig(folder: FolderSource, component: string): Promise<unknown> {
+  const paths = CONFIG_FILES.map((file) => `${component}/${file}`);
+  const path = await firstThatExists(folder, paths);
+  if (path === undefined) {
+    throw new FemoError(
+      "E_FILE",
+      `${folder.name}: found no config of ${quote(component)}. Check that the download is complete. Looked for:${listSome(paths)}`,
+    );
+  }
+  return parseJson(await folder.readText(path), `${folder.name}/${path}`);
+}
+
+/** diffusers' own models, then those of transformers. */
+const WEIGHT_STEMS = ["diffusion_pytorch_model", "model"];
+const TORCH_STEMS = ["diffusion_pytorch_model", "pytorch_model"];
+
+/** Where weights may be: an index before a single file, as diffusers looks. The variant's place differs by version. */
+function weightPaths(component: string, variant: string | undefined): string[] {
+  const infix = variant === undefined ? "" : `.${variant}`;
+  return WEIGHT_STEMS.flatMap((stem) => [
+    `${component}/${stem}.safetensors.index${infix}.json`,
+    ...(variant === undefined ? [] : [`${component}/${stem}.safetensors${infix}.index.json`]),
+    `${component}/${stem}${infix}.safetensors`,
+  ]);
+}
+
+async function openWeights(folder: FolderSource, component: string, variant: string | undefined): Promise<Checkpoint> {
+  if (variant !== undefined && !/^[\w-]+$/.test(variant)) {
+    throw new FemoError(
+      "E_OPTION",
+      `variant: expected letters, digits, "-" and "_", such as "fp16"; found ${quote(variant)}.`,
+    );
+  }
+  const paths = weightPaths(component, variant);
+  const path = await firstThatExists(folder, paths);
+  if (path !== undefined) return openCheckpoint(folder, path);
+
+  const advice = await adviceOnMissingWeights(folder, component, variant);
+  throw new FemoError(
+    "E_FILE",
+    `${folder.name}: found no weights of ${quote(component)}. ${advice} Looked for:${listSome(paths)}`,
+  );
+}
+
+async function adviceOnMissingWeights(
+  folder: FolderSource,
+  component: string,
+  variant: string | undefined,
+): Promise<string> {
+  const other = variant === undefined ? "fp16" : undefined;
+  if (await firstThatExists(folder, weightPaths(component, other))) {
+    return other ? 'There is a variant: pass variant: "fp16".' : "They exist without the variant: leave it out.";
+  }
+  const torch = await firstThatExists(
+    folder,
+    TORCH_STEMS.map((stem) => `${component}/${stem}.bin`),
+  );
+  if (torch) {
+    return (
+      `There is ${torch}, but only safetensors is read so far. Convert it once in Python: ` +
+      'DiffusionPipeline.from_pretrained("in").save_pretrained("out").'
+    );
+  }
+  return "Only safetensors is read so far. Check that the download is complete.";
+}
+
+async function firstThatExists(folder: FolderSource, paths: readonly string[]): Promise<string | undefined> {
+  for (const path of paths) if (await folder.exists(path)) return path;
+  return undefined;
+}

@@ -1,0 +1,78 @@
+import { type FileHandle, open, stat } from "node:fs/promises";
+import { FemoError } from "../errors.js";
+import { type ByteSource, checkRange } from "./byte-source.js";
+
+/** One system call reads at most this much: the kernel's own limit is just below 2 GiB. */
+const CHUNK_BYTES = 2 ** 30;
+
+/**
+ * Opens a file on disk. Symbolic links are followed. The name in messages is the path as given.
+ * @throws FemoError E_FILE if there is no such file, it is not a regular file, or it may not be read
+ */
+export async function openFile(path: string): Promise<ByteSource> {
+  let handle: FileHandle | undefined;
+  let size: number;
+  try {
+    // Asked first, because opening a pipe waits for somebody to write into it.
+    if (!(await stat(path)).isFile()) {
+      throw new FemoError("E_FILE", `${path}: expected a file, found a folder or a device. Give the path of a file.`);
+    }
+    handle = await open(path, "r");
+    size = (await handle.stat()).size;
+  } catch (cause) {
+    await handle?.close();
+    throw fileError(path, cause);
+  }
+  const file = handle;
+  let closing: Promise<void> | undefined;
+  return {
+    name: path,
+    size,
+    async read(start, end) {
+      if (closing) throw new FemoError("E_FILE", `${path}: read after it was closed. Open it again.`);
+      checkRange(path, size, start, end);
+      try {
+        const bytes = new Uint8Array(end - start);
+        for (let done = 0; done < bytes.length; ) {
+          const { bytesRead } = await file.read(bytes, done, Math.min(bytes.length - done, CHUNK_BYTES), start + done);
+          if (bytesRead === 0) {
+            throw new FemoError(
+              "E_FILE",
+              `${path}: had ${size} bytes when it was opened and now ends at ${start + done}. ` +
+                "Wait until nothing writes to it any more, or download it again.",
+            );
+          }
+          done += bytesRead;
+        }
+        return bytes;
+      } catch (cause) {
+        throw fileError(path, cause);
+      }
+    },
+    close() {
+      closing ??= file.close();
+      return closing;
+    },
+  };
+}
+
+const ADVICE: Readonly<Record<string, string>> = {
+  ENOENT: "no such file. Check the path, or download the file.",
+  ENOTDIR: "no such file: a part of the path is not a folder. Check the path.",
+  EACCES: "may not be read. Change its permissions.",
+  EPERM: "may not be read. Change its permissions.",
+  EISDIR: "expected a file, found a folder. Give the path of a file.",
+  ELOOP: "its symbolic links go round in a circle. Repair them, or download the file again.",
+  EMFILE: "too many files are open. Close some, or raise the limit (ulimit -n).",
+  ENAMETOOLONG: "the path is too long. Check it.",
+  ERR_INVALID_ARG_VALUE: "the path has a character that no path may have. Check it.",
+};
+
+/** What a failed file operation means, in a message that names the path. */
+export function fileError(path: string, cause: unknown): FemoError {
+  if (cause instanceof FemoError) return cause;
+  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+  const advice =
+    ADVICE[code] ?? `cannot be read: ${cause instanceof Error ? cause.message : String(cause)}. Check the disk.`;
+  return new FemoError("E_FILE", `${path}: ${advice}`, { cause });
+}

@@ -1,0 +1,243 @@
+"""Trains the DiT on rendered avatars, on a CPU, within a fixed wall-clock time.
+
+    python train.py --data DIR --out DIR --minutes 95        (or --until 11:35)
+
+The learning rate and the phases follow elapsed wall-clock time, so the run ends when it is told to,
+whatever else the machine does meanwhile. --resume continues from OUT/checkpoint.pt with the original
+start time. Creating the file given by --stop-file ends the run at once with a final checkpoint.
+
+Ingredients
+* noise prediction with the min-SNR-5 weight (Hang et al. 2023, https://arxiv.org/abs/2303.09556),
+  min(SNR, 5) / SNR in terms of the noise, times SNR^-1/2 (at most 50) where SNR < 1: without it the
+  noisiest steps are fitted too coarsely and overall colours drift;
+* half of the timesteps uniform, half logit-normal around t = 330, both stratified over the batch;
+* Muon (https://kellerjordan.github.io/posts/muon/) for the matrices inside the blocks, AdamW for the rest;
+* token routing (see model.py), switched off for the last part of the run;
+* power-function EMA (Karras et al. 2024, https://arxiv.org/abs/2312.02696).
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from model import TRAIN_STEPS, DiT, DiTConfig, alphas_cumprod, sample_ddim
+
+
+def load_split(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images uint8 [N, 64, 64, 3] (memory-mapped) and labels int64 [N], as render.mjs wrote them."""
+    size = json.loads((folder / "index.json").read_text())["size"]
+    images = np.memmap(folder / f"{split}_images.bin", np.uint8, mode="c").reshape(-1, size, size, 3)
+    labels = np.fromfile(folder / f"{split}_labels.bin", np.uint8)
+    return torch.from_numpy(images), torch.from_numpy(labels).long()
+
+
+def to_model_range(images: torch.Tensor) -> torch.Tensor:
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W] in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def save_grid(images: torch.Tensor, columns: int, path: Path, zoom: int = 2) -> None:
+    """Writes images in [-1, 1] as one PNG, row by row."""
+    b, c, h, w = images.shape
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().view(-1, columns, c, h, w)
+    grid = pixels.permute(0, 3, 1, 4, 2).reshape(b // columns * h, columns * w, c)
+    picture = Image.fromarray(grid.numpy())
+    picture.resize((picture.width * zoom, picture.height * zoom), Image.NEAREST).save(path)
+
+
+class Batches:
+    """Endless shuffled passes over the training images."""
+
+    def __init__(self, images, labels, batch: int, seed: int):
+        self.images, self.labels, self.batch = images, labels, batch
+        self.generator = torch.Generator().manual_seed(seed)
+        self.order, self.at = torch.empty(0, dtype=torch.long), 0
+
+    def next(self):
+        if self.at + self.batch > len(self.order):
+            self.order = torch.randperm(len(self.images), generator=self.generator)
+            self.at = 0
+        rows = self.order[self.at : self.at + self.batch]
+        self.at += self.batch
+        return to_model_range(self.images[rows]), self.labels[rows]
+
+
+def draw_timesteps(count: int) -> torch.Tensor:
+    """Half uniform, half logit-normal(-0.7, 1.1), each stratified over the batch."""
+    uniform = (torch.arange(count - count // 2) + torch.rand(1)) / (count - count // 2)
+    strata = (torch.arange(count // 2) + torch.rand(1)) / (count // 2)
+    normal = math.sqrt(2) * torch.erfinv((2 * strata - 1).clamp(-0.9999, 0.9999))
+    both = torch.cat([uniform, torch.sigmoid(1.1 * normal - 0.7)])
+    return (both * TRAIN_STEPS).long().clamp(0, TRAIN_STEPS - 1)
+
+
+def make_optimizers(model: DiT, muon_lr: float, adam_lr: float):
+    """Muon for the matrices in the blocks (modulations excepted), AdamW for everything else."""
+    hidden, rest = [], []
+    for name, parameter in model.named_parameters():
+        inside = name.startswith("blocks.") and parameter.ndim == 2 and ".ada." not in name
+        (hidden if inside else rest).append(parameter)
+    return [
+        torch.optim.Muon(hidden, lr=muon_lr, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.99), weight_decay=0.0),
+    ]
+
+
+def lr_factor(progress: float, step: int, warmup: int, hold: float) -> float:
+    """Linear warm-up by steps, then constant until `hold` of the time, then linear to zero."""
+    decay = min(1.0, max(0.0, (1 - progress) / (1 - hold)))
+    return min(1.0, (step + 1) / warmup) * decay
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder written by render.mjs")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and sample grids")
+    end = parser.add_mutually_exclusive_group(required=True)
+    end.add_argument("--minutes", type=float, help="length of the run")
+    end.add_argument("--until", help="end of the run, HH:MM today")
+    parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
+    parser.add_argument("--stop-file", type=Path, help="end the run at once when this file exists")
+    parser.add_argument("--width", type=int, default=DiTConfig.width)
+    parser.add_argument("--heads", type=int, default=DiTConfig.heads)
+    parser.add_argument("--depth", type=int, default=DiTConfig.depth)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--adam-lr", type=float, default=1e-3)
+    parser.add_argument("--warmup", type=int, default=200, help="steps")
+    parser.add_argument("--hold", type=float, default=0.4, help="share of the time at the peak learning rate")
+    parser.add_argument("--routing-until", type=float, default=0.8, help="share of the time with token routing")
+    parser.add_argument("--ema-gamma", type=float, default=9.0, help="exponent of the power-function EMA")
+    parser.add_argument("--label-dropout", type=float, default=0.1)
+    parser.add_argument("--checkpoint-every", type=float, default=180, help="seconds")
+    parser.add_argument("--grid-every", type=float, default=480, help="seconds")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+
+    images, labels = load_split(args.data, "train")
+    config = DiTConfig(width=args.width, heads=args.heads, depth=args.depth)
+    model, ema = DiT(config), DiT(config)
+    ema.load_state_dict(model.state_dict())
+    ema.requires_grad_(False)
+    optimizers = make_optimizers(model, args.muon_lr, args.adam_lr)
+    batches = Batches(images, labels, args.batch, args.seed)
+    step, start = 0, time.time()
+    checkpoint_path = args.out / "checkpoint.pt"
+
+    if args.resume:
+        saved = torch.load(checkpoint_path, weights_only=True)
+        model.load_state_dict(saved["model"])
+        ema.load_state_dict(saved["ema"])
+        for optimizer, state in zip(optimizers, saved["optimizers"]):
+            optimizer.load_state_dict(state)
+        step, start = saved["step"], saved["start"]
+        torch.manual_seed(args.seed + step)
+        batches.generator.manual_seed(args.seed + step)
+    if args.until:
+        hour, minute = map(int, args.until.split(":"))
+        end = datetime.now().replace(hour=hour, minute=minute, second=0).timestamp()
+    else:
+        end = start + 60 * args.minutes
+
+    def save_checkpoint():
+        state = {
+            "config": config.to_dict(),
+            "model": model.state_dict(),
+            "ema": ema.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "step": step,
+            "samples": step * args.batch,
+            "start": start,
+            "minutes": (time.time() - start) / 60,
+        }
+        temporary = checkpoint_path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, checkpoint_path)
+
+    def save_samples():
+        rows = 6
+        noise = torch.randn(rows * config.classes, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        names = torch.arange(config.classes).repeat(rows)
+        drawn = sample_ddim(ema, names, 25, 2.0, noise, torch.bfloat16)
+        save_grid(drawn, config.classes, args.out / f"grid_{step:06d}.png")
+
+    power = alphas_cumprod()
+    snr = power / (1 - power)
+    weights = snr.clamp(max=5) / snr * snr.clamp(max=1).rsqrt().clamp(max=50)
+    tokens = (config.size // config.patch) ** 2
+    base_lrs = [args.muon_lr, args.adam_lr]
+    compiled = torch.compile(model, dynamic=False)
+    total = sum(p.numel() for p in model.parameters())
+    print(f"{total / 1e6:.2f} M parameters, {len(images)} images, until {datetime.fromtimestamp(end):%H:%M:%S}", flush=True)
+
+    recent, reported = [], time.time()
+    checkpoint_at, grid_at = time.time() + args.checkpoint_every, time.time() + 120
+    while True:
+        now = time.time()
+        if now >= end or (args.stop_file and args.stop_file.exists()):
+            break
+        progress = (now - start) / (end - start)
+        factor = lr_factor(progress, step, args.warmup, args.hold)
+        for optimizer, base in zip(optimizers, base_lrs):
+            optimizer.param_groups[0]["lr"] = base * factor
+
+        x, y = batches.next()
+        y = torch.where(torch.rand(len(y)) < args.label_dropout, config.classes, y)
+        t = draw_timesteps(len(x))
+        noise = torch.randn_like(x)
+        a = power[t].view(-1, 1, 1, 1)
+        routed = None
+        if progress < args.routing_until:
+            routed = torch.rand(len(x), tokens).argsort(dim=1)[:, : tokens // 2]
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = compiled(a.sqrt() * x + (1 - a).sqrt() * noise, t, y, routed).float()
+        errors = (predicted - noise).square().mean(dim=(1, 2, 3))
+        (weights[t] * errors).mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        step += 1
+        decay = (1 - 1 / step) ** (args.ema_gamma + 1)
+        torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
+
+        recent.append(((weights[t] * errors).mean().item(), errors.mean().item()))
+        if step % 100 == 0:
+            now = time.time()
+            weighted, plain = (sum(values) / len(recent) for values in zip(*recent))
+            print(
+                f"{datetime.now():%H:%M:%S} step {step} progress {progress:.3f} lr x{factor:.3f} "
+                f"loss {weighted:.4f} mse {plain:.4f} {len(recent) * args.batch / (now - reported):.1f} images/s",
+                flush=True,
+            )
+            recent, reported = [], now
+        if now >= checkpoint_at:
+            save_checkpoint()
+            checkpoint_at = now + args.checkpoint_every
+        if now >= grid_at:
+            save_samples()
+            grid_at = now + args.grid_every
+
+    save_checkpoint()
+    save_samples()
+    print(f"done: {step} steps, {step * args.batch} images, {(time.time() - start) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()
