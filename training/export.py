@@ -16,7 +16,8 @@ from pathlib import Path
 import diffusers
 import torch
 from diffusers import DiTTransformer2DModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from model import BETA_END, BETA_START, TRAIN_STEPS, DiT, DiTConfig, alphas_cumprod
 
@@ -30,8 +31,8 @@ def load_ema(path: Path) -> DiT:
     return model
 
 
-def diffusers_tensors(model: DiT) -> dict[str, torch.Tensor]:
-    config = model.config
+def layer_names(model: DiT) -> dict[str, nn.Module]:
+    """Diffusers' name of every layer; the shared embedders appear once per block."""
     layers = {
         "pos_embed.proj": model.patch_embed,
         "proj_out_1": model.head_ada,
@@ -42,6 +43,7 @@ def diffusers_tensors(model: DiT) -> dict[str, torch.Tensor]:
         layers |= {
             f"{prefix}.norm1.emb.timestep_embedder.linear_1": model.time_in,
             f"{prefix}.norm1.emb.timestep_embedder.linear_2": model.time_out,
+            f"{prefix}.norm1.emb.class_embedder.embedding_table": model.labels,
             f"{prefix}.norm1.linear": block.ada,
             f"{prefix}.attn1.to_q": block.to_q,
             f"{prefix}.attn1.to_k": block.to_k,
@@ -50,15 +52,39 @@ def diffusers_tensors(model: DiT) -> dict[str, torch.Tensor]:
             f"{prefix}.ff.net.0.proj": block.fc1,
             f"{prefix}.ff.net.2": block.fc2,
         }
-    tensors = {}
-    for name, layer in layers.items():
-        tensors[f"{name}.weight"] = layer.weight
-        tensors[f"{name}.bias"] = layer.bias
-    for i in range(config.depth):
-        tensors[f"transformer_blocks.{i}.norm1.emb.class_embedder.embedding_table.weight"] = model.labels.weight
+    return layers
+
+
+def diffusers_tensors(model: DiT) -> dict[str, torch.Tensor]:
+    config = model.config
+    tensors = {
+        f"{name}.{part}": tensor.detach().half().clone()
+        for name, layer in layer_names(model).items()
+        for part, tensor in layer.named_parameters()
+    }
     kernel = (config.width, config.channels, config.patch, config.patch)
     tensors["pos_embed.proj.weight"] = tensors["pos_embed.proj.weight"].reshape(kernel)
-    return {name: tensor.detach().half().clone() for name, tensor in tensors.items()}
+    return tensors
+
+
+def load_exported(folder: Path) -> DiT:
+    """The training model with the weights of an exported folder, in fp32."""
+    shape = json.loads((folder / "transformer/config.json").read_text())
+    config = DiTConfig(
+        width=shape["num_attention_heads"] * shape["attention_head_dim"],
+        heads=shape["num_attention_heads"],
+        depth=shape["num_layers"],
+        patch=shape["patch_size"],
+        size=shape["sample_size"],
+        channels=shape["in_channels"],
+        classes=shape["num_embeds_ada_norm"],
+    )
+    model = DiT(config).eval().requires_grad_(False)
+    tensors = load_file(folder / "transformer/diffusion_pytorch_model.safetensors")
+    for name, layer in layer_names(model).items():
+        for part, parameter in layer.named_parameters():
+            parameter.copy_(tensors[f"{name}.{part}"].reshape(parameter.shape))
+    return model
 
 
 def transformer_config(config: DiTConfig) -> dict:

@@ -118,7 +118,7 @@ def parse_args():
     parser.add_argument("--ema-gamma", type=float, default=9.0, help="exponent of the power-function EMA")
     parser.add_argument("--label-dropout", type=float, default=0.1)
     parser.add_argument("--checkpoint-every", type=float, default=180, help="seconds")
-    parser.add_argument("--grid-every", type=float, default=480, help="seconds")
+    parser.add_argument("--grid-every", type=float, default=480, help="seconds between sample grids (0: none)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -171,7 +171,7 @@ def main():
         os.replace(temporary, checkpoint_path)
 
     def save_samples():
-        rows = 6
+        rows = 3
         noise = torch.randn(rows * config.classes, 3, 64, 64, generator=torch.Generator().manual_seed(1))
         names = torch.arange(config.classes).repeat(rows)
         drawn = sample_ddim(ema, names, 25, 2.0, noise, torch.bfloat16)
@@ -187,7 +187,7 @@ def main():
     print(f"{total / 1e6:.2f} M parameters, {len(images)} images, until {datetime.fromtimestamp(end):%H:%M:%S}", flush=True)
 
     recent, reported = [], time.time()
-    checkpoint_at, grid_at = time.time() + args.checkpoint_every, time.time() + 120
+    checkpoint_at, grid_at = time.time() + args.checkpoint_every, time.time() + args.grid_every
     while True:
         now = time.time()
         if now >= end or (args.stop_file and args.stop_file.exists()):
@@ -230,12 +230,13 @@ def main():
         if now >= checkpoint_at:
             save_checkpoint()
             checkpoint_at = now + args.checkpoint_every
-        if now >= grid_at:
+        if args.grid_every and now >= grid_at:
             save_samples()
             grid_at = now + args.grid_every
 
     save_checkpoint()
-    save_samples()
+    if args.grid_every:
+        save_samples()
     print(f"done: {step} steps, {step * args.batch} images, {(time.time() - start) / 60:.1f} minutes")
 
 

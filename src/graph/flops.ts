@@ -40,6 +40,7 @@ function nodeFlops(node: Node, bindings: Bindings): number {
   const bias = node.inputs[2] ? out : 0;
   switch (node.op) {
     case "MatMul":
+    case "FusedMatMul":
       return 2 * out * (shape(node.inputs[0]).at(-1) as number);
     case "Gemm":
       return 2 * out * (shape(node.inputs[0])[1] as number) + bias;

@@ -188,6 +188,15 @@ export class Value {
     return this.graph.node("MatMul", [this, other], [...batch, m, n]);
   }
 
+  /** x x^T over the last axis, [B, M, K] to [B, M, M], without a transposed copy. */
+  gram(): Value {
+    const [batch, rows] = this.shape as [Dim, Dim];
+    return this.graph.node("FusedMatMul", [this, this], [batch, rows, rows], {
+      domain: "com.microsoft",
+      attributes: { transB: 1 },
+    });
+  }
+
   /** x W^T + b as PyTorch's Linear: this [..., in], weight [out, in], bias [out]. */
   linear(weight: Value, bias: Value | null): Value {
     const width = this.shape.at(-1) as Dim;
@@ -196,6 +205,12 @@ export class Value {
       throw new FemoError(
         "E_GRAPH",
         `linear: ${formatShape(this.shape)} does not fit weight ${formatShape(weight.shape)}`,
+      );
+    }
+    if (bias && formatShape(bias.shape) !== formatShape([out])) {
+      throw new FemoError(
+        "E_GRAPH",
+        `linear: bias ${formatShape(bias.shape)} does not fit weight ${formatShape(weight.shape)}`,
       );
     }
     const leading = this.shape.slice(0, -1);
@@ -208,6 +223,14 @@ export class Value {
   /** Normalised over the last axis; without scale and bias as in adaLN. */
   layerNorm(epsilon: number, scale?: Value, bias?: Value): Value {
     const width = this.shape.at(-1) as number;
+    for (const parameter of [scale, bias]) {
+      if (parameter && formatShape(parameter.shape) !== formatShape([width])) {
+        throw new FemoError(
+          "E_GRAPH",
+          `layerNorm: ${formatShape(parameter.shape)} does not fit ${formatShape(this.shape)}`,
+        );
+      }
+    }
     const ones = scale ?? this.graph.constant(new Float32Array(width).fill(1), [width]);
     const inputs = bias ? [this, ones, bias] : [this, ones];
     return this.graph.node("LayerNormalization", inputs, this.shape, {
@@ -220,6 +243,11 @@ export class Value {
     const width = this.shape.at(-1) as number;
     if (this.rank !== 3 || width % heads !== 0) {
       throw new FemoError("E_GRAPH", `attention: queries ${formatShape(this.shape)} do not split into ${heads} heads`);
+    }
+    const fits = key.rank === 3 && key.shape[0] === this.shape[0] && key.shape[2] === width;
+    if (!fits || formatShape(key.shape) !== formatShape(value.shape)) {
+      const [q, k, v] = [this, key, value].map(({ shape }) => formatShape(shape));
+      throw new FemoError("E_GRAPH", `attention: queries ${q}, keys ${k} and values ${v} do not fit`);
     }
     return this.graph.node("MultiHeadAttention", [this, key, value], this.shape, {
       domain: "com.microsoft",
@@ -262,6 +290,12 @@ export class Value {
   }
 
   transpose(permutation: readonly number[]): Value {
+    if (permutation.toSorted((a, b) => a - b).join() !== this.shape.map((_, i) => i).join()) {
+      throw new FemoError(
+        "E_GRAPH",
+        `transpose: ${permutation} is not an order of the axes of ${formatShape(this.shape)}`,
+      );
+    }
     const shape = permutation.map((axis) => this.shape[axis] as Dim);
     return this.graph.node("Transpose", [this], shape, { attributes: { perm: permutation } });
   }
@@ -280,6 +314,12 @@ export class Value {
   concat(others: readonly Value[], axis: number): Value {
     const values = [this as Value, ...others];
     const at = axis < 0 ? axis + this.rank : axis;
+    const rest = (value: Value): string => formatShape(value.shape.toSpliced(at, 1));
+    const stranger = values.find((value) => value.rank !== this.rank || rest(value) !== rest(this));
+    if (stranger) {
+      const [a, b] = [this, stranger].map(({ shape }) => formatShape(shape));
+      throw new FemoError("E_GRAPH", `concat: ${a} and ${b} differ in more than axis ${axis}`);
+    }
     const size = values.map((value) => value.shape[at] as Dim).reduce(addDims);
     return this.graph.node("Concat", values, this.shape.with(at, size), { attributes: { axis: at } });
   }

@@ -7,7 +7,8 @@ export interface WeightLocation {
   readonly file: string;
   readonly offset: number;
   readonly byteLength: number;
-  readonly dtype: DType;
+  /** float32, or float16 and bfloat16, which become float32 when the model is loaded. */
+  readonly dtype: string;
   readonly shape: readonly number[];
 }
 
@@ -21,13 +22,14 @@ const DATA_TYPE: Record<DType, number> = {
   float64: 11,
   bfloat16: 16,
 };
+const WEIGHT_TYPE = new Map(["float32", "float16", "bfloat16"].map((dtype) => [dtype, DATA_TYPE[dtype as DType]]));
 const OPSET = 21;
 const IR_VERSION = 10;
 
 /**
  * The graph as a serialised ONNX ModelProto. Weights stay in the checkpoint's own files: each initialiser points at
  * its bytes (`external_data`), and half-precision ones pass through a Cast that the runtime folds when it loads them.
- * @throws FemoError E_WEIGHT if a weight has no location or another shape there
+ * @throws FemoError E_WEIGHT if a weight has no location, another shape there or another type than these
  */
 export function toOnnx(graph: Graph, locate: (tensor: string) => WeightLocation | undefined): Uint8Array {
   const { nodes, inputs, weights, constants } = graph.reachable();
@@ -39,6 +41,12 @@ export function toOnnx(graph: Graph, locate: (tensor: string) => WeightLocation 
       throw new FemoError(
         "E_WEIGHT",
         `${weight.name}: expected ${formatShape(weight.shape)}, found ${location ? formatShape(location.shape) : "nothing"}`,
+      );
+    }
+    if (!WEIGHT_TYPE.has(location.dtype)) {
+      throw new FemoError(
+        "E_WEIGHT",
+        `${weight.name}: expected ${[...WEIGHT_TYPE.keys()].join(", ")}, found ${location.dtype}. Convert the checkpoint to one of them.`,
       );
     }
     const stored = location.dtype === weight.dtype ? weight.name : `${weight.name}:${location.dtype}`;
@@ -70,7 +78,10 @@ export function toOnnx(graph: Graph, locate: (tensor: string) => WeightLocation 
 }
 
 function externalTensor(name: string, { file, offset, byteLength, dtype, shape }: WeightLocation): Writer {
-  const tensor = new Writer().packed(1, shape).integer(2, DATA_TYPE[dtype]).string(8, name);
+  const tensor = new Writer()
+    .packed(1, shape)
+    .integer(2, WEIGHT_TYPE.get(dtype) as number)
+    .string(8, name);
   for (const [key, value] of Object.entries({ location: file, offset, length: byteLength })) {
     tensor.message(13, new Writer().string(1, key).string(2, String(value)));
   }

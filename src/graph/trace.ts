@@ -155,7 +155,7 @@ class FullTrace extends StepTrace {
     const stacked = state.concat([feature], 1); // [batch, rows+1, elements]
     const update = coefficients(this.graph, names.update, index, [ROWS, addDims(ROWS, 1)]);
     this.graph.output(names.nextState(name), update.matMul(stacked));
-    if (this.measure) this.#grams.push(stacked.matMul(stacked.transpose([0, 2, 1])).unsqueeze(0));
+    if (this.measure) this.#grams.push(stacked.gram().unsqueeze(0));
     return value;
   }
 

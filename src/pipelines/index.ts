@@ -9,10 +9,9 @@ export type { MeasuredForecast } from "./coefficients.js";
 export {
   DiffusionPipeline,
   type GeneratedImage,
-  type GenerateOptions,
   type GenerationResult,
   type PipelineParts,
   type PretrainedOptions,
-  type StepProgress,
 } from "./diffusion-pipeline.js";
 export type { GenerationReport, StepRecord } from "./report.js";
+export type { GenerateOptions, StepProgress } from "./request.js";

@@ -13,7 +13,7 @@ import {
   traceWhole,
 } from "../graph/index.js";
 import { names } from "../graph/trace.js";
-import type { Engine, Feed, HostTensor, RunResult, Session } from "../runtime/engine.js";
+import type { Engine, Feed, GraphFile, HostTensor, RunRequest, RunResult, Session } from "../runtime/engine.js";
 import type { Checkpoint, TensorInfo } from "../weights/index.js";
 
 /** Which graph of a model; sessions are kept by this. */
@@ -30,10 +30,12 @@ const MAX_WHOLE_SESSIONS = 2;
 export class ModelRunner {
   readonly model: ModelDefinition;
   readonly #engine: Engine;
-  readonly #locate: (tensor: string) => (TensorInfo & { file: string }) | undefined;
+  readonly #locate: (tensor: string) => TensorInfo | undefined;
   readonly #weightsFolder: string;
-  readonly #traced = new Map<string, TracedGraph>();
-  readonly #sessions = new Map<string, Promise<Session>>();
+  readonly #traced = new Map<string, TracedGraph & { inputs: ReadonlySet<string> }>();
+  readonly #flops = new Map<string, number>();
+  /** In order of use, the most recent last. */
+  readonly #loaded = new Map<string, { readonly session: Promise<Session>; users: number }>();
 
   /**
    * @throws FemoError E_WEIGHT if the checkpoint does not have exactly the model's tensors
@@ -58,18 +60,15 @@ export class ModelRunner {
   }
 
   /** The graph without its weights: for counting and for the shapes of its features. */
-  trace(graph: GraphKind): TracedGraph {
+  trace(graph: GraphKind): TracedGraph & { inputs: ReadonlySet<string> } {
     return cached(this.#traced, keyOf(graph), () => {
-      switch (graph.kind) {
-        case "conditioning":
-          return traceConditioning(this.model);
-        case "step":
-          return traceStep(this.model);
-        case "full":
-          return traceFull(this.model, graph.granularity, graph.measure);
-        case "forecast":
-          return traceForecast(this.model, graph.granularity);
-      }
+      const traced = traceAs(this.model, graph);
+      return {
+        graph: traced.graph,
+        features: traced.features,
+        hoisted: traced.hoisted,
+        inputs: new Set(traced.graph.reachable().inputs.map((input) => input.name)),
+      };
     });
   }
 
@@ -79,34 +78,27 @@ export class ModelRunner {
 
   /** Floating-point operations of one run. @param rows k, the tensors a feature's state has */
   flops(graph: GraphKind, batch: number, rows = 0): number {
-    const traced = this.trace(graph);
-    return countFlops(traced.graph, { batch, rows, pairs: 0, features: traced.features.length });
+    return cached(this.#flops, `${keyOf(graph)}:${batch}:${rows}`, () => {
+      const traced = this.trace(graph);
+      return countFlops(traced.graph, { batch, rows, pairs: 0, features: traced.features.length });
+    });
   }
 
   /** Loads a graph ahead of its first run. */
-  async load(graph: GraphKind): Promise<Session> {
-    const key = keyOf(graph);
-    const loaded = this.#sessions.get(key);
-    if (loaded) {
-      this.#sessions.delete(key); // to the end: most recently used
-      this.#sessions.set(key, loaded);
-      return loaded;
-    }
-    if (holdsAllWeights(key)) await this.#makeRoom();
-    const session = this.#engine.load({
-      model: toOnnx(this.trace(graph).graph, this.#locate as Parameters<typeof toOnnx>[1]),
-      weightsFolder: this.#weightsFolder,
-    });
-    session.catch(() => this.#sessions.delete(key));
-    this.#sessions.set(key, session);
-    return session;
+  async load(graph: GraphKind): Promise<void> {
+    await this.#use(graph, async () => {});
   }
 
-  /** Frees the graphs loaded so far. */
+  /** Runs a graph, loading it first if it is not. */
+  run(graph: GraphKind, request: RunRequest): Promise<RunResult> {
+    return this.#use(graph, (session) => session.run(request));
+  }
+
+  /** Frees all graphs, each when its last run is over. */
   async release(): Promise<void> {
-    const sessions = [...this.#sessions.values()];
-    this.#sessions.clear();
-    await Promise.all(sessions.map(async (session) => (await session).release()));
+    const loaded = [...this.#loaded.values()];
+    this.#loaded.clear();
+    await Promise.all(loaded.map(async ({ session }) => (await session).release()));
   }
 
   /** The tables of all hoisted parts, a row for each pair, held by the engine under `${request}:${name}`. */
@@ -115,31 +107,67 @@ export class ModelRunner {
     conditions: Readonly<Record<string, HostTensor>>,
   ): Promise<RunResult & { held: string[] }> {
     const graph = { kind: "conditioning" } as const;
-    const session = await this.load(graph);
     const hold = Object.fromEntries(this.trace(graph).hoisted.map((name) => [name, `${request}:${name}`]));
-    const result = await session.run({ feeds: conditions, fetch: [], hold });
+    const result = await this.run(graph, { feeds: conditions, fetch: [], hold });
     return { ...result, held: Object.values(hold) };
   }
 
   /** Feeds of a step: the sample, the hoisted tables it uses and the state of its features. */
   stepFeeds(request: string, graph: GraphKind, sample: HostTensor, pair: HostTensor): Record<string, Feed> {
-    const { graph: traced, features, hoisted } = this.trace(graph);
-    const used = new Set(traced.reachable().inputs.map((input) => input.name));
+    const { inputs, features, hoisted } = this.trace(graph);
     const feeds: Record<string, Feed> = {};
-    if (used.has("sample")) feeds.sample = sample;
-    if (used.has(names.pair)) feeds[names.pair] = pair;
-    for (const name of hoisted) if (used.has(name)) feeds[name] = { held: `${request}:${name}` };
+    if (inputs.has("sample")) feeds.sample = sample;
+    if (inputs.has(names.pair)) feeds[names.pair] = pair;
+    for (const name of hoisted) if (inputs.has(name)) feeds[name] = { held: `${request}:${name}` };
     for (const { name } of features) feeds[names.state(name)] = { held: `${request}:${names.state(name)}` };
     return feeds;
   }
 
-  async #makeRoom(): Promise<void> {
-    const whole = [...this.#sessions.keys()].filter(holdsAllWeights);
-    for (const key of whole.slice(0, Math.max(0, whole.length - MAX_WHOLE_SESSIONS + 1))) {
-      const session = this.#sessions.get(key);
-      this.#sessions.delete(key);
-      await (await session)?.release();
+  /** A session cannot be freed for another one while it is in use, so overlapping requests may hold more than the limit. */
+  async #use<T>(graph: GraphKind, use: (session: Session) => Promise<T>): Promise<T> {
+    const key = keyOf(graph);
+    const known = this.#loaded.get(key);
+    if (!known && holdsAllWeights(key)) this.#trim(MAX_WHOLE_SESSIONS - 1);
+    const loaded = known ?? { session: this.#engine.load(this.#write(graph)), users: 0 };
+    this.#loaded.delete(key); // to the end: most recently used
+    this.#loaded.set(key, loaded);
+    loaded.users++;
+    try {
+      return await use(await loaded.session);
+    } catch (error) {
+      await loaded.session.catch(() => this.#loaded.get(key) === loaded && this.#loaded.delete(key));
+      throw error;
+    } finally {
+      loaded.users--;
+      this.#trim(MAX_WHOLE_SESSIONS);
     }
+  }
+
+  #write(graph: GraphKind): GraphFile {
+    return { model: toOnnx(this.trace(graph).graph, this.#locate), weightsFolder: this.#weightsFolder };
+  }
+
+  /** Frees the least recently used whole graphs until `limit` are left, sparing those in use. */
+  #trim(limit: number): void {
+    const whole = [...this.#loaded].filter(([key]) => holdsAllWeights(key));
+    const idle = whole.filter(([, { users }]) => users === 0);
+    for (const [key, { session }] of idle.slice(0, Math.max(0, whole.length - limit))) {
+      this.#loaded.delete(key);
+      session.then((loaded) => loaded.release()).catch(() => {}); // what did not load need not be freed
+    }
+  }
+}
+
+function traceAs(model: ModelDefinition, graph: GraphKind): TracedGraph {
+  switch (graph.kind) {
+    case "conditioning":
+      return traceConditioning(model);
+    case "step":
+      return traceStep(model);
+    case "full":
+      return traceFull(model, graph.granularity, graph.measure);
+    case "forecast":
+      return traceForecast(model, graph.granularity);
   }
 }
 

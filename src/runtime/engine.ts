@@ -46,6 +46,6 @@ export interface Engine {
   holdZeros(dims: Readonly<Record<string, readonly number[]>>): Promise<void>;
   /** Frees held tensors; names that are not held are ignored. */
   free(names: readonly string[]): Promise<void>;
-  /** Ends the engine; calls under way and later ones fail with E_RUNTIME. */
+  /** Ends the engine when the run under way is over; calls not yet answered and later ones fail with E_RUNTIME. */
   close(): Promise<void>;
 }

@@ -52,7 +52,13 @@ export class Executor {
   async #load({ model, weightsFolder }: GraphFile): Promise<number> {
     const session = await this.#ort.InferenceSession.create(model, {
       ...this.#options,
-      extra: { session: { model_external_initializers_file_folder_path: weightsFolder } },
+      extra: {
+        session: {
+          model_external_initializers_file_folder_path: weightsFolder,
+          // Every session has threads of its own; those of the session before must not spin beside this one's.
+          force_spinning_stop: "1",
+        },
+      },
     });
     this.#sessions.set(++this.#count, session);
     return this.#count;

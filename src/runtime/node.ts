@@ -21,6 +21,7 @@ export function createNodeEngine(options: NodeEngineOptions = {}): Engine {
     throw new FemoError("E_OPTION", `threads: expected a positive integer, found ${threads}`);
   }
   const worker = new Worker(createRequire(import.meta.url).resolve("#engine-worker"), {
+    execArgv: [], // flags of the process, such as --input-type, need not fit a file
     workerData: { ...(threads !== undefined && { intraOpNumThreads: threads }), logSeverityLevel: 3 },
   });
   worker.unref();
@@ -41,7 +42,12 @@ export function createNodeEngine(options: NodeEngineOptions = {}): Engine {
     else call?.reject(new FemoError("E_RUNTIME", `ONNX Runtime: ${error}`));
   });
   worker.on("error", (error) => end(new FemoError("E_RUNTIME", `the engine died: ${error.message}`, { cause: error })));
-  worker.on("exit", () => end(new FemoError("E_RUNTIME", "the engine is closed")));
+  const exited = new Promise<void>((resolve) => {
+    worker.on("exit", () => {
+      end(new FemoError("E_RUNTIME", "the engine is closed"));
+      resolve();
+    });
+  });
 
   const send = <T>(call: Call): Promise<T> =>
     new Promise<T>((resolve, reject) => {
@@ -64,7 +70,9 @@ export function createNodeEngine(options: NodeEngineOptions = {}): Engine {
     free: (names) => send<void>({ method: "free", names }),
     async close() {
       end(new FemoError("E_RUNTIME", "the engine is closed"));
-      await worker.terminate();
+      worker.ref();
+      worker.postMessage("close");
+      await exited;
     },
   };
 }

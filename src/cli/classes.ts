@@ -1,0 +1,14 @@
+import { Command } from "commander";
+import { DiffusionPipeline } from "../pipelines/index.js";
+import { type CommandContext, modelOption } from "./options.js";
+
+/** `femo classes`: the classes of a model. */
+export const classesCommand = (_: CommandContext): Command =>
+  new Command("classes")
+    .description("list the classes of a model")
+    .addOption(modelOption())
+    .action(async ({ model }: { model: string }) => {
+      const pipeline = await DiffusionPipeline.fromPretrained(model);
+      for (const [id, names] of pipeline.classes) process.stdout.write(`${id}\t${names.join(", ")}\n`);
+      await pipeline.close();
+    });

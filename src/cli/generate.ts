@@ -1,0 +1,157 @@
+import { join } from "node:path";
+import { Command } from "commander";
+import { FemoError } from "../errors.js";
+import { encodePng, parametersText } from "../images/index.js";
+import {
+  type CacheOptions,
+  DiffusionPipeline,
+  type GeneratedImage,
+  type GenerationReport,
+} from "../pipelines/index.js";
+import { classId } from "../pipelines/labels.js";
+import { checkAbsent, writeFiles } from "./files.js";
+import {
+  addCommon,
+  type CommandContext,
+  type CommonFlags,
+  cacheMethod,
+  granularity,
+  granularityNames,
+  integer,
+  listOf,
+  methodNames,
+  number,
+  requestOf,
+} from "./options.js";
+import { progressLine } from "./progress.js";
+
+/** Flags that are fields of a caching method, by the same name. */
+const cacheFields = [
+  "interval",
+  "order",
+  "beta",
+  "gamma",
+  "delta",
+  "biasCorrection",
+  "firstEnhance",
+  "fullSteps",
+  "granularity",
+] as const;
+
+type GenerateFlags = CommonFlags &
+  Partial<Record<(typeof cacheFields)[number], unknown>> & { cache: string; momentumSeed?: string };
+
+/** `femo generate`: images of the classes named, as PNG files. */
+export const generateCommand = (context: CommandContext): Command =>
+  addCommon(new Command("generate"), { batchSize: 4 })
+    .description("draw images of classes")
+    .argument("<class...>", "classes by name or number")
+    .option("--out <path>", "PNG file, or folder (default: femo-<class>-<seed>.png here)")
+    .option("--cache <method>", `how to skip work: ${methodNames}`, cacheMethod, "none")
+    .option("--interval <n>", "a full step every so many", integer)
+    .option("--order <n>", "order of the forecast", integer)
+    .option("--beta <x>", "momentum coefficient", number)
+    .option("--gamma <x>", "rate at which beta adapts", number)
+    .option("--delta <x>", "bound on the change of beta", number)
+    .option("--momentum-seed <kind>", "start of the momentum: zero, first-difference or feature")
+    .option("--bias-correction <kind>", "updates, steps or off")
+    .option("--first-enhance <n>", "full steps at the start", integer)
+    .option("--full-steps <steps>", 'the full steps themselves, such as "0 1 5"', listOf(integer))
+    .option("--granularity <level>", `where features are kept: ${granularityNames}`, granularity)
+    .action((classes: string[], flags: GenerateFlags) => generate(classes, flags, context));
+
+async function generate(classes: string[], flags: GenerateFlags, { version, signal }: CommandContext): Promise<void> {
+  const cache = cacheOf(flags);
+  const pipeline = await DiffusionPipeline.fromPretrained(
+    flags.model,
+    flags.threads === undefined ? {} : { threads: flags.threads },
+  );
+  const progress = progressLine(flags.quiet);
+  try {
+    const names = classes.map((label) => {
+      const id = classId(label, pipeline.classes, Number.POSITIVE_INFINITY);
+      return pipeline.classes.get(id)?.[0] ?? String(id);
+    });
+    const paths = outputPaths(
+      names.flatMap((name) => new Array<string>(Math.max(0, flags.numImages)).fill(name)),
+      flags,
+    );
+    if (!flags.force) checkAbsent(paths);
+    signal.throwIfAborted();
+    const total = paths.length * flags.steps;
+    const { images, report } = await pipeline.generate({
+      ...requestOf(flags),
+      classLabels: classes,
+      cache,
+      signal,
+      onStep: ({ step, numInferenceSteps, images: members }) => {
+        const done = ((members[0] as number) * numInferenceSteps + (step + 1) * members.length) / total;
+        progress.show(`step ${step + 1} of ${numInferenceSteps}`, done);
+      },
+    });
+    const files = images.map((image, i) => ({ path: paths[i] as string, content: png(image, report, version) }));
+    await writeFiles(files, signal);
+    progress.clear();
+    if (flags.json) {
+      const made = images.map(({ classId, className, seed }, i) => ({ file: paths[i], classId, className, seed }));
+      process.stdout.write(`${JSON.stringify({ version, images: made, report }, null, 2)}\n`);
+    } else if (!flags.quiet) process.stdout.write(`${paths.join("\n")}\n`);
+  } finally {
+    progress.clear();
+    await pipeline.close();
+  }
+}
+
+function cacheOf(flags: GenerateFlags): CacheOptions {
+  const given = Object.fromEntries(
+    cacheFields.flatMap((field) => (flags[field] === undefined ? [] : [[field, flags[field]]])),
+  );
+  if (flags.momentumSeed !== undefined) given.seed = flags.momentumSeed;
+  const fields = Object.keys(given);
+  if (flags.cache === "none" && fields.length > 0) {
+    throw new FemoError("E_OPTION", `${fields.join(", ")}: only with --cache and a method other than none`);
+  }
+  return { method: flags.cache, ...given } as CacheOptions;
+}
+
+function outputPaths(names: readonly string[], { out, seed }: GenerateFlags): string[] {
+  if (out?.toLowerCase().endsWith(".png")) {
+    if (names.length > 1) {
+      throw new FemoError("E_OPTION", `--out: expected a folder for ${names.length} images, found the file ${out}`);
+    }
+    return [out];
+  }
+  const safe = (name: string): string => name.toLowerCase().replaceAll(/[^\p{L}\p{N}]+/gu, "-");
+  return names.map((name, i) => join(out ?? ".", `femo-${safe(name)}-${seed + i}.png`));
+}
+
+/** The image with how it was made: AUTOMATIC1111's text, and all of it as JSON. */
+function png(image: GeneratedImage, report: GenerationReport, version: string): Uint8Array {
+  const { className, classId, seed = 0, width, height } = image;
+  const { model, sampler, numInferenceSteps, guidanceScale, guidanceChannels, timestepSpacing, cache } = report;
+  const parameters = parametersText({
+    prompt: className,
+    steps: numInferenceSteps,
+    sampler,
+    cfgScale: guidanceScale,
+    seed,
+    width,
+    height,
+    model,
+    extra: { Cache: cache.method, Version: `femo ${version}` },
+  });
+  const all = {
+    version,
+    model,
+    classId,
+    className,
+    seed,
+    numInferenceSteps,
+    guidanceScale,
+    guidanceChannels,
+    sampler,
+    timestepSpacing,
+    cache,
+  };
+  return encodePng(image, { text: { parameters, femo: JSON.stringify(all) } });
+}

@@ -1,0 +1,42 @@
+#!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { FemoError } from "../errors.js";
+import { classesCommand } from "./classes.js";
+import { compareCommand } from "./compare.js";
+import { generateCommand } from "./generate.js";
+
+/** Ctrl-C, as shells report it. */
+const INTERRUPTED = 130;
+
+const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+const abort = new AbortController();
+process.on("SIGINT", () => {
+  if (abort.signal.aborted) process.exit(INTERRUPTED); // asked twice: do not wait for the step to end
+  abort.abort();
+});
+// A reader that has seen enough, such as `head`, is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+
+const program = new Command("femo")
+  .description("Diffusion transformers, faster without training: features are forecast instead of computed")
+  .version(version)
+  .exitOverride()
+  .showHelpAfterError("(--help shows what there is)");
+for (const command of [generateCommand, compareCommand, classesCommand]) {
+  program.addCommand(command({ version, signal: abort.signal }).copyInheritedSettings(program));
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = exitCodeOf(error);
+}
+
+function exitCodeOf(error: unknown): number {
+  if (abort.signal.aborted) return INTERRUPTED;
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has said what is wrong
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  process.stderr.write(`femo: ${process.env.FEMO_DEBUG === "1" ? stack : message}\n`);
+  return error instanceof FemoError && error.code === "E_OPTION" ? 2 : 1;
+}

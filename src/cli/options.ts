@@ -1,0 +1,94 @@
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Granularity, granularities } from "../graph/index.js";
+import { type CacheMethod, cacheMethods } from "../pipelines/index.js";
+
+/** What every command gets from the program. */
+export interface CommandContext {
+  readonly version: string;
+  readonly signal: AbortSignal;
+}
+
+/** Options that both `generate` and `compare` have. */
+export interface CommonFlags {
+  model: string;
+  numImages: number;
+  steps: number;
+  guidanceScale?: number;
+  guidanceChannels?: "all" | number;
+  seed: number;
+  timestepSpacing?: "leading" | "trailing" | "linspace" | "dit";
+  batchSize: number;
+  threads?: number;
+  out?: string;
+  force?: boolean;
+  json?: boolean;
+  quiet?: boolean;
+}
+
+export const methodNames = cacheMethods.join(", ");
+export const granularityNames = granularities.join(", ");
+
+export const modelOption = () => new Option("--model <name>", "embedded model or folder").default("avatars-dit");
+
+/** Adds the options that both `generate` and `compare` have. */
+export function addCommon(command: Command, defaults: { batchSize: number }): Command {
+  return command
+    .addOption(modelOption())
+    .option("--num-images <n>", "images of each class", integer, 1)
+    .option("--steps <n>", "sampler steps", integer, 50)
+    .option("--guidance-scale <x>", "classifier-free guidance; 1 is off", number)
+    .option("--guidance-channels <n>", 'guide so many channels, or "all"', (value) =>
+      value === "all" ? value : integer(value),
+    )
+    .option("--seed <n>", "seed of the first image; the next has the next", integer, 0)
+    .option("--timestep-spacing <name>", "which timesteps to visit")
+    .option("--batch-size <n>", "images computed together", integer, defaults.batchSize)
+    .option("--threads <n>", "CPU threads (default: one per core)", integer)
+    .option("--force", "overwrite files")
+    .option("--json", "print the report as JSON")
+    .option("--quiet", "print nothing but errors");
+}
+
+/** The common flags as options of the library. */
+export const requestOf = (flags: CommonFlags) => ({
+  numImages: flags.numImages,
+  numInferenceSteps: flags.steps,
+  seed: flags.seed,
+  batchSize: flags.batchSize,
+  ...(flags.guidanceScale !== undefined && { guidanceScale: flags.guidanceScale }),
+  ...(flags.guidanceChannels !== undefined && { guidanceChannels: flags.guidanceChannels }),
+  ...(flags.timestepSpacing !== undefined && { timestepSpacing: flags.timestepSpacing }),
+});
+
+export function number(value: string): number {
+  const parsed = Number(value);
+  if (value.trim() === "" || !Number.isFinite(parsed)) throw new InvalidArgumentError("Expected a number.");
+  return parsed;
+}
+
+export function integer(value: string): number {
+  const parsed = number(value);
+  if (!Number.isSafeInteger(parsed)) throw new InvalidArgumentError("Expected a whole number.");
+  return parsed;
+}
+
+/** A caching method, however it is spelt: adaptedFemo, adapted-femo. */
+export const cacheMethod = (value: string): CacheMethod => member(cacheMethods, value);
+
+export const granularity = (value: string): Granularity => member(granularities, value);
+
+/** "0 1 5" or "0,1,5" */
+export const listOf =
+  <T>(parse: (value: string) => T) =>
+  (value: string): T[] =>
+    value
+      .split(/[\s,]+/)
+      .filter(Boolean)
+      .map(parse);
+
+function member<T extends string>(names: readonly T[], value: string): T {
+  const plain = (name: string): string => name.toLowerCase().replaceAll(/[-_]/g, "");
+  const found = names.find((name) => plain(name) === plain(value));
+  if (!found) throw new InvalidArgumentError(`Expected one of ${names.join(", ")}.`);
+  return found;
+}

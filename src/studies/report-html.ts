@@ -1,0 +1,215 @@
+import { encodePng, type RgbImage } from "../images/index.js";
+import type { Comparison, ComparisonRow, ComparisonStep } from "./compare.js";
+import { Html, html, inlineScript, scriptJson } from "./html.js";
+import { reportScript } from "./report-script.js";
+import { reportStyle } from "./report-style.js";
+import { summaryColumns } from "./table.js";
+
+export interface ComparisonReportOptions {
+  /** Source of Chart.js as one classic script, to be put inline. Without it the report has no charts. */
+  readonly chartJs?: string;
+  /** More facts for the head of the report, such as the command and the version. */
+  readonly facts?: Readonly<Record<string, string>>;
+}
+
+/** Colours of the rows, legible on light and dark ground. The reference takes the first. */
+const palette = ["#8b919c", "#3b82c4", "#e0861a", "#8d6fd1", "#cf4f7b", "#22a079", "#b39b1c", "#4aabcf", "#a5673f"];
+
+const colorOf = (row: number): string => {
+  const [reference, ...others] = palette;
+  return row === 0 ? (reference as string) : (others[(row - 1) % others.length] as string);
+};
+
+/** A comparison as one HTML page that needs nothing else: images, charts, scripts and styles are in it. */
+export function comparisonHtml(comparison: Comparison, options: ComparisonReportOptions = {}): string {
+  const { model, rows, subjects } = comparison;
+  const title = `${model}: ${subjects.length} images, drawn ${rows.length} ways`;
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="femo compare">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>${title}</title>
+<style>${new Html(reportStyle)}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="kicker">femo compare</p>
+<h1>${title}</h1>
+<p class="lead">Every way starts from the same noise. The first computes every step in full; the others save work, and are
+measured by how close they come to it.</p>
+${factList(comparison, options.facts ?? {})}
+</header>
+${summary(rows)}
+${options.chartJs !== undefined && tradeOffChart(rows)}
+${stepStrips(rows)}
+${options.chartJs !== undefined && errorChart(rows)}
+${imageGrid(comparison)}
+</main>
+<div id="tip" role="tooltip" hidden></div>
+<script type="application/json" id="data">${scriptJson(chartData(rows))}</script>
+${options.chartJs !== undefined && inlineScript(options.chartJs)}
+${inlineScript(reportScript)}
+</body>
+</html>
+`.toString();
+}
+
+function factList(comparison: Comparison, extra: Readonly<Record<string, string>>): Html {
+  const { model, subjects, guidanceScale, guidanceChannels, batchSize } = comparison;
+  const seeds = subjects.map(({ seed }) => seed);
+  const facts: Record<string, string> = {
+    Model: model,
+    Seeds: seeds.length > 1 ? `${seeds[0]} to ${seeds.at(-1)}` : String(seeds[0]),
+    Steps: String(comparison.numInferenceSteps),
+    Sampler: `${comparison.sampler}, ${comparison.timestepSpacing} spacing`,
+    Guidance: guidanceScale > 1 ? `${guidanceScale}, ${guidanceChannels} channels` : "off",
+    "Batch size": String(batchSize),
+    ...extra,
+  };
+  const entries = Object.entries(facts).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`);
+  return html`<dl class="facts">${entries}</dl>`;
+}
+
+function summary(rows: readonly ComparisonRow[]): Html {
+  const head = summaryColumns.map(
+    ({ heading, meaning }) => html`<th scope="col"><span class="term" data-tip="${meaning}">${heading}</span></th>`,
+  );
+  const body = rows.map((row, i) => {
+    const cells = summaryColumns.map(({ cell }) => html`<td>${cell(row)}</td>`);
+    return html`<tr><th scope="row">${swatch(i)}${row.name}</th>${cells}</tr>\n`;
+  });
+  const meanings = summaryColumns.map(({ heading, meaning }) => html`<dt>${heading}</dt><dd>${meaning}.</dd>`);
+  return html`<section aria-labelledby="summary">
+<h2 id="summary">Summary</h2>
+<div class="scroll"><table class="summary">
+<thead><tr><th scope="col">Variant</th>${head}</tr></thead>
+<tbody>
+${body}</tbody>
+</table></div>
+<details><summary>What the columns mean</summary><dl class="meanings">${meanings}</dl></details>
+<details><summary>Settings of each variant</summary><dl class="meanings">${rows.map(
+    ({ name, cache }) => html`<dt>${name}</dt><dd><code>${settingsText(cache)}</code></dd>`,
+  )}</dl></details>
+</section>`;
+}
+
+const settingsText = (cache: ComparisonRow["cache"]): string =>
+  Object.entries(cache)
+    .map(([name, value]) => `${name}: ${Array.isArray(value) ? value.join(" ") : value}`)
+    .join(", ");
+
+function tradeOffChart(rows: readonly ComparisonRow[]): Html | false {
+  const shown = rows.filter(({ psnr }) => psnr && Number.isFinite(psnr.mean));
+  if (shown.length === 0) return false;
+  const label = shown.map((row) => {
+    const speeds = `${row.flopsSpeedup.toFixed(2)} times by FLOPs, ${row.measuredSpeedup.toFixed(2)} measured`;
+    return `${row.name}: ${row.psnr?.mean.toFixed(2)} dB at ${speeds}`;
+  });
+  return html`<section aria-labelledby="trade-off">
+<h2 id="trade-off">Error against speed-up</h2>
+<fieldset class="choice"><legend>Speed-up</legend>
+<label><input type="radio" name="speed" value="flopsSpeedup" checked> by FLOPs</label>
+<label><input type="radio" name="speed" value="measuredSpeedup"> measured</label>
+</fieldset>
+<div class="chart"><canvas id="trade-off-chart" role="img" aria-label="${label.join("; ")}"></canvas></div>
+<p class="note">Higher and further right is better. Bars are one standard error of the mean over images. The reference would be
+at 1x, infinitely high.</p>
+</section>`;
+}
+
+function errorChart(rows: readonly ComparisonRow[]): Html | false {
+  if (!rows.some(({ steps }) => steps.some(({ forecastError }) => forecastError !== undefined))) return false;
+  return html`<section aria-labelledby="errors">
+<h2 id="errors">Forecast error over steps</h2>
+<div class="chart"><canvas id="error-chart" role="img" aria-label="Relative forecast error of each variant at its full steps"></canvas></div>
+<p class="note">At a full step, what would have been forecast is compared with what was computed: |F − F̂| / |F|, root mean square
+over features and images.</p>
+</section>`;
+}
+
+function stepStrips(rows: readonly ComparisonRow[]): Html {
+  const strips = rows.map((row, i) => {
+    const cells = row.steps.map((step) => html`<i class="${step.kind}" data-tip="${stepText(step)}"></i>`);
+    const label = `Full steps of ${row.name}: ${row.fullSteps.join(", ")}, of ${row.numInferenceSteps}`;
+    return html`<div class="strip-row">
+<div class="strip-name">${swatch(i)}${row.name}</div>
+<div class="strip" style="--color:${colorOf(i)}" role="img" aria-label="${label}">${cells}</div>
+<div class="strip-count">${row.fullSteps.length} of ${row.numInferenceSteps}</div>
+</div>\n`;
+  });
+  return html`<section aria-labelledby="steps">
+<h2 id="steps">Which steps were computed in full</h2>
+<div class="strips">
+${strips}</div>
+<p class="note">From noise, left, to image, right. <span class="key full"></span> full <span class="key forecast"></span> forecast.
+Point at a step for its time and error.</p>
+</section>`;
+}
+
+function stepText({ step, timestep, kind, durationMs, forecastError, beta }: ComparisonStep): string {
+  return [
+    `Step ${step}, timestep ${timestep}: ${kind}`,
+    `${durationMs.toFixed(1)} ms for all images`,
+    ...(forecastError === undefined ? [] : [`forecast error ${(100 * forecastError).toFixed(1)} %`]),
+    ...(beta === undefined ? [] : [`beta ${beta.toFixed(3)}`]),
+  ].join("\n");
+}
+
+function imageGrid({ rows, images, subjects }: Comparison): Html {
+  const head = subjects.map(
+    ({ className, seed }) => html`<th scope="col">${className}<small>seed ${seed}</small></th>`,
+  );
+  const body = rows.map((row, i) => {
+    const cells = subjects.map(({ className, seed }, j) => {
+      const image = images[i]?.[j] as RgbImage;
+      const note = imageNote(row, i, j);
+      const alt = `${className}, seed ${seed}, ${row.name}: ${note}`;
+      return html`<td><img src="${dataUri(image)}" width="${image.width}" height="${image.height}" alt="${alt}"><small>${note}</small></td>`;
+    });
+    return html`<tr><th scope="row">${swatch(i)}${row.name}</th>${cells}</tr>\n`;
+  });
+  return html`<section class="wide" aria-labelledby="images">
+<h2 id="images">Images</h2>
+<div class="scroll"><table class="images">
+<thead><tr><th scope="col">Variant</th>${head}</tr></thead>
+<tbody>
+${body}</tbody>
+</table></div>
+<p class="note">PSNR in decibels against the reference above. Point at an image, or press it, to see the reference in its place.</p>
+</section>`;
+}
+
+function imageNote(row: ComparisonRow, i: number, j: number): string {
+  if (i === 0) return "reference";
+  const value = row.psnr?.values[j];
+  if (value === undefined) return "-";
+  return value === Number.POSITIVE_INFINITY ? "identical" : `${value.toFixed(1)} dB`;
+}
+
+const swatch = (row: number): Html => html`<span class="swatch" style="background:${colorOf(row)}"></span>`;
+
+/** What the charts show. */
+const chartData = (rows: readonly ComparisonRow[]) =>
+  rows.map((row, i) => ({
+    name: row.name,
+    color: colorOf(i),
+    flopsSpeedup: row.flopsSpeedup,
+    measuredSpeedup: row.measuredSpeedup,
+    psnr: row.psnr && Number.isFinite(row.psnr.mean) ? row.psnr.mean : null,
+    standardError: row.psnr?.standardError ?? 0,
+    errors: row.steps.flatMap(({ step, forecastError }) =>
+      forecastError === undefined ? [] : [{ x: step, y: 100 * forecastError }],
+    ),
+  }));
+
+function dataUri(image: RgbImage): string {
+  const bytes = encodePng(image);
+  let binary = "";
+  for (let i = 0; i < bytes.length; i += 4096) binary += String.fromCharCode(...bytes.subarray(i, i + 4096));
+  return `data:image/png;base64,${btoa(binary)}`;
+}

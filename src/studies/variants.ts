@@ -1,0 +1,94 @@
+import { FemoError } from "../errors.js";
+import { type Granularity, granularities } from "../graph/index.js";
+import { buildCache, cacheSettings } from "../pipelines/cache-options.js";
+import {
+  type CacheMethod,
+  type CacheOptions,
+  type CachePresets,
+  type CacheSettings,
+  cacheMethods,
+} from "../pipelines/index.js";
+
+/** One way to draw the images of a comparison. */
+export interface CompareVariant {
+  /** Unique; the heading of its row. */
+  readonly name: string;
+  /** Default "none". */
+  readonly cache?: CacheOptions;
+  /** Default: as many steps as the reference. */
+  readonly numInferenceSteps?: number;
+}
+
+export interface DefaultVariantOptions {
+  /** Default: all but "none", which the reference is. */
+  readonly methods?: readonly CacheMethod[];
+  /** Steps of the reference. Default 50. */
+  readonly numInferenceSteps?: number;
+  /** N, of every method. Default 5. */
+  readonly interval?: number;
+  /** Default: the model's own, for each method. */
+  readonly firstEnhance?: number;
+  /** Of the methods that have one. Default: the model's own. */
+  readonly order?: number;
+  /** Each method at each of these. Default: the model's own. */
+  readonly granularities?: readonly Granularity[];
+  /** Adds an uncached run with as many steps as the others have full ones. Default true. */
+  readonly fewerSteps?: boolean;
+}
+
+/** Names of the methods as their authors write them. */
+const titles: Readonly<Record<CacheMethod, string>> = {
+  none: "No cache",
+  fora: "FORA",
+  taylorSeer: "TaylorSeer",
+  newton: "Newton",
+  femo: "FEMO",
+  adaptedFemo: "Adapted-FEMO",
+};
+
+/**
+ * The methods at one interval, and fewer sampler steps at the same cost: what `femo compare` runs.
+ * @throws FemoError E_OPTION if an option is out of range, or fits none of the methods
+ */
+export function defaultVariants(presets: CachePresets, options: DefaultVariantOptions = {}): CompareVariant[] {
+  const { numInferenceSteps = 50, interval = 5, firstEnhance, order, fewerSteps = true } = options;
+  const methods = [...new Set(options.methods ?? cacheMethods)].filter((method) => method !== "none");
+  const levels: readonly (Granularity | undefined)[] = options.granularities ?? [undefined];
+  checkMembers("cache", options.methods ?? [], cacheMethods);
+  checkMembers("granularity", options.granularities ?? [], granularities);
+  if (order !== undefined && !methods.some((method) => "order" in presets[method])) {
+    throw new FemoError("E_OPTION", `order: none of the methods compared has one: ${methods.join(", ")}`);
+  }
+  const variants: CompareVariant[] = [];
+  for (const granularity of levels) {
+    for (const method of methods) {
+      const cache = {
+        method,
+        interval,
+        ...(firstEnhance !== undefined && { firstEnhance }),
+        ...(granularity && { granularity }),
+        ...(order !== undefined && "order" in presets[method] && { order }),
+      };
+      const name = levels.length > 1 ? `${titles[method]}, ${granularity}` : titles[method];
+      variants.push({ name, cache: cache as CacheOptions });
+    }
+  }
+  const [first] = variants;
+  if (fewerSteps && first) {
+    const steps = fullStepsOf(cacheSettings(first.cache ?? "none", presets), numInferenceSteps).length;
+    if (steps < numInferenceSteps) variants.push({ name: `${steps} DDIM steps`, numInferenceSteps: steps });
+  }
+  return variants;
+}
+
+/** The steps that a method computes in full. */
+export function fullStepsOf(settings: CacheSettings, numInferenceSteps: number): number[] {
+  const { schedule } = buildCache(settings);
+  return Array.from({ length: numInferenceSteps }, (_, step) => step).filter((step) => schedule.isFull(step));
+}
+
+function checkMembers(option: string, given: readonly string[], allowed: readonly string[]): void {
+  const unknown = given.find((value) => !allowed.includes(value));
+  if (unknown === undefined) return;
+  throw new FemoError("E_OPTION", `${option}: expected one of ${allowed.join(", ")}, found ${JSON.stringify(unknown)}`);
+}

@@ -1,0 +1,116 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type CacheOptions, cacheMethods, DiffusionPipeline, type GenerateOptions } from "../../src/pipelines/index.js";
+import { femoError } from "../weights/helpers.js";
+
+let pipeline: DiffusionPipeline;
+beforeAll(async () => {
+  pipeline = await DiffusionPipeline.fromPretrained("avatars-dit", { threads: 1 });
+});
+afterAll(() => pipeline.close());
+
+const cases: [what: string, options: object, named: (string | RegExp)[]][] = [
+  ["an unknown method", { cache: "teaseer" }, ["method", '"teaseer"', ...cacheMethods]],
+  ["a method of another type", { cache: { method: 3 } }, ["method", "3"]],
+  ["no method", { cache: {} }, ["method"]],
+  ["a name that objects have", { cache: "constructor" }, ["method", '"constructor"']],
+  ["an unknown key", { cache: { method: "femo", betta: 0.1 } }, ["femo", "betta"]],
+  ["a key of another method", { cache: { method: "fora", order: 1 } }, ["fora", "order"]],
+  ["a key for no method", { cache: { method: "none", interval: 3 } }, ["none", "interval"]],
+  ["beta 1", { cache: { method: "femo", beta: 1 } }, ["beta"]],
+  ["beta -1", { cache: { method: "adaptedFemo", beta: -1 } }, ["beta"]],
+  ["one beta too large of two", { cache: { method: "femo", beta: [0.1, 1.5] } }, ["beta"]],
+  ["no beta", { cache: { method: "femo", beta: [] } }, ["beta"]],
+  ["a beta that is no number", { cache: { method: "femo", beta: Number.NaN } }, ["beta"]],
+  ["order 0", { cache: { method: "taylorSeer", order: 0 } }, ["order"]],
+  ["order 5", { cache: { method: "femo", order: 5 } }, ["order"]],
+  ["order 1.5", { cache: { method: "newton", order: 1.5 } }, ["order"]],
+  ["interval 0", { cache: { method: "fora", interval: 0 } }, ["interval"]],
+  ["interval 2.5", { cache: { method: "fora", interval: 2.5 } }, ["interval"]],
+  ["firstEnhance 0", { cache: { method: "fora", firstEnhance: 0 } }, ["firstEnhance"]],
+  ["an unknown granularity", { cache: { method: "fora", granularity: "token" } }, ["granularity", "module"]],
+  ["an unknown seed", { cache: { method: "femo", seed: "one" } }, ["seed", "first-difference"]],
+  ["an unknown correction", { cache: { method: "femo", biasCorrection: true } }, ["biasCorrection"]],
+  ["gamma below 0", { cache: { method: "adaptedFemo", gamma: -0.1 } }, ["gamma"]],
+  ["delta below 0", { cache: { method: "adaptedFemo", delta: -0.1 } }, ["delta"]],
+  ["fullSteps without 0", { cache: { method: "fora", fullSteps: [1, 2] } }, ["fullSteps", "0"]],
+  ["no fullSteps", { cache: { method: "fora", fullSteps: [] } }, ["fullSteps"]],
+  ["fullSteps below 0", { cache: { method: "fora", fullSteps: [0, -1] } }, ["fullSteps"]],
+  ["latents of another length", { latents: new Float32Array(5) }, ["latents", "12288", "[1, 3, 64, 64]", "5"]],
+  ["class 99", { classLabels: 99 }, ["classLabels", "0 to 9", "99"]],
+  ["class 99 in words", { classLabels: "99" }, ["classLabels", "99"]],
+  ["the null class", { classLabels: 10 }, ["classLabels", "10"]],
+  ["class -1", { classLabels: [0, -1] }, ["classLabels", "-1"]],
+  ["class 1.5", { classLabels: 1.5 }, ["classLabels", "1.5"]],
+  ["an unknown class", { classLabels: "lorelai" }, ["classLabels", '"lorelai"', /Nearest: "lorelei"/]],
+  ["an empty class", { classLabels: "" }, ["classLabels"]],
+  ["no class", { classLabels: [] }, ["classLabels"]],
+  ["guidance that is no number", { guidanceScale: Number.NaN }, ["guidanceScale", "NaN"]],
+  ["endless guidance", { guidanceScale: Number.POSITIVE_INFINITY }, ["guidanceScale", "Infinity"]],
+  ["seed -1", { seed: -1 }, ["seed", "-1"]],
+  ["seed 1.5", { seed: 1.5 }, ["seed", "1.5"]],
+  ["guidance of 4 channels of 3", { guidanceChannels: 4 }, ["guidanceChannels", "4", "3"]],
+  ["guidance of no channel", { guidanceChannels: 0 }, ["guidanceChannels", "0"]],
+  ["no steps", { numInferenceSteps: 0 }, ["numInferenceSteps", "0"]],
+  ["half a step", { numInferenceSteps: 2.5 }, ["numInferenceSteps", "2.5"]],
+  ["more steps than timesteps", { numInferenceSteps: 1001 }, ["numInferenceSteps", "1001"]],
+  ["an unknown spacing", { timestepSpacing: "even" }, ["timestepSpacing", "even"]],
+  ["no images", { numImages: 0 }, ["numImages", "0"]],
+  ["batches of 0", { batchSize: 0 }, ["batchSize", "0"]],
+];
+
+test.each(cases)("%s is refused by name", async (_, options, named) => {
+  const request = { classLabels: 0, numInferenceSteps: 2, ...options } as GenerateOptions;
+  const message = await femoError("E_OPTION", () => pipeline.generate(request));
+  for (const part of named) expect(message).toMatch(part);
+});
+
+describe("from plain JavaScript", () => {
+  test("a cache of another type is refused by name", async () => {
+    const request = { classLabels: 0, cache: 3 } as unknown as GenerateOptions;
+    expect(await femoError("E_OPTION", () => pipeline.generate(request))).toContain("cache");
+  });
+
+  test.each<[string, object]>([
+    ["classLabels", { classLabels: undefined }],
+    ["classLabels", { classLabels: [null] }],
+    ["latents", { latents: new Array(12288).fill(0) }],
+    ["numInferenceStep", { numInferenceStep: 3 }],
+    ["signal", { signal: {} }],
+    ["onStep", { onStep: "x" }],
+  ])("%s is refused by name", async (name, options) => {
+    const request = { classLabels: 0, numInferenceSteps: 1, ...options } as unknown as GenerateOptions;
+    expect(await femoError("E_OPTION", () => pipeline.generate(request))).toContain(name);
+  });
+});
+
+test("classes go by number, by name in any case, and with a space for a hyphen", async () => {
+  const classLabels = ["Pixel Art", "pixel-art", "0", 0];
+  const { images } = await pipeline.generate({ classLabels, numInferenceSteps: 1, batchSize: 4, cache: "none" });
+  expect(images.map(({ classId, className }) => [classId, className])).toEqual(new Array(4).fill([0, "pixel-art"]));
+});
+
+test("a method's name alone is its preset, and fields replace the preset's", async () => {
+  const reported = async (cache: CacheOptions) =>
+    (await pipeline.generate({ classLabels: 0, numInferenceSteps: 1, cache })).report.cache;
+  const { femo } = pipeline.presets;
+  expect(await reported("femo")).toEqual({ method: "femo", ...femo });
+  expect(await reported({ method: "femo", granularity: "output", beta: 0.1 })).toEqual({
+    method: "femo",
+    ...femo,
+    granularity: "output",
+    beta: 0.1,
+  });
+});
+
+describe("opening", () => {
+  test("an unknown model is E_FILE and names those there are", async () => {
+    const message = await femoError("E_FILE", () => DiffusionPipeline.fromPretrained("avatar-dit"));
+    expect(message).toContain('"avatars-dit"');
+  });
+
+  test("after close nothing runs", async () => {
+    const brief = await DiffusionPipeline.fromPretrained("avatars-dit", { threads: 1 });
+    await brief.close();
+    await femoError("E_RUNTIME", () => brief.generate({ classLabels: 0, numInferenceSteps: 1 }));
+  });
+});
