@@ -32,19 +32,15 @@ const pipeline = await DiffusionPipeline.fromPretrained(values.model);
 const classLabels = Array.from({ length: images }, (_, i) => i % pipeline.classes.size);
 const common = { classLabels, seed, guidanceScale, batchSize: 4 };
 
-const momentum = { measure: false };
 const methods = {
   FORA: { method: "fora", measure: false },
   "TaylorSeer O=1": { method: "taylorSeer", order: 1, measure: false },
   "TaylorSeer O=2": { method: "taylorSeer", order: 2, measure: false },
-  "Newton O=1": { method: "newton", order: 1, measure: false },
   "Newton O=2": { method: "newton", order: 2, measure: false },
-  "Newton O=3": { method: "newton", order: 3, measure: false },
-  "FEMO O=1 beta -0.2": { method: "femo", order: 1, beta: -0.2, ...momentum },
-  "FEMO O=1 beta -0.2, seed feature": { method: "femo", order: 1, beta: -0.2, seed: "feature", ...momentum },
-  "FEMO O=2 beta -0.02": { method: "femo", order: 2, beta: -0.02, ...momentum },
-  "FEMO O=2 beta -0.02, seed feature": { method: "femo", order: 2, beta: -0.02, seed: "feature", ...momentum },
-  "FEMO O=2 beta -0.3": { method: "femo", order: 2, beta: -0.3, ...momentum },
+  "FEMO O=1 beta -0.2": { method: "femo", order: 1, beta: -0.2, measure: false },
+  "FEMO O=1 beta -0.2, seed feature": { method: "femo", order: 1, beta: -0.2, seed: "feature", measure: false },
+  "FEMO O=2 beta -0.02": { method: "femo", order: 2, beta: -0.02, measure: false },
+  "FEMO O=2 beta -0.02, seed feature": { method: "femo", order: 2, beta: -0.02, seed: "feature", measure: false },
   "Adapted-FEMO O=2 beta -0.02": { method: "adaptedFemo", order: 2, beta: -0.02, gamma: 0.007, delta: 0.02 },
 };
 

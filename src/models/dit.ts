@@ -22,13 +22,14 @@ export interface DiTConfig {
   normEps: number;
 }
 
-const positive = z.number().int().positive();
+/** Bounds far above any real model keep a damaged config from asking for a graph without end. */
+const positive = z.number().int().positive().max(65_536);
 const jsonConfig = z.object({
   num_attention_heads: positive.default(16),
   attention_head_dim: positive.default(72),
   in_channels: positive.default(4),
   out_channels: positive.nullish(),
-  num_layers: positive.default(28),
+  num_layers: positive.max(1024).default(28),
   attention_bias: z.boolean().default(true),
   sample_size: positive.default(32),
   patch_size: positive.default(2),

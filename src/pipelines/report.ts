@@ -33,7 +33,7 @@ export interface GenerationReport {
   readonly fullSteps: readonly number[];
   /** Floating-point operations done, those an uncached run of the same steps takes, and the ratio of the two. */
   readonly flops: { readonly done: number; readonly uncached: number; readonly speedup: number };
-  /** Bytes of the features kept for one batch: k tensors a feature. */
+  /** Bytes of the features kept for one batch: k tensors a feature. Updates write into a second buffer as large. */
   readonly stateBytes: number;
   /** Time in the runtime for conditioning and steps, and in all, milliseconds. */
   readonly conditioningMs: number;
