@@ -62,7 +62,7 @@ for (const { name, ...method } of methods) {
         samples[i].update.push(median(stepTimes(result, "full")) / step - 1);
       });
     }
-    samples.forEach((sample, i) => rows.push({ name, granularity, interval: intervals[i], ...sample }));
+    rows.push(...samples.map((sample, i) => ({ name, granularity, interval: intervals[i], ...sample })));
   }
 }
 await pipeline.close();

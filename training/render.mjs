@@ -144,7 +144,7 @@ async function main() {
     ),
     duplicates: duplicateStatistics(images.train, images.heldout, perClass),
   };
-  writeFileSync(join(values.out, "index.json"), JSON.stringify(index, null, 2) + "\n");
+  writeFileSync(join(values.out, "index.json"), `${JSON.stringify(index, null, 2)}\n`);
   console.log(JSON.stringify(index.duplicates, null, 2));
 }
 
