@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type Comparison, compare, comparisonHtml, comparisonTable, DiffusionPipeline } from "../../dist/index.js";
+import { type Comparison, compare, comparisonHtml, comparisonTable, DiffusionPipeline } from "../../src/index.js";
 
 let pipeline: DiffusionPipeline;
 let comparison: Comparison;
