@@ -1,6 +1,6 @@
 """Trains the small CNN whose features and labels judge generated avatars.
 
-    python classifier.py --data DIR --out ../models/avatars-classifier
+    python classifier.py --data DIR
 
 Four 3x3 convolutions of stride 2 with ReLU, average pooling, one linear layer. Batch normalisation is
 used in training and folded into the convolutions for export, so the files hold plain convolutions.
@@ -73,7 +73,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder written by render.mjs")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "models/avatars-classifier")
-    parser.add_argument("--images", type=int, default=200_000, help="training images to show, repeats included")
+    parser.add_argument("--images", type=int, default=100_000, help="training images to show, repeats included")
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=2)
