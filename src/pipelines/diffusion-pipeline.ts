@@ -77,14 +77,15 @@ export class DiffusionPipeline {
       );
     }
     const labels = Object.entries(folder.id2label ?? {});
+    const name = folder.name.split(/[\\/]/).filter(Boolean).at(-1) ?? folder.name;
     return new DiffusionPipeline({
-      name: folder.name.split(/[\\/]/).filter(Boolean).at(-1) ?? folder.name,
+      name,
       runner: new ModelRunner(dit(config), transformer.checkpoint, engine),
       engine,
       scheduler: schedulerFromConfig(await folder.config("scheduler")),
       classes: new Map(labels.map(([id, names]) => [Number(id), names.split(",").map((name) => name.trim())])),
       numClasses: config.numEmbedsAdaNorm,
-      presets: ditPresets,
+      presets: ditPresets(name),
     });
   }
 
