@@ -152,7 +152,7 @@ describe("requests", () => {
 
 describe.each(cacheMethods)("contract: %s", (method) => {
   const interval = 3;
-  const cache = (method === "none" ? "none" : { method, interval }) as CacheOptions;
+  const cache = (method === "none" ? "none" : { method, interval, granularity: "module" }) as CacheOptions;
 
   test("the report is consistent, and forecasting saves work", async () => {
     const seen: number[] = [];
@@ -184,7 +184,7 @@ describe.each(cacheMethods)("contract: %s", (method) => {
         const measured = method !== "none" && full && step.step > 0;
         expect(step.forecast !== undefined).toBe(measured);
         if (measured) {
-          expect(step.forecast?.byFeature).toHaveLength(16); // modules of 8 blocks
+          expect(step.forecast?.byFeature).toHaveLength(16); // two modules in each of 8 blocks
           expect(step.forecast?.relativeError).toBeGreaterThan(0);
           expect(step.forecast?.relativeError).toBeLessThan(2);
         }
@@ -228,7 +228,7 @@ test("momentum moves the image, and adapting moves beta within its bounds", asyn
   expect(relativeError((await femo(0)).latents, taylor.latents)).toBeLessThan(1e-4);
   expect(relativeError((await femo(-0.3)).latents, taylor.latents)).toBeGreaterThan(1e-3);
   const { report } = await draw({
-    cache: { method: "adaptedFemo", interval: 2, beta: 0.1, gamma: 0.02, delta: 0.03, order: 1 },
+    cache: { method: "adaptedFemo", interval: 2, beta: 0.1, gamma: 0.02, delta: 0.03, order: 1, granularity: "module" },
     numInferenceSteps: 8,
   });
   const betas = report.batches[0]?.steps.flatMap(({ beta }) => (beta ? [beta] : [])) ?? [];
