@@ -1,6 +1,5 @@
 import { Command } from "commander";
-import { DiffusionPipeline } from "../pipelines/index.js";
-import { type CommandContext, modelOption } from "./options.js";
+import { type CommandContext, modelOption, openPipeline } from "./options.js";
 
 /** `femo classes`: the classes of a model. */
 export const classesCommand = (_: CommandContext): Command =>
@@ -8,7 +7,7 @@ export const classesCommand = (_: CommandContext): Command =>
     .description("list the classes of a model")
     .addOption(modelOption())
     .action(async ({ model }: { model: string }) => {
-      const pipeline = await DiffusionPipeline.fromPretrained(model);
+      const pipeline = await openPipeline({ model });
       for (const [id, names] of pipeline.classes) process.stdout.write(`${id}\t${names.join(", ")}\n`);
       await pipeline.close();
     });

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import type { Granularity } from "../graph/index.js";
-import { type CacheMethod, DiffusionPipeline } from "../pipelines/index.js";
+import type { CacheMethod } from "../pipelines/index.js";
 import { compare, comparisonHtml, comparisonTable, defaultVariants } from "../studies/index.js";
 import { checkAbsent, writeFiles } from "./files.js";
 import {
@@ -17,6 +17,7 @@ import {
   integer,
   listOf,
   methodNames,
+  openPipeline,
   requestOf,
 } from "./options.js";
 import { progressLine } from "./progress.js";
@@ -47,10 +48,7 @@ export const compareCommand = (context: CommandContext): Command =>
 async function run(flags: CompareFlags, { version, signal }: CommandContext): Promise<void> {
   const path = flags.out.toLowerCase().endsWith(".html") ? flags.out : join(flags.out, "index.html");
   if (!flags.force && !isReport(path)) checkAbsent([path]);
-  const pipeline = await DiffusionPipeline.fromPretrained(
-    flags.model,
-    flags.threads === undefined ? {} : { threads: flags.threads },
-  );
+  const pipeline = await openPipeline(flags);
   const progress = progressLine(flags.quiet);
   try {
     const variants = defaultVariants(pipeline.presets, {

@@ -2,12 +2,7 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { FemoError } from "../errors.js";
 import { encodePng, parametersText } from "../images/index.js";
-import {
-  type CacheOptions,
-  DiffusionPipeline,
-  type GeneratedImage,
-  type GenerationReport,
-} from "../pipelines/index.js";
+import type { CacheOptions, GeneratedImage, GenerationReport } from "../pipelines/index.js";
 import { classId } from "../pipelines/labels.js";
 import { checkAbsent, writeFiles } from "./files.js";
 import {
@@ -21,6 +16,7 @@ import {
   listOf,
   methodNames,
   number,
+  openPipeline,
   requestOf,
 } from "./options.js";
 import { progressLine } from "./progress.js";
@@ -62,10 +58,7 @@ export const generateCommand = (context: CommandContext): Command =>
 
 async function generate(classes: string[], flags: GenerateFlags, { version, signal }: CommandContext): Promise<void> {
   const cache = cacheOf(flags);
-  const pipeline = await DiffusionPipeline.fromPretrained(
-    flags.model,
-    flags.threads === undefined ? {} : { threads: flags.threads },
-  );
+  const pipeline = await openPipeline(flags);
   const progress = progressLine(flags.quiet);
   try {
     const names = classes.map((label) => {

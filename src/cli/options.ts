@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Granularity, granularities } from "../graph/index.js";
-import { type CacheMethod, cacheMethods } from "../pipelines/index.js";
+import { type CacheMethod, cacheMethods, DiffusionPipeline } from "../pipelines/index.js";
 
 /** What every command gets from the program. */
 export interface CommandContext {
@@ -29,6 +29,10 @@ export const methodNames = cacheMethods.join(", ");
 export const granularityNames = granularities.join(", ");
 
 export const modelOption = () => new Option("--model <name>", "embedded model or folder").default("avatars-dit");
+
+/** The model that the flags name. */
+export const openPipeline = ({ model, threads }: Pick<CommonFlags, "model" | "threads">): Promise<DiffusionPipeline> =>
+  DiffusionPipeline.fromPretrained(model, threads === undefined ? {} : { threads });
 
 /** Adds the options that both `generate` and `compare` have. */
 export function addCommon(command: Command, defaults: { batchSize: number }): Command {

@@ -85,6 +85,10 @@ export function cacheSettings(options: CacheOptions, presets: CachePresets): Cac
   throw new FemoError("E_OPTION", `cache: ${issues.join("; ")}`);
 }
 
+/** Whether full steps give Gram matrices: adapting needs them; the other methods only report errors by them. */
+export const measures = (settings: CacheSettings): boolean =>
+  settings.method !== "none" && (settings.measure || settings.method === "adaptedFemo");
+
 /** When to compute and what to predict. */
 export function buildCache(settings: CacheSettings): { schedule: Schedule; forecaster: Forecaster | undefined } {
   if (settings.method === "none") return { schedule: everyStep, forecaster: undefined };

@@ -5,7 +5,7 @@ import { dit, ditConfigFromJson } from "../models/dit.js";
 import type { Engine, HostTensor } from "../runtime/engine.js";
 import { type DdimSchedulerConfig, schedulerFromConfig } from "../samplers/index.js";
 import type { ModelFolder } from "../weights/index.js";
-import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings } from "./cache-options.js";
+import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings, measures } from "./cache-options.js";
 import { Coefficients } from "./coefficients.js";
 import type { ClassNames } from "./labels.js";
 import { guide, initialLatents, modelInput, toBytes } from "./latents.js";
@@ -305,10 +305,6 @@ function graphsOf(settings: CacheSettings): { full: GraphKind; forecast?: GraphK
     forecast: { kind: "forecast", granularity },
   };
 }
-
-/** Adapting needs the measurement; the others only report it. */
-const measures = (settings: CacheSettings): boolean =>
-  settings.method !== "none" && (settings.measure || settings.method === "adaptedFemo");
 
 /** Differences may be formed after this step: TaylorSeer's gate (methods.md section 1). */
 const firstDifference = (settings: CacheSettings): number =>

@@ -24,7 +24,7 @@ export type GraphKind =
   | { kind: "forecast"; granularity: Granularity };
 
 /** How many graphs that hold all the weights stay loaded; another one replaces the least recently used. */
-const MAX_WHOLE_SESSIONS = 2;
+export const MAX_WHOLE_SESSIONS = 2;
 
 /** A model with its weights, as the graphs that a request asks for: traced, written and loaded when first needed. */
 export class ModelRunner {

@@ -1,7 +1,7 @@
 import { FemoError } from "../errors.js";
 import type { RgbImage } from "../images/index.js";
 import { psnr, ssim } from "../metrics/index.js";
-import { cacheSettings } from "../pipelines/cache-options.js";
+import { cacheSettings, measures } from "../pipelines/cache-options.js";
 import type {
   CacheSettings,
   DiffusionPipeline,
@@ -10,6 +10,7 @@ import type {
   GenerationReport,
   StepRecord,
 } from "../pipelines/index.js";
+import { MAX_WHOLE_SESSIONS } from "../pipelines/model-runner.js";
 import { type CompareVariant, defaultVariants, fullStepsOf } from "./variants.js";
 
 /** Told after every step. */
@@ -115,8 +116,6 @@ interface Part {
 const SSIM_MIN_SIDE = 11;
 /** Share of a full step that a forecast step takes, for telling progress only. */
 const FORECAST_COST = 0.1;
-/** How many graphs of a whole network a pipeline keeps loaded. */
-const GRAPHS_KEPT = 2;
 
 /**
  * Draws the same images in several ways, from the same noise, and measures each way against an uncached run.
@@ -160,7 +159,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   });
   const total = labels.length * costs.reduce((a, b) => a + b, 0);
   const graphs = settings.map(graphsOf);
-  const keepsAll = new Set(graphs).size <= GRAPHS_KEPT;
+  const keepsAll = new Set(graphs).size <= MAX_WHOLE_SESSIONS;
   const warm = new Set<string>();
   const parts: Part[][] = variants.map(() => []);
   let spent = 0;
@@ -210,9 +209,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
 
 /** Variants that run the same graphs have the same key. */
 const graphsOf = (settings: CacheSettings): string =>
-  settings.method === "none"
-    ? "none"
-    : `${settings.granularity} ${settings.measure || settings.method === "adaptedFemo"}`;
+  settings.method === "none" ? "none" : `${settings.granularity} ${measures(settings)}`;
 
 const imagesOf = (parts: readonly Part[]): GeneratedImage[] => parts.flatMap(({ images }) => [...images]);
 const durationOf = ({ report }: Part): number => report.conditioningMs + report.stepsMs;
