@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from export import load_exported
 from model import TRAIN_STEPS, DiT, DiTConfig, alphas_cumprod, sample_ddim
 
 
@@ -105,6 +106,7 @@ def parse_args():
     end.add_argument("--minutes", type=float, help="length of the run")
     end.add_argument("--until", help="end of the run, HH:MM today")
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
+    parser.add_argument("--start-from", type=Path, help="start a new run from the weights of an exported model folder")
     parser.add_argument("--stop-file", type=Path, help="end the run at once when this file exists")
     parser.add_argument("--width", type=int, default=DiTConfig.width)
     parser.add_argument("--heads", type=int, default=DiTConfig.heads)
@@ -133,6 +135,8 @@ def main():
     images, labels = load_split(args.data, "train")
     config = DiTConfig(width=args.width, heads=args.heads, depth=args.depth)
     model, ema = DiT(config), DiT(config)
+    if args.start_from:
+        model.load_state_dict(load_exported(args.start_from).state_dict())
     ema.load_state_dict(model.state_dict())
     ema.requires_grad_(False)
     optimizers = make_optimizers(model, args.muon_lr, args.adam_lr)

@@ -2,11 +2,11 @@ import { FemoError } from "../errors.js";
 import { names } from "../graph/trace.js";
 import type { RgbImage } from "../images/index.js";
 import { dit, ditConfigFromJson } from "../models/dit.js";
-import type { Engine, HostTensor } from "../runtime/engine.js";
+import type { Engine } from "../runtime/engine.js";
 import { type DdimSchedulerConfig, schedulerFromConfig } from "../samplers/index.js";
 import type { ModelFolder } from "../weights/index.js";
 import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings, measures } from "./cache-options.js";
-import { Coefficients } from "./coefficients.js";
+import { FeatureCache } from "./feature-cache.js";
 import type { ClassNames } from "./labels.js";
 import { guide, initialLatents, modelInput, toBytes } from "./latents.js";
 import { type GraphKind, ModelRunner } from "./model-runner.js";
@@ -125,28 +125,27 @@ export class DiffusionPipeline {
    */
   async generate(options: GenerateOptions): Promise<GenerationResult> {
     const start = performance.now();
-    const request = checkRequest(options, { ...this.#parts, sampleShape: this.#parts.runner.model.sampleShape });
-    const id = `request-${++requests}`;
-    const images: GeneratedImage[] = [];
-    const batches: { images: number[]; steps: StepRecord[] }[] = [];
     const { engine, runner } = this.#parts;
     const { sampleShape } = runner.model;
-    const held: string[] = [];
+    const request = checkRequest(options, { ...this.#parts, sampleShape });
+    const id = `request-${++requests}`;
+    const cache = this.#featureCache(id, request);
+    const images: GeneratedImage[] = [];
+    const batches: { images: number[]; steps: StepRecord[] }[] = [];
     try {
       const conditioning = await this.#condition(id, request);
-      held.push(...conditioning.held);
       for (let first = 0; first < request.labels.length; first += request.batchSize) {
         const count = Math.min(request.batchSize, request.labels.length - first);
         const members = Array.from({ length: count }, (_, i) => first + i);
-        const { latents, steps } = await this.#denoise(id, request, members, conditioning.rowOf);
+        const { latents, steps } = await this.#denoise(id, request, cache, members, conditioning.rowOf);
         batches.push({ images: members, steps });
         images.push(...members.map((image, i) => this.#image(request, image, toBytes(latents, i, sampleShape))));
       }
-      const report = this.#report(request, batches, conditioning);
+      const report = this.#report(request, cache, batches, conditioning);
       return { images, report: { ...report, totalMs: performance.now() - start } };
     } finally {
-      const states = this.#stateNames(id, request).map(([name]) => name);
-      await engine.free([...held, ...states]).catch(() => {}); // an engine that is closed holds nothing
+      // An engine that is closed holds nothing.
+      await Promise.all([engine.free(runner.conditioningNames(id)), cache?.free()]).catch(() => {});
     }
   }
 
@@ -169,75 +168,55 @@ export class DiffusionPipeline {
     const distinct = [...new Set([...labels, ...(guided ? [numClasses] : [])])];
     const pairs = sampler.timesteps.flatMap((timestep) => distinct.map((label) => ({ timestep, label })));
     const dims = [pairs.length];
-    const { durationMs, held } = await runner.condition(id, {
+    const { durationMs } = await runner.condition(id, {
       timestep: { dtype: "float32", dims, data: Float32Array.from(pairs, ({ timestep }) => timestep) },
       class_label: { dtype: "int64", dims, data: BigInt64Array.from(pairs, ({ label }) => BigInt(label)) },
     });
     const rowOf = (step: number, label: number): number => step * distinct.length + distinct.indexOf(label);
-    return { durationMs, held, rowOf, flops: runner.flops({ kind: "conditioning" }, pairs.length) };
+    return { durationMs, rowOf, flops: runner.flops({ kind: "conditioning" }, pairs.length) };
   }
 
   async #denoise(
     id: string,
     request: Request,
+    cache: FeatureCache | undefined,
     members: readonly number[],
     rowOf: (step: number, label: number) => number,
   ): Promise<{ latents: Float32Array; steps: StepRecord[] }> {
-    const { engine, runner, numClasses } = this.#parts;
-    const { forecaster, schedule, settings, sampler, numInferenceSteps, signal } = request;
+    const { runner, numClasses } = this.#parts;
+    const { schedule, settings, sampler, numInferenceSteps, signal } = request;
     const { sampleShape } = runner.model;
     const rows = request.guided ? [...members, ...members] : [...members];
     const labels = rows.map((image, i) => (i < members.length ? (request.labels[image] as number) : numClasses));
     const graphs = graphsOf(settings);
-    const coefficients =
-      forecaster && graphs.forecast ? new Coefficients(forecaster, this.#features(settings).length, rows) : undefined;
-    await engine.holdZeros(
-      Object.fromEntries(
-        this.#stateNames(id, request).map(([name, elements]) => [
-          name,
-          [rows.length, forecaster?.stateSize ?? 0, elements],
-        ]),
-      ),
-    );
+    await cache?.start(rows);
 
     let latents = initialLatents(request, members, sampleShape);
     const steps: StepRecord[] = [];
     for (let i = 0; i < numInferenceSteps; i++) {
       signal?.throwIfAborted();
       const full = schedule.isFull(i);
-      const graph = full || !graphs.forecast ? graphs.full : graphs.forecast;
+      const graph = full ? graphs.full : graphs.forecast;
       const position = numInferenceSteps - 1 - i; // DiT's respaced index, which counts down
-      const sample: HostTensor = {
-        dtype: "float32",
-        dims: [rows.length, ...sampleShape],
-        data: modelInput(latents, request.guided),
-      };
-      const pair = BigInt64Array.from(labels, (label) => BigInt(rowOf(i, label)));
-      const feeds = runner.stepFeeds(id, graph, sample, { dtype: "int64", dims: [rows.length], data: pair });
-      const fetch: string[] = [names.output];
-      let hold: Record<string, string> = {};
-      if (coefficients && full) {
-        feeds[names.update] = coefficients.update({ position, differences: i > firstDifference(settings) });
-        hold = Object.fromEntries(
-          this.#features(settings).map(({ name }) => [names.nextState(name), `${id}:${names.state(name)}`]),
-        );
-        if (measures(settings)) fetch.push(names.gram);
-      } else if (coefficients) {
-        feeds[names.combine] = coefficients.combine(position);
-      }
-      const { outputs, durationMs } = await runner.run(graph, { feeds, fetch, hold });
-      const gram = outputs[names.gram];
-      const measured = gram && coefficients?.measure(gram);
-      const output = outputs[names.output]?.data as Float32Array;
+      const cached = full ? cache?.update(position, i > firstDifference(settings)) : cache?.combine(position);
+      const sample = { dims: [rows.length, ...sampleShape], data: modelInput(latents, request.guided) };
+      const pairs = BigInt64Array.from(labels, (label) => BigInt(rowOf(i, label)));
+      const result = await runner.run(graph, {
+        feeds: { ...runner.stepFeeds(id, graph, sample, pairs), ...cached?.feeds },
+        fetch: [names.output, ...(cached?.fetch ?? [])],
+        hold: cached?.hold ?? {},
+      });
+      const measured = full && cache?.measured(result);
+      const beta = full && cache?.beta();
+      const output = result.outputs[names.output]?.data as Float32Array;
       latents = sampler.step(i, latents, guide(request, output, members.length, sampleShape));
 
-      const beta = full ? coefficients?.beta() : undefined;
       const record: StepRecord = {
         step: i,
         timestep: sampler.timesteps[i] as number,
         kind: full ? "full" : "forecast",
-        durationMs,
-        flops: runner.flops(graph, rows.length, forecaster?.stateSize),
+        durationMs: result.durationMs,
+        flops: runner.flops(graph, rows.length, cache?.rows),
         ...(measured && { forecast: measured }),
         ...(beta && { beta }),
       };
@@ -247,12 +226,10 @@ export class DiffusionPipeline {
     return { latents, steps };
   }
 
-  #features(settings: CacheSettings) {
-    return settings.method === "none" ? [] : this.#parts.runner.features(settings.granularity);
-  }
-
-  #stateNames(id: string, { settings }: Request): [name: string, elements: number][] {
-    return this.#features(settings).map(({ name, elements }) => [`${id}:${names.state(name)}`, elements]);
+  #featureCache(id: string, { settings, forecaster }: Request): FeatureCache | undefined {
+    if (settings.method === "none" || !forecaster) return undefined;
+    const { engine, runner } = this.#parts;
+    return new FeatureCache(engine, id, forecaster, runner.features(settings.granularity), measures(settings));
   }
 
   #image({ labels, seeds }: Request, image: number, data: Uint8Array): GeneratedImage {
@@ -264,6 +241,7 @@ export class DiffusionPipeline {
 
   #report(
     request: Request,
+    cache: FeatureCache | undefined,
     batches: GenerationReport["batches"],
     conditioning: { durationMs: number; flops: number },
   ): Omit<GenerationReport, "totalMs"> {
@@ -276,7 +254,6 @@ export class DiffusionPipeline {
       (total, { images }) => total + request.numInferenceSteps * runner.flops({ kind: "step" }, rowsOf(images.length)),
       conditioning.flops,
     );
-    const elements = this.#features(request.settings).reduce((total, feature) => total + feature.elements, 0);
     const largest = Math.max(...batches.map(({ images }) => rowsOf(images.length)));
     return {
       model: this.name,
@@ -289,16 +266,16 @@ export class DiffusionPipeline {
       batches,
       fullSteps: (batches[0]?.steps ?? []).filter(({ kind }) => kind === "full").map(({ step }) => step),
       flops: { done, uncached, speedup: uncached / done },
-      stateBytes: Float32Array.BYTES_PER_ELEMENT * largest * (request.forecaster?.stateSize ?? 0) * elements,
+      stateBytes: cache?.bytes(largest) ?? 0,
       conditioningMs: conditioning.durationMs,
       stepsMs: sum((step) => step.durationMs),
     };
   }
 }
 
-/** The graphs of a full and of a forecast step; an uncached run has no forecast ones. */
-function graphsOf(settings: CacheSettings): { full: GraphKind; forecast?: GraphKind } {
-  if (settings.method === "none") return { full: { kind: "step" } };
+/** The graphs of a full and of a forecast step; without a cache every step is the plain one. */
+function graphsOf(settings: CacheSettings): { full: GraphKind; forecast: GraphKind } {
+  if (settings.method === "none") return { full: { kind: "step" }, forecast: { kind: "step" } };
   const { granularity } = settings;
   return {
     full: { kind: "full", granularity, measure: measures(settings) },

@@ -101,26 +101,35 @@ export class ModelRunner {
     await Promise.all(loaded.map(async ({ session }) => (await session).release()));
   }
 
-  /** The tables of all hoisted parts, a row for each pair, held by the engine under `${request}:${name}`. */
-  async condition(
-    request: string,
-    conditions: Readonly<Record<string, HostTensor>>,
-  ): Promise<RunResult & { held: string[] }> {
-    const graph = { kind: "conditioning" } as const;
-    const hold = Object.fromEntries(this.trace(graph).hoisted.map((name) => [name, `${request}:${name}`]));
-    const result = await this.run(graph, { feeds: conditions, fetch: [], hold });
-    return { ...result, held: Object.values(hold) };
+  /** Computes the tables of all hoisted parts, a row for each pair; the engine holds them for the request. */
+  async condition(request: string, conditions: Readonly<Record<string, HostTensor>>): Promise<RunResult> {
+    const hold = Object.fromEntries(this.#hoisted().map((name) => [name, heldTable(request, name)]));
+    return this.run({ kind: "conditioning" }, { feeds: conditions, fetch: [], hold });
   }
 
-  /** Feeds of a step: the sample, the hoisted tables it uses and the state of its features. */
-  stepFeeds(request: string, graph: GraphKind, sample: HostTensor, pair: HostTensor): Record<string, Feed> {
-    const { inputs, features, hoisted } = this.trace(graph);
-    const feeds: Record<string, Feed> = {};
-    if (inputs.has("sample")) feeds.sample = sample;
-    if (inputs.has(names.pair)) feeds[names.pair] = pair;
-    for (const name of hoisted) if (inputs.has(name)) feeds[name] = { held: `${request}:${name}` };
-    for (const { name } of features) feeds[names.state(name)] = { held: `${request}:${names.state(name)}` };
-    return feeds;
+  /** The names under which the engine holds the tables of a request. */
+  conditioningNames(request: string): string[] {
+    return this.#hoisted().map((name) => heldTable(request, name));
+  }
+
+  /** Feeds of a step: the sample, which row of the tables each of its rows takes, and the tables that it uses. */
+  stepFeeds(
+    request: string,
+    graph: GraphKind,
+    sample: { dims: readonly number[]; data: Float32Array },
+    pairs: BigInt64Array,
+  ): Record<string, Feed> {
+    const { inputs, hoisted } = this.trace(graph);
+    const feeds: Record<string, Feed> = {
+      sample: { dtype: "float32", ...sample },
+      [names.pair]: { dtype: "int64", dims: [pairs.length], data: pairs },
+    };
+    for (const name of hoisted) feeds[name] = { held: heldTable(request, name) };
+    return Object.fromEntries(Object.entries(feeds).filter(([name]) => inputs.has(name)));
+  }
+
+  #hoisted(): readonly string[] {
+    return this.trace({ kind: "conditioning" }).hoisted;
   }
 
   /** A session cannot be freed for another one while it is in use, so overlapping requests may hold more than the limit. */
@@ -171,6 +180,7 @@ function traceAs(model: ModelDefinition, graph: GraphKind): TracedGraph {
   }
 }
 
+const heldTable = (request: string, name: string): string => `${request}:${name}`;
 const keyOf = (graph: GraphKind): string => Object.values(graph).join(":");
 const holdsAllWeights = (key: string): boolean => key.startsWith("full") || key.startsWith("step");
 const folderOf = (file: string): string => file.slice(0, Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\")));
