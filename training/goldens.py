@@ -52,6 +52,22 @@ TINY = {
             norm_eps=1e-6,
         ),
     },
+    "tiny-c": {
+        "dtype": torch.float32,
+        "config": dict(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            in_channels=3,
+            num_layers=2,
+            sample_size=16,
+            patch_size=4,
+            num_embeds_ada_norm=5,
+            attention_bias=False,
+            activation_fn="gelu",
+            norm_elementwise_affine=True,
+            norm_eps=1e-6,
+        ),
+    },
 }
 
 

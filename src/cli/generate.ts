@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { Command } from "commander";
 import { FemoError } from "../errors.js";
+import { betaScopes } from "../forecasts/index.js";
 import { encodePng, parametersText } from "../images/index.js";
 import type { CacheOptions, GeneratedImage, GenerationReport } from "../pipelines/index.js";
 import { classId } from "../pipelines/labels.js";
@@ -28,6 +29,7 @@ const cacheFields = [
   "beta",
   "gamma",
   "delta",
+  "betaPer",
   "biasCorrection",
   "firstEnhance",
   "fullSteps",
@@ -49,6 +51,7 @@ export const generateCommand = (context: CommandContext): Command =>
     .option("--beta <x>", "momentum coefficient", number)
     .option("--gamma <x>", "rate at which beta adapts", number)
     .option("--delta <x>", "bound on the change of beta", number)
+    .option("--beta-per <what>", `what adapts a beta of its own: ${betaScopes.join(", ")}`)
     .option("--momentum-seed <kind>", "start of the momentum: zero, first-difference or feature")
     .option("--bias-correction <kind>", "updates, steps or off")
     .option("--first-enhance <n>", "full steps at the start", integer)

@@ -11,10 +11,7 @@ const INTERRUPTED = 130;
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
 const abort = new AbortController();
-process.on("SIGINT", () => {
-  if (abort.signal.aborted) process.exit(INTERRUPTED); // asked twice: do not wait for the step to end
-  abort.abort();
-});
+process.once("SIGINT", () => abort.abort()); // asked twice, the process ends at once, as without a handler
 // A reader that has seen enough, such as `head`, is no failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
 

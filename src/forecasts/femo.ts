@@ -14,7 +14,7 @@ export type BiasCorrection = (typeof biasCorrections)[number];
 export interface FemoOptions {
   /** m, 1 to 4. */
   readonly order: number;
-  /** Momentum coefficient, -1 < beta < 1: one for all, or one for each sample in turn. */
+  /** Momentum coefficient, -1 < beta < 1: one for all, or one for each image in turn. */
   readonly beta: number | readonly number[];
   readonly seed?: FemoSeed;
   /** Has no effect with the seed "first-difference", which has no bias. */
@@ -46,8 +46,8 @@ export function femo({ order, beta, seed = "zero", biasCorrection = "updates" }:
 
   return {
     stateSize: size,
-    start: (sample) => ({
-      beta: typeof beta === "number" ? beta : (beta[sample % beta.length] as number),
+    start: (image) => ({
+      beta: typeof beta === "number" ? beta : (beta[image % beta.length] as number),
       levels: 0,
       last: 0,
       updates: zeros(order),
@@ -93,11 +93,21 @@ export function femo({ order, beta, seed = "zero", biasCorrection = "updates" }:
   };
 }
 
+/**
+ * What has a beta of its own: every feature of every row, as the paper reads; every feature, the rows of an image (with
+ * and without class) in common; every row, all its features in common; or every image. Norms are taken over all that
+ * shares a beta.
+ */
+export const betaScopes = ["feature-row", "feature", "row", "image"] as const;
+export type BetaScope = (typeof betaScopes)[number];
+
 export interface AdaptedFemoOptions extends FemoOptions {
   /** Step of beta, > 0 or 0 for none. */
   readonly gamma: number;
   /** How far beta may leave where it began, >= 0. */
   readonly delta: number;
+  /** Default "feature-row". */
+  readonly betaPer?: BetaScope;
 }
 
 interface AdaptedMemory {
@@ -109,13 +119,13 @@ interface AdaptedMemory {
 
 /**
  * Adapted-FEMO: at each full step beta <- clip(beta + gamma sign(|F| - |F^|), beta0 - delta, beta0 + delta), then the
- * momentum is updated with the new beta. One beta per feature and sample.
+ * momentum is updated with the new beta.
  *
  * The sign is known only after the step has run, so the newest feature waits: S = [FEMO's state; F], and each update
  * first brings in the feature before. Both norms follow from the Gram matrix of [S; F].
  */
 export function adaptedFemo(options: AdaptedFemoOptions): Forecaster<AdaptedMemory> {
-  const { gamma, delta } = options;
+  const { gamma, delta, betaPer = "feature-row" } = options;
   const inside = femo(options);
   const size = inside.stateSize + 1;
 
@@ -127,8 +137,12 @@ export function adaptedFemo(options: AdaptedFemoOptions): Forecaster<AdaptedMemo
 
   return {
     stateSize: size,
-    start(sample) {
-      const memory = inside.start(sample);
+    memoryPer: {
+      feature: betaPer === "feature" || betaPer === "feature-row",
+      row: betaPer === "row" || betaPer === "feature-row",
+    },
+    start(image) {
+      const memory = inside.start(image);
       return { femo: memory, initialBeta: memory.beta, pending: undefined };
     },
     update(memory, step) {

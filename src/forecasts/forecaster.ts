@@ -9,6 +9,12 @@ export interface FullStep {
 /** Inner products of the rows of [S; F]: the state before an update, and the true feature as the last row. */
 export type Gram = readonly (readonly number[])[];
 
+/** Whether each cached feature, and each row of an image (with and without class, under guidance), is on its own. */
+export interface MemoryScope {
+  readonly feature: boolean;
+  readonly row: boolean;
+}
+
 /**
  * A forecasting method. Past features are a state S of k tensors; every method is a linear map with scalar
  * coefficients, so it is written without tensors:
@@ -21,15 +27,17 @@ export type Gram = readonly (readonly number[])[];
 export interface Forecaster<Memory = unknown> {
   /** k, the number of tensors shaped like the feature that must be kept. */
   readonly stateSize: number;
-  /** Memory before the first full step, of one sample. */
-  start(sample: number): Memory;
+  /** What has a memory of its own; nothing more than each image does unless it is said here. */
+  readonly memoryPer?: MemoryScope;
+  /** Memory before the first full step, of one image. */
+  start(image: number): Memory;
   /** Rows of U, each over [S; F], and the memory after. */
   update(memory: Memory, step: FullStep): { readonly memory: Memory; readonly rows: readonly (readonly number[])[] };
   /** c, over S; undefined before the first full step. */
   combine(memory: Memory, position: number): readonly number[] | undefined;
   /**
-   * Learns from a measured full step. A forecaster with this method has a memory of its own for every feature and
-   * sample; `prediction` is what `combine` gave for the step before its update, over the S of `gram`.
+   * Learns from a measured full step. `gram` is summed over all that the memory serves, so it is that of their
+   * concatenation; `prediction` is what `combine` gave for the step before its update, over the S of `gram`.
    */
   adapt?(memory: Memory, gram: Gram, prediction: readonly number[]): Memory;
   /** The momentum coefficient in force, if the method has one. */

@@ -1,13 +1,15 @@
 export {
   type AdaptedFemoOptions,
   adaptedFemo,
+  type BetaScope,
   type BiasCorrection,
+  betaScopes,
   biasCorrections,
   type FemoOptions,
   type FemoSeed,
   femo,
   femoSeeds,
 } from "./femo.js";
-export { type Forecaster, type FullStep, type Gram, measuredError } from "./forecaster.js";
+export { type Forecaster, type FullStep, type Gram, type MemoryScope, measuredError } from "./forecaster.js";
 export { newton } from "./newton.js";
 export { fora, taylorSeer } from "./taylor.js";

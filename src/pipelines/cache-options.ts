@@ -2,6 +2,7 @@ import { z } from "zod";
 import { FemoError } from "../errors.js";
 import {
   adaptedFemo,
+  betaScopes,
   biasCorrections,
   type Forecaster,
   femo,
@@ -50,6 +51,7 @@ const schema = z.discriminatedUnion("method", [
     ...momentum,
     gamma: z.number().nonnegative(),
     delta: z.number().nonnegative(),
+    betaPer: z.enum(betaScopes),
   }),
 ]);
 

@@ -10,49 +10,54 @@ export interface MeasuredForecast {
 }
 
 /**
- * The coefficients of one request: a forecaster's memories for every feature and sample, or one memory a sample where
- * the forecaster does not adapt, as float32 tensors for the graphs.
+ * The coefficients of one batch: the forecaster's memories, each for the features and samples that its scope has in
+ * common, as float32 tensors for the graphs.
  */
 export class Coefficients {
   readonly #forecaster: Forecaster;
   readonly #features: number;
   readonly #samples: number;
-  /** [memory of feature][sample]; a single list serves all features of a forecaster that does not adapt. */
-  #memories: unknown[][];
-  /** What `combine` gave just before the last update, likewise. */
-  #predictions: (readonly number[] | undefined)[][] = [];
+  /** Which memory serves a feature of a sample: one index for each (feature, sample) in turn. */
+  readonly #memoryOf: readonly number[];
+  #memories: unknown[];
+  /** What `combine` gave just before the last update, for each memory. */
+  #predictions: (readonly number[] | undefined)[] = [];
 
-  /** @param images which image each sample of the batch belongs to: guidance rows share their image's beta */
+  /** @param images which image each sample of the batch belongs to: guidance rows share their image's first beta */
   constructor(forecaster: Forecaster, features: number, images: readonly number[]) {
     this.#forecaster = forecaster;
     this.#features = features;
     this.#samples = images.length;
-    const lists = forecaster.adapt ? features : 1;
-    this.#memories = Array.from({ length: lists }, () => images.map((image) => forecaster.start(image)));
+    const { feature: perFeature, row: perRow } = forecaster.memoryPer ?? { feature: false, row: false };
+    const memories = new Map<string, { index: number; image: number }>();
+    this.#memoryOf = Array.from({ length: features * images.length }, (_, cell) => {
+      const [feature, row] = [Math.floor(cell / images.length), cell % images.length];
+      const image = images[row] as number;
+      const key = `${perFeature ? feature : "all"} ${perRow ? row : `image ${image}`}`;
+      const memory = memories.get(key) ?? { index: memories.size, image };
+      memories.set(key, memory);
+      return memory.index;
+    });
+    this.#memories = [...memories.values()].map(({ image }) => forecaster.start(image));
   }
 
   /** U for a full step, [features, samples, k, k + 1]; the memories move on. */
   update(step: FullStep): HostTensor {
     const k = this.#forecaster.stateSize;
-    this.#predictions = this.#memories.map((list) =>
-      list.map((memory) => this.#forecaster.combine(memory, step.position)),
+    this.#predictions = this.#memories.map((memory) => this.#forecaster.combine(memory, step.position));
+    const updates = this.#memories.map((memory) => this.#forecaster.update(memory, step));
+    this.#memories = updates.map(({ memory }) => memory);
+    return this.#tensor(
+      [k, k + 1],
+      updates.map(({ rows }) => rows.flat()),
     );
-    const rows: (readonly number[])[][][] = [];
-    this.#memories = this.#memories.map((list) => {
-      const updates = list.map((memory) => this.#forecaster.update(memory, step));
-      rows.push(updates.map((update) => [...update.rows]));
-      return updates.map((update) => update.memory);
-    });
-    return this.#tensor([k, k + 1], (list, sample) => (rows[list] as (readonly number[])[][])[sample]?.flat() ?? []);
   }
 
   /** c for a forecast step, [features, samples, 1, k]. */
   combine(position: number): HostTensor {
-    return this.#tensor([1, this.#forecaster.stateSize], (list, sample) => {
-      const weights = this.#forecaster.combine((this.#memories[list] as unknown[])[sample], position);
-      if (!weights) throw new Error("a forecast before the first full step");
-      return weights;
-    });
+    const weights = this.#memories.map((memory) => this.#forecaster.combine(memory, position));
+    if (weights.includes(undefined)) throw new Error("a forecast before the first full step");
+    return this.#tensor([1, this.#forecaster.stateSize], weights as (readonly number[])[]);
   }
 
   /**
@@ -60,55 +65,53 @@ export class Coefficients {
    * @returns undefined at the first full step, which nothing predicted
    */
   measure(grams: HostTensor): MeasuredForecast | undefined {
+    if (this.#predictions.includes(undefined)) return undefined;
+    const predictions = this.#predictions as (readonly number[])[];
     const side = this.#forecaster.stateSize + 1;
     const data = grams.data as Float32Array;
-    const gramOf = (feature: number, sample: number): Gram => {
-      const start = (feature * this.#samples + sample) * side * side;
-      return Array.from({ length: side }, (_, i) =>
-        Array.from(data.subarray(start + i * side, start + (i + 1) * side)),
+    const cells = this.#memoryOf.map((_, cell) => data.subarray(cell * side * side, (cell + 1) * side * side));
+    const squares = cells.map((cell, i) => {
+      const { error2, norm2 } = measuredError(square(cell, side), predictions[this.#memoryOf[i] as number] ?? []);
+      return norm2 > 0 ? error2 / norm2 : 0;
+    });
+    if (this.#forecaster.adapt) {
+      const sums = this.#memories.map(() => new Float64Array(side * side));
+      cells.forEach((cell, i) => {
+        const sum = sums[this.#memoryOf[i] as number] as Float64Array;
+        for (let at = 0; at < sum.length; at++) sum[at] = (sum[at] as number) + (cell[at] as number);
+      });
+      this.#memories = this.#memories.map((memory, i) =>
+        this.#forecaster.adapt?.(memory, square(sums[i] as Float64Array, side), predictions[i] as readonly number[]),
       );
-    };
-    const byFeature: number[] = [];
-    for (let feature = 0; feature < this.#features; feature++) {
-      const list = this.#forecaster.adapt ? feature : 0;
-      let sum = 0;
-      for (let sample = 0; sample < this.#samples; sample++) {
-        const prediction = (this.#predictions[list] ?? [])[sample];
-        if (!prediction) return undefined;
-        const gram = gramOf(feature, sample);
-        const { error2, norm2 } = measuredError(gram, prediction);
-        sum += norm2 > 0 ? error2 / norm2 : 0;
-        if (this.#forecaster.adapt) {
-          const memories = this.#memories[feature] as unknown[];
-          memories[sample] = this.#forecaster.adapt(memories[sample], gram, prediction);
-        }
-      }
-      byFeature.push(Math.sqrt(sum / this.#samples));
     }
-    const relativeError = Math.sqrt(byFeature.reduce((sum, e) => sum + e * e, 0) / this.#features);
-    return { relativeError, byFeature };
+    const byFeature = Array.from({ length: this.#features }, (_, feature) =>
+      rootMean(squares.slice(feature * this.#samples, (feature + 1) * this.#samples)),
+    );
+    return { relativeError: rootMean(squares), byFeature };
   }
 
   /** Mean, least and greatest beta in force. */
   beta(): { mean: number; min: number; max: number } | undefined {
     const { beta } = this.#forecaster;
     if (!beta) return undefined;
-    const all = this.#memories.flatMap((list) => list.map((memory) => beta(memory)));
-    return { mean: all.reduce((a, b) => a + b, 0) / all.length, min: Math.min(...all), max: Math.max(...all) };
+    const all = this.#memories.map((memory) => beta(memory));
+    return { mean: mean(all), min: Math.min(...all), max: Math.max(...all) };
   }
 
-  #tensor(dims: [number, number], of: (list: number, sample: number) => readonly number[]): HostTensor {
+  /** The values of each memory at the places of all that it serves. */
+  #tensor(dims: [number, number], values: readonly (readonly number[])[]): HostTensor {
     const size = dims[0] * dims[1];
-    const perFeature = this.#samples * size;
-    const data = new Float32Array(this.#features * perFeature);
-    for (let list = 0; list < this.#memories.length; list++) {
-      for (let sample = 0; sample < this.#samples; sample++) {
-        data.set(of(list, sample), list * perFeature + sample * size);
-      }
-    }
-    if (this.#memories.length === 1) {
-      for (let feature = 1; feature < this.#features; feature++) data.copyWithin(feature * perFeature, 0, perFeature);
-    }
+    const data = new Float32Array(this.#memoryOf.length * size);
+    this.#memoryOf.forEach((memory, cell) => {
+      data.set(values[memory] as readonly number[], cell * size);
+    });
     return { dtype: "float32", dims: [this.#features, this.#samples, ...dims], data };
   }
 }
+
+const square = (values: ArrayLike<number>, side: number): Gram =>
+  Array.from({ length: side }, (_, row) =>
+    Array.from({ length: side }, (_, column) => values[row * side + column] as number),
+  );
+const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+const rootMean = (squares: readonly number[]): number => Math.sqrt(mean(squares));

@@ -9,7 +9,7 @@ const paper: CachePresets = {
   taylorSeer: { ...placed, order: 2 },
   newton: { ...placed, order: 2 },
   femo: { ...placed, ...momentum, order: 2, beta: -0.02 },
-  adaptedFemo: { ...placed, ...momentum, order: 2, beta: -0.02, gamma: 0.007, delta: 0.02 },
+  adaptedFemo: { ...placed, ...momentum, order: 2, beta: -0.02, gamma: 0.007, delta: 0.02, betaPer: "feature-row" },
 };
 
 /**

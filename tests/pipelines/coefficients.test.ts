@@ -1,59 +1,102 @@
 import { describe, expect, test } from "vitest";
-import { adaptedFemo, femo } from "../../src/forecasts/index.js";
+import { adaptedFemo, type BetaScope, betaScopes, femo, fora } from "../../src/forecasts/index.js";
 import { Coefficients } from "../../src/pipelines/coefficients.js";
 import type { HostTensor } from "../../src/runtime/engine.js";
 import { random } from "../forecasts/replay.js";
 import { floats, numbers } from "../runtime/helpers.js";
 
-describe("every feature and sample of an adapting forecaster is on its own", () => {
-  const forecaster = adaptedFemo({ order: 2, beta: [0.1, -0.2], gamma: 0.05, delta: 0.2 });
-  const [features, images, side] = [3, [0, 1, 0, 1], forecaster.stateSize + 1];
-  const cell = (tensor: HostTensor, at: number): number[] => {
-    const size = (tensor.dims[2] as number) * (tensor.dims[3] as number);
-    return numbers(tensor).slice(at * size, (at + 1) * size);
+describe("what shares a beta adapts as one feature would that holds all of it", () => {
+  const [features, images] = [3, [0, 1, 0, 1]];
+  const cells = Array.from({ length: features * images.length }, (_, cell) => cell);
+  const [featureOf, rowOf] = [
+    (cell: number) => Math.floor(cell / images.length),
+    (cell: number) => cell % images.length,
+  ];
+
+  const scopes: Record<BetaScope, { groupOf: (cell: number) => unknown; groups: number }> = {
+    "feature-row": { groupOf: (cell) => cell, groups: 12 },
+    feature: { groupOf: (cell) => `${featureOf(cell)} ${images[rowOf(cell)]}`, groups: 6 },
+    row: { groupOf: rowOf, groups: 4 },
+    image: { groupOf: (cell) => images[rowOf(cell)], groups: 2 },
   };
 
-  /** Gram matrices of random vectors, which grow and shrink differently in every cell. */
-  function grams(step: number): HostTensor {
-    const data = Array.from({ length: features * images.length }, (_, at) => {
-      const next = random(100 * step + at);
+  test.each(betaScopes)("%s", (betaPer) => {
+    const forecaster = adaptedFemo({ order: 2, beta: [0.1, -0.2], gamma: 0.05, delta: 0.2, betaPer });
+    const side = forecaster.stateSize + 1;
+    const part = (tensor: HostTensor, cell: number): number[] => {
+      const size = (tensor.dims[2] as number) * (tensor.dims[3] as number);
+      return numbers(tensor).slice(cell * size, (cell + 1) * size);
+    };
+    /** Gram matrices of random vectors, which grow and shrink differently in every cell. */
+    const gram = (step: number, cell: number): number[] => {
+      const next = random(100 * step + cell);
       const vectors = Array.from({ length: side }, () => [next(), next(), next()]);
-      return vectors.flatMap((a) => vectors.map((b) => a.reduce((sum, x, i) => sum + x * (b[i] as number), 0)));
-    });
-    return floats([features, images.length, side, side], data.flat());
-  }
+      return vectors.flatMap((a) => vectors.map((b) => Math.fround(a.reduce((sum, x, i) => sum + x * (b[i] ?? 0), 0))));
+    };
 
-  test("as if it were alone", () => {
+    const { groupOf, groups } = scopes[betaPer];
+    const members = new Map(
+      cells.map((cell) => [groupOf(cell), cells.filter((other) => groupOf(other) === groupOf(cell))]),
+    );
+    expect(members.size).toBe(groups);
     const together = new Coefficients(forecaster, features, images);
-    const alone = Array.from({ length: features * images.length }, (_, at) => {
-      return new Coefficients(forecaster, 1, [images[at % images.length] as number]);
-    });
+    const alone = new Map(
+      [...members].map(([group, [first]]) => [
+        group,
+        new Coefficients(forecaster, 1, [images[rowOf(first as number)] as number]),
+      ]),
+    );
     for (const [step, position] of [9, 8, 5, 2].entries()) {
-      const update = together.update({ position, differences: step > 0 });
-      alone.forEach((one, at) => {
-        expect(cell(update, at)).toEqual(numbers(one.update({ position, differences: step > 0 })));
-      });
-      const all = grams(step);
-      const measured = together.measure(all);
+      const full = { position, differences: step > 0 };
+      const updates = new Map([...alone].map(([group, one]) => [group, numbers(one.update(full))]));
+      const update = together.update(full);
+      for (const cell of cells) expect(part(update, cell)).toEqual(updates.get(groupOf(cell)));
+
+      const measured = together.measure(
+        floats(
+          [features, images.length, side, side],
+          cells.flatMap((cell) => gram(step, cell)),
+        ),
+      );
       expect(measured === undefined).toBe(step === 0);
-      const errors = alone.map((one, at) => one.measure(floats([1, 1, side, side], cell(all, at)))?.relativeError ?? 0);
-      for (let f = 0; f < features && measured; f++) {
-        const own = errors.slice(f * images.length, (f + 1) * images.length);
-        const rms = Math.sqrt(own.reduce((sum, e) => sum + e * e, 0) / own.length);
-        expect(measured.byFeature[f]).toBeCloseTo(rms, 10);
+      for (const [group, own] of members) {
+        const sum = own.map((cell) => gram(step, cell)).reduce((a, b) => a.map((x, i) => x + (b[i] as number)));
+        alone.get(group)?.measure(floats([1, 1, side, side], sum));
       }
+      const combines = new Map([...alone].map(([group, one]) => [group, numbers(one.combine(position - 1))]));
       const combine = together.combine(position - 1);
-      alone.forEach((one, at) => {
-        expect(cell(combine, at)).toEqual(numbers(one.combine(position - 1)));
-      });
+      for (const cell of cells) expect(part(combine, cell)).toEqual(combines.get(groupOf(cell)));
     }
-    const betas = alone.map((one) => one.beta()?.mean as number);
-    expect(new Set(betas.map((beta) => beta.toFixed(6))).size).toBeGreaterThan(2);
+    const betas = [...alone.values()].map((one) => one.beta()?.mean as number);
+    expect(new Set(betas.map((beta) => beta.toFixed(6))).size).toBeGreaterThan(1);
     expect(together.beta()).toEqual({
       mean: expect.closeTo(betas.reduce((a, b) => a + b) / betas.length, 12),
       min: Math.min(...betas),
       max: Math.max(...betas),
     });
+  });
+
+  test("the measured error is the root mean square over samples, and over features", () => {
+    const coefficients = new Coefficients(fora(), 2, [0, 1]);
+    const position = { position: 0, differences: false };
+    // Gram matrices of [S; F] with S = 1 and F = 1 + d: FORA is off by d.
+    const grams = (errors: number[]): HostTensor =>
+      floats(
+        [2, 2, 2, 2],
+        errors.flatMap((d) => [1, 1 + d, 1 + d, (1 + d) ** 2]),
+      );
+    coefficients.update(position);
+    expect(coefficients.measure(grams([0, 0, 0, 0]))).toBeUndefined();
+    coefficients.update(position);
+    const relative = [1, 0.5, 0, 0.25];
+    const measured = coefficients.measure(grams(relative));
+    const errors = relative.map((d) => d / (1 + d));
+    const rms = (list: number[]): number => Math.sqrt(list.reduce((sum, e) => sum + e * e, 0) / list.length);
+    expect(measured?.byFeature).toEqual([
+      expect.closeTo(rms(errors.slice(0, 2)), 6),
+      expect.closeTo(rms(errors.slice(2)), 6),
+    ]);
+    expect(measured?.relativeError).toBeCloseTo(rms(errors), 6);
   });
 });
 
