@@ -5,6 +5,8 @@ export type FemoErrorCode =
   | "E_FILE" // a file is missing, truncated or malformed
   | "E_WEIGHT" // a tensor is missing, surplus, or has the wrong shape or type
   | "E_IMAGE" // an image is malformed
+  | "E_NETWORK" // a server cannot be reached, or answers with what it should not
+  | "E_ACCESS" // a server refuses: a licence is to be accepted, or a token is missing or has no right
   | "E_GRAPH" // a graph was built from values that do not fit each other
   | "E_RUNTIME"; // the execution engine failed or is closed
 

@@ -20,6 +20,8 @@ export interface DiTConfig {
   numEmbedsAdaNorm: number;
   normElementwiseAffine: boolean;
   normEps: number;
+  /** Frequencies of the timestep's sinusoids: 10⁻⁴ to the power i / (128 - shift). diffusers: 1, the original release: 0. */
+  downscaleFreqShift: 0 | 1;
 }
 
 /** Bounds far above any real model keep a damaged config from asking for a graph without end. */
@@ -65,6 +67,7 @@ export function ditConfigFromJson(json: unknown, file = "transformer/config.json
     numEmbedsAdaNorm: c.num_embeds_ada_norm,
     normElementwiseAffine: c.norm_elementwise_affine,
     normEps: c.norm_eps,
+    downscaleFreqShift: 1, // fixed in diffusers
   };
   const width = config.numAttentionHeads * config.attentionHeadDim;
   if (config.sampleSize % config.patchSize !== 0) {
@@ -104,7 +107,7 @@ export function dit(config: DiTConfig): ModelDefinition {
 
     /** Embedding of timestep and label; diffusers keeps a copy of it in every block.  [B, D] */
     const condition = (name: string): Value => {
-      const sinusoid = timestepSinusoid(t);
+      const sinusoid = timestepSinusoid(t, config.downscaleFreqShift);
       const hidden = linear(sinusoid, `${name}.timestep_embedder.linear_1`, SINUSOID_CHANNELS, width).silu();
       const time = linear(hidden, `${name}.timestep_embedder.linear_2`, width, width);
       const table = t.weight(`${name}.class_embedder.embedding_table.weight`, [config.numEmbedsAdaNorm + 1, width]);
@@ -199,10 +202,10 @@ export function dit(config: DiTConfig): ModelDefinition {
   };
 }
 
-/** Transformer sinusoids of the timestep, cosines first, frequencies 1 to 1e-4 inclusive as in diffusers.  [B, 256] */
-function timestepSinusoid(t: Trace): Value {
+/** Transformer sinusoids of the timestep, cosines first, frequencies 1 to 1e-4: inclusive if the shift is 1.  [B, 256] */
+function timestepSinusoid(t: Trace, shift: number): Value {
   const half = SINUSOID_CHANNELS / 2;
-  const frequencies = Float32Array.from({ length: half }, (_, i) => Math.exp((-Math.log(10_000) * i) / (half - 1)));
+  const frequencies = Float32Array.from({ length: half }, (_, i) => Math.exp((-Math.log(10_000) * i) / (half - shift)));
   const angle = t
     .input("timestep", [BATCH])
     .unsqueeze(1)

@@ -1,11 +1,10 @@
-import { FemoError } from "../errors.js";
 import {
   countFlops,
   type FeatureSite,
   type Granularity,
+  type Graph,
   type ModelDefinition,
   type TracedGraph,
-  toOnnx,
   traceConditioning,
   traceForecast,
   traceFull,
@@ -14,7 +13,8 @@ import {
 } from "../graph/index.js";
 import { names } from "../graph/trace.js";
 import type { Engine, Feed, GraphFile, HostTensor, RunRequest, RunResult, Session } from "../runtime/engine.js";
-import type { Checkpoint, TensorInfo } from "../weights/index.js";
+import type { Checkpoint } from "../weights/index.js";
+import { graphWriter } from "./graph-writer.js";
 
 /** Which graph of a model; sessions are kept by this. */
 export type GraphKind =
@@ -30,33 +30,21 @@ export const MAX_WHOLE_SESSIONS = 2;
 export class ModelRunner {
   readonly model: ModelDefinition;
   readonly #engine: Engine;
-  readonly #locate: (tensor: string) => TensorInfo | undefined;
-  readonly #weightsFolder: string;
+  readonly #write: (graph: Graph) => GraphFile;
   readonly #traced = new Map<string, TracedGraph & { inputs: ReadonlySet<string> }>();
   readonly #flops = new Map<string, number>();
   /** In order of use, the most recent last. */
   readonly #loaded = new Map<string, { readonly session: Promise<Session>; users: number }>();
 
   /**
-   * @throws FemoError E_WEIGHT if the checkpoint does not have exactly the model's tensors
+   * @throws FemoError E_WEIGHT if the checkpoint does not have exactly the model's tensors; E_FILE as `graphWriter`
    */
   constructor(model: ModelDefinition, checkpoint: Checkpoint, engine: Engine) {
     this.model = model;
     this.#engine = engine;
     const needed = traceWhole(model).graph.reachable().weights;
     checkpoint.verify(needed.map(({ name, shape }) => ({ name, shape: shape as readonly number[] })));
-    const folders = new Set(checkpoint.tensors().map(({ file }) => folderOf(file)));
-    if (folders.size !== 1) {
-      throw new FemoError(
-        "E_FILE",
-        `${checkpoint.name}: its files must lie in one folder, found ${[...folders].join(", ")}. Copy them together.`,
-      );
-    }
-    this.#weightsFolder = [...folders][0] as string;
-    this.#locate = (name) => {
-      const tensor = checkpoint.get(name);
-      return tensor && { ...tensor, file: tensor.file.slice(this.#weightsFolder.length + 1) };
-    };
+    this.#write = graphWriter(checkpoint);
   }
 
   /** The graph without its weights: for counting and for the shapes of its features. */
@@ -137,7 +125,7 @@ export class ModelRunner {
     const key = keyOf(graph);
     const known = this.#loaded.get(key);
     if (!known && holdsAllWeights(key)) this.#trim(MAX_WHOLE_SESSIONS - 1);
-    const loaded = known ?? { session: this.#engine.load(this.#write(graph)), users: 0 };
+    const loaded = known ?? { session: this.#engine.load(this.#write(this.trace(graph).graph)), users: 0 };
     this.#loaded.delete(key); // to the end: most recently used
     this.#loaded.set(key, loaded);
     loaded.users++;
@@ -150,10 +138,6 @@ export class ModelRunner {
       loaded.users--;
       this.#trim(MAX_WHOLE_SESSIONS);
     }
-  }
-
-  #write(graph: GraphKind): GraphFile {
-    return { model: toOnnx(this.trace(graph).graph, this.#locate), weightsFolder: this.#weightsFolder };
   }
 
   /** Frees the least recently used whole graphs until `limit` are left, sparing those in use. */
@@ -183,7 +167,6 @@ function traceAs(model: ModelDefinition, graph: GraphKind): TracedGraph {
 const heldTable = (request: string, name: string): string => `${request}:${name}`;
 const keyOf = (graph: GraphKind): string => Object.values(graph).join(":");
 const holdsAllWeights = (key: string): boolean => key.startsWith("full") || key.startsWith("step");
-const folderOf = (file: string): string => file.slice(0, Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\")));
 
 function cached<T>(map: Map<string, T>, key: string, make: () => T): T {
   const old = map.get(key);

@@ -1,9 +1,9 @@
 import { existsSync, readdirSync } from "node:fs";
-import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FemoError } from "../errors.js";
 import { createNodeEngine } from "../runtime/node.js";
-import { openModelFolder } from "../weights/index.js";
+import { type DownloadOptions, openHubModel, parseModelId } from "../weights/hub/index.js";
+import { type FolderSource, openModelFolder } from "../weights/index.js";
 import { nodeFolder } from "../weights/node-folder.js";
 import { DiffusionPipeline, type PretrainedOptions } from "./diffusion-pipeline.js";
 
@@ -18,16 +18,11 @@ export function embeddedModels(): string[] {
 }
 
 /** See `DiffusionPipeline.fromPretrained`. */
-export async function openPretrained(pathOrName: string, options: PretrainedOptions): Promise<DiffusionPipeline> {
-  const path = embeddedModels().includes(pathOrName) ? `${MODELS}${pathOrName}` : pathOrName;
-  if (!existsSync(path)) {
-    const known = embeddedModels().map((name) => `"${name}"`);
-    throw new FemoError(
-      "E_FILE",
-      `${basename(path)}: expected a folder in diffusers' layout or an embedded model (${known.join(", ")}), found neither at ${path}`,
-    );
-  }
-  const folder = await openModelFolder(nodeFolder(path));
+export async function openPretrained(
+  pathOrName: string,
+  options: PretrainedOptions & DownloadOptions = {},
+): Promise<DiffusionPipeline> {
+  const folder = await openModelFolder(await folderOf(pathOrName, options));
   const engine = createNodeEngine(options);
   try {
     return await DiffusionPipeline.fromFolder(folder, engine);
@@ -35,4 +30,18 @@ export async function openPretrained(pathOrName: string, options: PretrainedOpti
     await engine.close();
     throw error;
   }
+}
+
+/** An embedded model before a folder, and a folder before a model on the Hub. */
+async function folderOf(pathOrName: string, options: DownloadOptions): Promise<FolderSource> {
+  if (embeddedModels().includes(pathOrName)) return nodeFolder(`${MODELS}${pathOrName}`);
+  if (existsSync(pathOrName)) return nodeFolder(pathOrName);
+  const id = parseModelId(pathOrName);
+  if (id) return openHubModel(id, options);
+  const known = embeddedModels().map((name) => `"${name}"`);
+  throw new FemoError(
+    "E_FILE",
+    `${pathOrName}: expected an embedded model (${known.join(", ")}), a folder in diffusers' layout, or a model on the ` +
+      'Hub such as "facebook/DiT-XL-2-256" or "owner/name@revision"; found none of them.',
+  );
 }

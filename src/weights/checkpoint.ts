@@ -3,7 +3,8 @@ import { type ByteSource, checkRange } from "./byte-source.js";
 import { toFloat32 } from "./dtypes.js";
 import { type FolderSource, pathInside } from "./folder-source.js";
 import { isObject, parseJson } from "./json.js";
-import { readSafetensorsHeader, type TensorInfo } from "./safetensors.js";
+import type { TensorInfo } from "./safetensors.js";
+import { readTensors } from "./tensor-file.js";
 import { describeValue, listSome, quote } from "./text.js";
 import { type ExpectedTensor, type VerifyOptions, verifyTensors } from "./verify.js";
 
@@ -48,15 +49,14 @@ export class Checkpoint {
   }
 
   /**
-   * A checkpoint of safetensors files that are open, such as buffers. They must stay open while bytes are read, and
-   * differ in name.
-   * @throws FemoError E_FILE, E_WEIGHT as `readSafetensorsHeader`, or if a name occurs twice
+   * A checkpoint of files that are open, such as buffers: safetensors, or what `torch.save` wrote. They must stay open
+   * while bytes are read, and differ in name.
+   * @throws FemoError E_FILE, E_WEIGHT as `readTensors`, or if a name occurs twice
    */
   static async fromSources(name: string, sources: readonly ByteSource[]): Promise<Checkpoint> {
     const byName = new Map(sources.map((source) => [source.name, source]));
-    const files = [];
-    for (const source of byName.values()) files.push(await readSafetensorsHeader(source));
-    const tensors = files.flatMap((file) => [...file.tensors.values()]);
+    const tensors = [];
+    for (const source of byName.values()) tensors.push(...(await readTensors(source)));
     return Checkpoint.fromTensors(name, tensors, async (file) => {
       const source = byName.get(file);
       if (!source) throw new FemoError("E_FILE", `${name}: has no file ${quote(file)}.`);
@@ -64,6 +64,14 @@ export class Checkpoint {
       const { size } = source;
       return { name: file, size, read: (start, end) => source.read(start, end), close: async () => {} };
     });
+  }
+
+  /**
+   * The same files with tensors under other names, or parts of them that are contiguous.
+   * @throws FemoError E_WEIGHT if a name occurs twice
+   */
+  withTensors(tensors: Iterable<TensorInfo>): Checkpoint {
+    return Checkpoint.fromTensors(this.name, tensors, this.#open);
   }
 
   /** The tensor of that name, if there is one. */
@@ -130,8 +138,8 @@ export class Checkpoint {
 }
 
 /**
- * Opens a checkpoint in a folder: a `.safetensors` file, or the index of a sharded one, a `.json` file whose
- * `weight_map` says which tensor is in which file beside it.
+ * Opens a checkpoint in a folder: a `.safetensors` file or one of `torch.save` (`.bin`, `.pt`), or the index of a sharded
+ * one, a `.json` file whose `weight_map` says which tensor is in which file beside it.
  * @throws FemoError E_FILE, E_WEIGHT if a file is missing or malformed, or an index does not describe its files
  */
 export async function openCheckpoint(folder: FolderSource, path: string): Promise<Checkpoint> {
@@ -143,7 +151,7 @@ export async function openCheckpoint(folder: FolderSource, path: string): Promis
     files.set(file, inside);
     const source = await folder.open(inside);
     try {
-      return [...(await readSafetensorsHeader(source, file)).tensors.values()];
+      return await readTensors(source, file);
     } finally {
       await source.close();
     }
@@ -193,10 +201,10 @@ function readWeightMap(name: string, text: string): ReadonlyMap<string, string> 
     );
   }
   for (const [tensor, file] of Object.entries(map)) {
-    if (typeof file !== "string" || !file.endsWith(".safetensors")) {
+    if (typeof file !== "string" || !/\.(safetensors|bin)$/.test(file)) {
       throw new FemoError(
         "E_FILE",
-        `${name}: tensor ${quote(tensor)}: expected the name of a .safetensors file, found ${describeValue(file)}. ${advice}`,
+        `${name}: tensor ${quote(tensor)}: expected the name of a .safetensors or .bin file, found ${describeValue(file)}. ${advice}`,
       );
     }
   }

@@ -11,4 +11,5 @@ export {
   openModelFolder,
 } from "./model-folder.js";
 export { readSafetensorsHeader, type SafetensorsFile, type TensorInfo } from "./safetensors.js";
+export { readTorchFile, type TorchFile } from "./torch.js";
 export type { ExpectedTensor, VerifyOptions } from "./verify.js";

@@ -6,7 +6,8 @@ const MAX_DEPTH = 100;
 
 /**
  * JSON as `JSON.parse` reads it, for files from elsewhere: every error has its place, and a key given twice is an error
- * (`JSON.parse` keeps the last silently). Half a surrogate pair in a string is an error too: it has no UTF-8 form.
+ * (`JSON.parse` keeps the last silently). Half a surrogate pair in a string is an error too: it has no UTF-8 form. Beyond
+ * JSON it takes Infinity and -Infinity, which Python writes into the configs of some schedulers.
  * @param file the name in messages
  * @param code of the error
  * @param advice what to do about a malformed file, a sentence
@@ -137,10 +138,12 @@ export function parseJson(
   return result;
 }
 
-const WORDS: readonly (readonly [string, boolean | null])[] = [
+const WORDS: readonly (readonly [string, boolean | number | null])[] = [
   ["true", true],
   ["false", false],
   ["null", null],
+  ["Infinity", Number.POSITIVE_INFINITY],
+  ["-Infinity", Number.NEGATIVE_INFINITY],
 ];
 
 /** A JSON object, neither a list nor null. */

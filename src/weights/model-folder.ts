@@ -131,7 +131,12 @@ async function readModelIndex(folder: FolderSource): Promise<ModelIndex> {
 }
 
 /** Models say `config.json`; schedulers, tokenizers and image processors have files of their own names. */
-const CONFIG_FILES = ["config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json"];
+export const CONFIG_FILES = [
+  "config.json",
+  "scheduler_config.json",
+  "tokenizer_config.json",
+  "preprocessor_config.json",
+];
 
 async function readConfig(folder: FolderSource, component: string): Promise<unknown> {
   const paths = CONFIG_FILES.map((file) => `${component}/${file}`);
@@ -145,17 +150,21 @@ async function readConfig(folder: FolderSource, component: string): Promise<unkn
   return parseJson(await folder.readText(path), `${folder.name}/${path}`);
 }
 
-/** diffusers' own models, then those of transformers. */
-const WEIGHT_STEMS = ["diffusion_pytorch_model", "model"];
-const TORCH_STEMS = ["diffusion_pytorch_model", "pytorch_model"];
+/** diffusers' own models before those of transformers, safetensors before what `torch.save` writes. */
+const WEIGHT_FILES = [
+  ["diffusion_pytorch_model", "safetensors"],
+  ["model", "safetensors"],
+  ["diffusion_pytorch_model", "bin"],
+  ["pytorch_model", "bin"],
+];
 
 /** Where weights may be: an index before a single file, as diffusers looks. The variant's place differs by version. */
-function weightPaths(component: string, variant: string | undefined): string[] {
+export function weightPaths(component: string, variant: string | undefined): string[] {
   const infix = variant === undefined ? "" : `.${variant}`;
-  return WEIGHT_STEMS.flatMap((stem) => [
-    `${component}/${stem}.safetensors.index${infix}.json`,
-    ...(variant === undefined ? [] : [`${component}/${stem}.safetensors${infix}.index.json`]),
-    `${component}/${stem}${infix}.safetensors`,
+  return WEIGHT_FILES.flatMap(([stem, ending]) => [
+    `${component}/${stem}.${ending}.index${infix}.json`,
+    ...(variant === undefined ? [] : [`${component}/${stem}.${ending}${infix}.index.json`]),
+    `${component}/${stem}${infix}.${ending}`,
   ]);
 }
 
@@ -173,7 +182,7 @@ async function openWeights(folder: FolderSource, component: string, variant: str
   const advice = await adviceOnMissingWeights(folder, component, variant);
   throw new FemoError(
     "E_FILE",
-    `${folder.name}: found no weights of ${quote(component)}. ${advice} Looked for:${listSome(paths)}`,
+    `${folder.name}: found no weights of ${quote(component)}. ${advice} Looked for:${listSome(paths, paths.length)}`,
   );
 }
 
@@ -186,20 +195,11 @@ async function adviceOnMissingWeights(
   if (await firstThatExists(folder, weightPaths(component, other))) {
     return other ? 'There is a variant: pass variant: "fp16".' : "They exist without the variant: leave it out.";
   }
-  const torch = await firstThatExists(
-    folder,
-    TORCH_STEMS.map((stem) => `${component}/${stem}.bin`),
-  );
-  if (torch) {
-    return (
-      `There is ${torch}, but only safetensors is read so far. Convert it once in Python: ` +
-      'DiffusionPipeline.from_pretrained("in").save_pretrained("out").'
-    );
-  }
-  return "Only safetensors is read so far. Check that the download is complete.";
+  return "Check that the download is complete.";
 }
 
-async function firstThatExists(folder: FolderSource, paths: readonly string[]): Promise<string | undefined> {
+/** The first of the paths at which there is a file. */
+export async function firstThatExists(folder: FolderSource, paths: readonly string[]): Promise<string | undefined> {
   for (const path of paths) if (await folder.exists(path)) return path;
   return undefined;
 }

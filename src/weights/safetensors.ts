@@ -2,6 +2,7 @@ import { FemoError } from "../errors.js";
 import type { ByteSource } from "./byte-source.js";
 import { DTYPE_BITS, SAFETENSORS_DTYPES, type TensorDtype } from "./dtypes.js";
 import { isObject, parseJson } from "./json.js";
+import { recognize, startsAsZip } from "./recognize.js";
 import { describeValue, formatDims, quote } from "./text.js";
 
 /** A tensor and where its bytes lie: little-endian, row-major, without gaps. */
@@ -57,7 +58,7 @@ export async function readSafetensorsHeader(source: ByteSource, file = source.na
 /** The first eight bytes: the length of the header, as an unsigned little-endian integer. */
 async function readHeaderLength(source: ByteSource): Promise<number> {
   const start = await source.read(0, Math.min(source.size, 64));
-  const other = recognize(start);
+  const other = startsAsZip(start) ? "a zip, as torch.save writes it. Open it as a checkpoint." : recognize(start);
   if (other) {
     throw new FemoError("E_FILE", `${source.name}: expected a safetensors file, found ${other}`);
   }
@@ -83,20 +84,6 @@ async function readHeaderLength(source: ByteSource): Promise<number> {
     );
   }
   return Number(length);
-}
-
-/** What often lies where weights should: told by its first bytes, with what to do. */
-function recognize(start: Uint8Array): string | undefined {
-  const text = String.fromCharCode(...start);
-  if (text.startsWith("version https://git-lfs")) {
-    return 'a Git LFS pointer. Fetch the file itself: "git lfs pull", or download it from its page.';
-  }
-  if (/^\s*<(!doctype|html|\?xml)/i.test(text))
-    return "a web page. The download failed: check its address and repeat it.";
-  if (text.startsWith("PK\x03\x04")) {
-    return "a zip, as PyTorch's .bin, .pt and .ckpt are. Only safetensors is read so far: convert it.";
-  }
-  return undefined;
 }
 
 function parseHeader(name: string, bytes: Uint8Array): Record<string, unknown> {

@@ -62,8 +62,8 @@ export async function openModel(engine: Engine, folder: string): Promise<OpenMod
 }
 
 /** A file of float32 and int64 tensors. */
-export async function openGolden(file: string): Promise<(name: string) => Promise<HostTensor>> {
-  const checkpoint = await openCheckpoint(nodeFolder(goldenFolder), file);
+export async function openGolden(file: string, folder = goldenFolder): Promise<(name: string) => Promise<HostTensor>> {
+  const checkpoint = await openCheckpoint(nodeFolder(folder), file);
   return async (name) => {
     const dims = checkpoint.get(name)?.shape ?? [];
     if (checkpoint.get(name)?.dtype !== "int64") return floats(dims, await checkpoint.readTensor(name));

@@ -133,7 +133,7 @@ describe("a sharded checkpoint", () => {
     ["no object", [], "weight_map"],
     ["no map", { metadata: {} }, "found nothing"],
     ["a number as file", { weight_map: { a: 3 } }, 'tensor "a"'],
-    ["another kind of file", { weight_map: { a: "pytorch_model.bin" } }, "pytorch_model.bin"],
+    ["another kind of file", { weight_map: { a: "flax_model.msgpack" } }, "flax_model.msgpack"],
     ["no JSON", '{"weight_map": {\n"a": }}', "dir/m/x.index.json: not valid JSON at line 2, column 6"],
     ["a tensor twice", '{"weight_map": {"a": "a.safetensors", "a": "b.safetensors"}}', "a second time"],
   ])("with %s is refused", async (_, index, message) => {

@@ -76,6 +76,14 @@ describe("parseJson", () => {
     expect(await femoError("E_CONFIG", () => parseJson(text, "vae/config.json"))).toContain("vae/config.json");
   });
 
+  test("infinity is read as Python writes it", () => {
+    expect(parseJson('{"a": -Infinity, "b": [Infinity]}', "f")).toEqual({
+      a: Number.NEGATIVE_INFINITY,
+      b: [Number.POSITIVE_INFINITY],
+    });
+    expect(() => parseJson("-Infinit", "f")).toThrow(FemoError);
+  });
+
   test("__proto__ is a key like any other", () => {
     const value = parseJson('{"__proto__": {"polluted": true}}', "f") as object;
     expect(Object.getPrototypeOf(value)).toBe(Object.prototype);

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { type FolderSource, memoryFolder, openModelFolder } from "../../src/weights/index.js";
 import { nodeFolder } from "../../src/weights/node-folder.js";
 import { femoError, golden, goldens } from "./helpers.js";
+import { torchGolden } from "./torch-helpers.js";
 
 describe("a folder written in the layout of diffusers", () => {
   const open = () => openModelFolder(nodeFolder(`${goldens}/pipeline`));
@@ -59,6 +60,7 @@ function folderOf(files: Record<string, unknown>): FolderSource {
 }
 
 const weights = golden("odd.safetensors");
+const torch = torchGolden("protocol-2.pt");
 const pipeline = (files: Record<string, unknown>) =>
   openModelFolder(
     folderOf({ "model_index.json": { _class_name: "P", unet: ["diffusers", "U"] }, "unet/config.json": {}, ...files }),
@@ -70,8 +72,12 @@ describe("where weights are looked for", () => {
     ["unet/model.safetensors", undefined],
     ["unet/diffusion_pytorch_model.fp16.safetensors", "fp16"],
     ["unet/model.fp16.safetensors", "fp16"],
+    ["unet/diffusion_pytorch_model.bin", undefined],
+    ["unet/pytorch_model.bin", undefined],
+    ["unet/diffusion_pytorch_model.fp16.bin", "fp16"],
+    ["unet/pytorch_model.fp16.bin", "fp16"],
   ])("%s, variant %s", async (path, variant) => {
-    const model = await pipeline({ [path]: weights });
+    const model = await pipeline({ [path]: path.endsWith(".bin") ? torch : weights });
     expect((await model.component("unet", variant ? { variant } : {})).checkpoint.name).toBe(`dir/${path}`);
   });
 
@@ -80,6 +86,10 @@ describe("where weights are looked for", () => {
     ["unet/model.safetensors.index.json", undefined],
     ["unet/diffusion_pytorch_model.safetensors.index.fp16.json", "fp16"],
     ["unet/diffusion_pytorch_model.safetensors.fp16.index.json", "fp16"],
+    ["unet/diffusion_pytorch_model.bin.index.json", undefined],
+    ["unet/pytorch_model.bin.index.json", undefined],
+    ["unet/diffusion_pytorch_model.bin.index.fp16.json", "fp16"],
+    ["unet/pytorch_model.bin.fp16.index.json", "fp16"],
   ])("%s, variant %s", async (path, variant) => {
     const model = await pipeline({
       [path]: { weight_map: { f: "shard.safetensors" } },
@@ -99,15 +109,22 @@ describe("where weights are looked for", () => {
     expect((await model.component("unet")).checkpoint.name).toContain(".index.json");
   });
 
+  test("safetensors win over what torch.save wrote, whatever their names", async () => {
+    const model = await pipeline({
+      "unet/diffusion_pytorch_model.bin": torch,
+      "unet/diffusion_pytorch_model.bin.index.json": { weight_map: {} },
+      "unet/model.safetensors": weights,
+    });
+    expect((await model.component("unet")).checkpoint.name).toBe("dir/unet/model.safetensors");
+  });
+
   test("what is there instead is named", async () => {
     const fails = async (files: Record<string, unknown>) => {
       const model = await pipeline(files);
       return femoError("E_FILE", () => model.component("unet"));
     };
-    expect(await fails({})).toContain("Only safetensors is read so far");
-    expect(await fails({ "unet/diffusion_pytorch_model.bin": "" })).toMatch(
-      /There is unet\/diffusion_pytorch_model.bin, but only safetensors/,
-    );
+    expect(await fails({})).toMatch(/Check that the download is complete[\s\S]*unet\/pytorch_model.bin$/);
+    expect(await fails({ "unet/diffusion_pytorch_model.fp16.bin": torch })).toContain('pass variant: "fp16"');
     expect(await fails({ "unet/diffusion_pytorch_model.fp16.safetensors": weights })).toContain('pass variant: "fp16"');
   });
 });

@@ -100,7 +100,7 @@ describe("a malformed file is refused", () => {
     ["metadata of a list", safetensors({ __metadata__: [] }), "expected an object of strings, found []"],
     ["a Git LFS pointer", utf8("version https://git-lfs.github.com/spec/v1\noid sha256:1234"), "Git LFS pointer"],
     ["a web page", utf8("<!DOCTYPE html><html><head></head></html>"), "a web page"],
-    ["a zip", utf8("PK\x03\x04 archive/data.pkl"), "Only safetensors"],
+    ["a zip", utf8("PK\x03\x04 archive/data.pkl"), "a zip, as torch.save writes it"],
   ])("%s", async (_, bytes, message) => {
     const text = await femoError("E_FILE", () => read(bytes));
     expect(text).toContain(message);

@@ -1,0 +1,53 @@
+import { FemoError } from "../../errors.js";
+import { type FolderSource, pathInside } from "../folder-source.js";
+import { isObject, parseJson } from "../json.js";
+import { CONFIG_FILES, type ComponentOptions, firstThatExists, openModelFolder, weightPaths } from "../model-folder.js";
+import { listSome, quote } from "../text.js";
+
+/**
+ * The files of a diffusers pipeline that are needed to run it: the index, and of each component its config and its
+ * weights, once: those that `ModelFolder.component` would open.
+ * @param folder of the repository's files; only indices are read
+ * @throws FemoError E_FILE if there is no pipeline, or a part of it without its config or weights; E_CONFIG if its index
+ *   is malformed
+ */
+export async function pipelineFiles(folder: FolderSource, { variant }: ComponentOptions = {}): Promise<string[]> {
+  const { components } = await openModelFolder(folder);
+  const files = ["model_index.json"];
+  for (const [component, entry] of Object.entries(components)) {
+    if (entry === null) continue;
+    const configs = CONFIG_FILES.map((file) => `${component}/${file}`);
+    const config = await firstThatExists(folder, configs);
+    if (config === undefined) throw absent(folder, "config", component, configs);
+    files.push(config);
+    const candidates = weightPaths(component, variant);
+    const weights = await firstThatExists(folder, candidates);
+    if (weights !== undefined) files.push(weights, ...(await shards(folder, weights)));
+    // Only models have a config of that name; schedulers and tokenizers need no weights.
+    else if (config.endsWith("/config.json")) throw absent(folder, "weights", component, candidates);
+  }
+  return [...new Set(files)];
+}
+
+const absent = (folder: FolderSource, what: string, component: string, paths: readonly string[]): FemoError =>
+  new FemoError(
+    "E_FILE",
+    `${folder.name}: found no ${what} of ${quote(component)} that can be read. Another revision, or another copy of the ` +
+      `model, may have one of these files:${listSome(paths, paths.length)}`,
+  );
+
+/** The files that an index names; none if it is the weights themselves. */
+async function shards(folder: FolderSource, weights: string): Promise<string[]> {
+  if (!weights.endsWith(".json")) return [];
+  const name = `${folder.name}/${weights}`;
+  const index = parseJson(await folder.readText(weights), name, "E_FILE");
+  const map = isObject(index) && isObject(index.weight_map) ? index.weight_map : {};
+  const base = weights.slice(0, weights.lastIndexOf("/") + 1);
+  const paths = [...new Set(Object.values(map))].map((shard) => base + pathInside(name, String(shard)));
+  for (const path of paths) {
+    if (!(await folder.exists(path))) {
+      throw new FemoError("E_FILE", `${name}: names ${quote(path)}, which is not there. Is there another revision?`);
+    }
+  }
+  return paths;
+}
