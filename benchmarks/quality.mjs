@@ -41,6 +41,7 @@ const methods = {
   "FEMO O=1 beta -0.2, seed feature": { method: "femo", order: 1, beta: -0.2, seed: "feature", measure: false },
   "FEMO O=2 beta -0.02": { method: "femo", order: 2, beta: -0.02, measure: false },
   "FEMO O=2 beta -0.02, seed feature": { method: "femo", order: 2, beta: -0.02, seed: "feature", measure: false },
+  "FEMO O=2 beta -0.5": { method: "femo", order: 2, beta: -0.5, measure: false },
   "Adapted-FEMO O=2 beta -0.02": { method: "adaptedFemo", order: 2, beta: -0.02, gamma: 0.007, delta: 0.02 },
 };
 
@@ -87,5 +88,6 @@ for (const interval of values.intervals.split(",").map(Number)) {
     }
   }
   await measure("-", interval, "fewer DDIM steps", { numInferenceSteps: fullSteps });
+  await measure("-", interval, "fewer DPM-Solver++ steps", { numInferenceSteps: fullSteps, sampler: "dpm-solver++" });
 }
 await pipeline.close();

@@ -3,3 +3,4 @@ export { decodePng, encodePng, gridImage, parametersText, type RgbImage } from "
 export { psnr, ssim } from "./metrics/index.js";
 export * from "./pipelines/index.js";
 export * from "./studies/index.js";
+export type { DownloadProgress } from "./weights/hub/index.js";

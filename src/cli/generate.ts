@@ -5,6 +5,7 @@ import { betaScopes } from "../forecasts/index.js";
 import { encodePng, parametersText } from "../images/index.js";
 import type { CacheOptions, GeneratedImage, GenerationReport } from "../pipelines/index.js";
 import { classId } from "../pipelines/labels.js";
+import { samplerTitles } from "../samplers/index.js";
 import { checkAbsent, writeFiles } from "./files.js";
 import {
   addCommon,
@@ -61,7 +62,7 @@ export const generateCommand = (context: CommandContext): Command =>
 
 async function generate(classes: string[], flags: GenerateFlags, { version, signal }: CommandContext): Promise<void> {
   const cache = cacheOf(flags);
-  const pipeline = await openPipeline(flags);
+  const pipeline = await openPipeline(flags, { version, signal });
   const progress = progressLine(flags.quiet);
   try {
     const names = classes.map((label) => {
@@ -128,7 +129,7 @@ function png(image: GeneratedImage, report: GenerationReport, version: string): 
   const parameters = parametersText({
     prompt: className,
     steps: numInferenceSteps,
-    sampler,
+    sampler: samplerTitles[sampler],
     cfgScale: guidanceScale,
     seed,
     width,

@@ -5,6 +5,7 @@ import { FemoError } from "../errors.js";
 import { classesCommand } from "./classes.js";
 import { compareCommand } from "./compare.js";
 import { generateCommand } from "./generate.js";
+import { studyCommand } from "./study.js";
 
 /** Ctrl-C, as shells report it. */
 const INTERRUPTED = 130;
@@ -20,8 +21,10 @@ const program = new Command("femo")
   .version(version)
   .exitOverride()
   .showHelpAfterError("(--help shows what there is)");
-for (const command of [generateCommand, compareCommand, classesCommand]) {
-  program.addCommand(command({ version, signal: abort.signal }).copyInheritedSettings(program));
+for (const make of [generateCommand, compareCommand, classesCommand, studyCommand]) {
+  const command = make({ version, signal: abort.signal }).copyInheritedSettings(program);
+  for (const nested of command.commands) nested.copyInheritedSettings(command);
+  program.addCommand(command);
 }
 
 try {

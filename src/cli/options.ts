@@ -1,6 +1,9 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Granularity, granularities } from "../graph/index.js";
 import { type CacheMethod, cacheMethods, DiffusionPipeline } from "../pipelines/index.js";
+import { type SamplerName, samplerNames } from "../samplers/index.js";
+import { bytesText } from "../studies/table.js";
+import { progressLine } from "./progress.js";
 
 /** What every command gets from the program. */
 export interface CommandContext {
@@ -16,8 +19,10 @@ export interface CommonFlags {
   guidanceScale?: number;
   guidanceChannels?: "all" | number;
   seed: number;
+  sampler?: SamplerName;
   timestepSpacing?: "leading" | "trailing" | "linspace" | "dit";
   batchSize: number;
+  decodeTileSize?: number;
   threads?: number;
   out?: string;
   force?: boolean;
@@ -28,11 +33,29 @@ export interface CommonFlags {
 export const methodNames = cacheMethods.join(", ");
 export const granularityNames = granularities.join(", ");
 
-export const modelOption = () => new Option("--model <name>", "embedded model or folder").default("avatars-dit");
+export const modelOption = () =>
+  new Option("--model <name>", "embedded model, folder, or owner/name[@revision] on the Hub").default("avatars-dit");
 
-/** The model that the flags name. */
-export const openPipeline = ({ model, threads }: Pick<CommonFlags, "model" | "threads">): Promise<DiffusionPipeline> =>
-  DiffusionPipeline.fromPretrained(model, threads === undefined ? {} : { threads });
+/** The model that the flags name, downloaded if need be. */
+export async function openPipeline(
+  { model, threads, quiet }: Pick<CommonFlags, "model" | "threads" | "quiet">,
+  { signal }: CommandContext,
+): Promise<DiffusionPipeline> {
+  const progress = progressLine(quiet);
+  try {
+    return await DiffusionPipeline.fromPretrained(model, {
+      ...(threads !== undefined && { threads }),
+      signal,
+      onProgress: ({ file, bytesDone, bytesTotal }) =>
+        progress.show(
+          `downloading ${file}, ${bytesText(bytesDone)} of ${bytesText(bytesTotal)}`,
+          bytesDone / bytesTotal,
+        ),
+    });
+  } finally {
+    progress.clear();
+  }
+}
 
 /** Adds the options that both `generate` and `compare` have. */
 export function addCommon(command: Command, defaults: { batchSize: number }): Command {
@@ -45,8 +68,10 @@ export function addCommon(command: Command, defaults: { batchSize: number }): Co
       value === "all" ? value : integer(value),
     )
     .option("--seed <n>", "seed of the first image; the next has the next", integer, 0)
+    .option("--sampler <name>", `${samplerNames.join(" or ")} (default: the model's own)`, sampler)
     .option("--timestep-spacing <name>", "which timesteps to visit")
     .option("--batch-size <n>", "images computed together", integer, defaults.batchSize)
+    .option("--decode-tile-size <n>", "decode latents in tiles of so many latent pixels (default: whole)", integer)
     .option("--threads <n>", "CPU threads (default: one per core)", integer)
     .option("--force", "overwrite files")
     .option("--json", "print the report as JSON")
@@ -61,7 +86,9 @@ export const requestOf = (flags: CommonFlags) => ({
   batchSize: flags.batchSize,
   ...(flags.guidanceScale !== undefined && { guidanceScale: flags.guidanceScale }),
   ...(flags.guidanceChannels !== undefined && { guidanceChannels: flags.guidanceChannels }),
+  ...(flags.sampler !== undefined && { sampler: flags.sampler }),
   ...(flags.timestepSpacing !== undefined && { timestepSpacing: flags.timestepSpacing }),
+  ...(flags.decodeTileSize !== undefined && { decodeTileSize: flags.decodeTileSize }),
 });
 
 export function number(value: string): number {
@@ -80,6 +107,9 @@ export function integer(value: string): number {
 export const cacheMethod = (value: string): CacheMethod => member(cacheMethods, value);
 
 export const granularity = (value: string): Granularity => member(granularities, value);
+
+/** A sampler, however it is spelt: dpm-solver++, dpmsolver++. */
+const sampler = (value: string): SamplerName => member(samplerNames, value);
 
 /** "0 1 5" or "0,1,5" */
 export const listOf =

@@ -2,11 +2,14 @@
 export function progressLine(quiet = false): { show(text: string, done: number): void; clear(): void } {
   const { stderr } = process;
   if (quiet || !stderr.isTTY) return { show() {}, clear() {} };
-  const start = performance.now();
+  let begun: { at: number; done: number } | undefined; // a download may go on where another stopped
   return {
     show(text, done) {
-      const left = ((performance.now() - start) * (1 - done)) / Math.max(done, 1e-6) / 1000;
-      const line = `${Math.floor(100 * done)} %  ${text}  ${Math.ceil(left)} s left`;
+      const now = performance.now();
+      begun ??= { at: now, done };
+      const rate = (done - begun.done) / (now - begun.at);
+      const left = rate > 0 ? `  ${Math.ceil((1 - done) / rate / 1000)} s left` : "";
+      const line = `${Math.floor(100 * done)} %  ${text}${left}`;
       stderr.write(`\r${line.slice(0, (stderr.columns ?? 80) - 1)}\x1b[K`);
     },
     clear: () => stderr.write("\r\x1b[K"),

@@ -10,16 +10,55 @@ const PER_ELEMENT: Readonly<Record<string, number>> = {
   Sin: 1,
   Cos: 1,
   Sigmoid: 4, // exp, negation, addition, division
+  Relu: 1,
+  Mish: 5, // exp, addition, logarithm, tanh, product
   Gelu: 8, // tanh form: 5 for the cubic and its scaling, tanh, addition, product
   LayerNormalization: 8, // mean 1, variance 3, normalise 2, scale and bias 2
+  SimplifiedLayerNormalization: 4, // mean square 2, normalise, scale
+  RotaryEmbedding: 3, // two products and an addition
+  InstanceNormalization: 8, // as LayerNormalization
+  Resize: 0, // to the nearest, the only kind there is: a copy
   Reshape: 0,
+  Shape: 0,
   Transpose: 0,
   Concat: 0,
   Split: 0,
   Gather: 0,
   Unsqueeze: 0,
 };
-const PER_SCORE = 5; // softmax: maximum, difference, exp, sum, division
+
+/** What counts as how many operations. */
+export interface FlopsConvention {
+  /** Each multiply-add of a product: Gemm, MatMul, Conv, attention. */
+  readonly multiplyAdd: number;
+  /** Each addition of a bias. */
+  readonly bias: number;
+  /** Each score of attention, for its softmax. */
+  readonly score: number;
+  /** Each element of attention's queries, for their scaling. */
+  readonly query: number;
+  /** Each element of the first output of the other operators. */
+  readonly perElement: Readonly<Record<string, number>>;
+}
+
+/** Every operation counts. */
+export const everyOperation: FlopsConvention = {
+  multiplyAdd: 2,
+  bias: 1,
+  score: 5, // softmax: maximum, difference, exp, sum, division
+  query: 0, // folded into the scores
+  perElement: PER_ELEMENT,
+};
+
+/** Products count, two for each multiply-add, and nothing else but what is given. */
+export const productsAnd = (rest: Partial<FlopsConvention>): FlopsConvention => ({
+  multiplyAdd: 2,
+  bias: 0,
+  score: 0,
+  query: 0,
+  ...rest,
+  perElement: { ...Object.fromEntries(Object.keys(PER_ELEMENT).map((op) => [op, 0])), ...rest.perElement },
+});
 
 /**
  * Floating-point operations of one run of a graph: two for each multiply-add of a product (Gemm, MatMul, Conv,
@@ -32,28 +71,32 @@ export function countFlops(graph: Graph, bindings: Bindings): number {
   return graph.reachable().nodes.reduce((sum, node) => sum + nodeFlops(node, bindings), 0);
 }
 
-function nodeFlops(node: Node, bindings: Bindings): number {
+/** Floating-point operations of one node. */
+export function nodeFlops(node: Node, bindings: Bindings, convention: FlopsConvention = everyOperation): number {
+  const { multiplyAdd, perElement } = convention;
   const shape = (value: { shape: readonly (number | string)[] } | null | undefined): number[] =>
     bindShape(value?.shape ?? [], bindings);
   const size = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
   const out = size(shape(node.outputs[0]));
-  const bias = node.inputs[2] ? out : 0;
+  const bias = node.inputs[2] ? convention.bias * out : 0;
   switch (node.op) {
     case "MatMul":
     case "FusedMatMul":
-      return 2 * out * (shape(node.inputs[0]).at(-1) as number);
+      return multiplyAdd * out * (shape(node.inputs[0]).at(-1) as number);
     case "Gemm":
-      return 2 * out * (shape(node.inputs[0])[1] as number) + bias;
+      return multiplyAdd * out * (shape(node.inputs[0])[1] as number) + bias;
     case "Conv":
-      return 2 * out * size(shape(node.inputs[1]).slice(1)) + bias;
+      return multiplyAdd * out * size(shape(node.inputs[1]).slice(1)) + bias;
     case "MultiHeadAttention": {
       const [batch, queries, width] = shape(node.inputs[0]) as [number, number, number];
       const keys = shape(node.inputs[1])[1] as number;
       const heads = node.attributes.num_heads as number;
-      return 4 * batch * queries * keys * width + PER_SCORE * batch * heads * queries * keys;
+      const products = 2 * multiplyAdd * batch * queries * keys * width;
+      const softmax = convention.score * batch * heads * queries * keys;
+      return products + softmax + convention.query * batch * queries * width;
     }
     default: {
-      const count = PER_ELEMENT[node.op];
+      const count = perElement[node.op];
       if (count === undefined) throw new FemoError("E_GRAPH", `no FLOPs are known for the operator ${node.op}`);
       return count * out;
     }

@@ -22,6 +22,8 @@ export type Origin =
 
 interface NodeOptions {
   domain?: string;
+  /** Of the outputs; default: that of the first input. */
+  dtype?: DType;
   attributes?: Record<string, Attribute>;
 }
 
@@ -80,7 +82,7 @@ export class Graph {
   nodes(op: string, inputs: readonly (Value | null)[], shapes: readonly Shape[], options: NodeOptions = {}): Value[] {
     const stranger = inputs.find((value) => value && value.graph !== this);
     if (stranger) throw new FemoError("E_GRAPH", `${op}: input "${stranger.name}" belongs to another graph`);
-    const dtype = inputs.find((value) => value !== null)?.dtype ?? "float32";
+    const dtype = options.dtype ?? inputs.find((value) => value !== null)?.dtype ?? "float32";
     const id = this.#count++;
     const outputs = shapes.map((shape, i) => new Value(this, `${op}_${id}${i ? `_${i}` : ""}`, shape, dtype, null));
     const node = { op, domain: options.domain ?? "", inputs, outputs, attributes: options.attributes ?? {} };
@@ -172,6 +174,14 @@ export class Value {
     return this.mul(this.graph.node("Sigmoid", [this], this.shape));
   }
 
+  relu(): Value {
+    return this.graph.node("Relu", [this], this.shape);
+  }
+  /** x tanh(ln(1 + exp x)) */
+  mish(): Value {
+    return this.graph.node("Mish", [this], this.shape);
+  }
+
   /** Gaussian error linear unit, exact or by its tanh approximation. */
   gelu(approximate: "none" | "tanh"): Value {
     return this.graph.node("Gelu", [this], this.shape, { attributes: { approximate } });
@@ -238,6 +248,38 @@ export class Value {
     });
   }
 
+  /** Divided by the root of the mean square over the last axis, then scaled: RMSNorm. */
+  rmsNorm(epsilon: number, scale: Value): Value {
+    if (formatShape(scale.shape) !== formatShape(this.shape.slice(-1))) {
+      throw new FemoError(
+        "E_GRAPH",
+        `rmsNorm: scale ${formatShape(scale.shape)} does not fit ${formatShape(this.shape)}`,
+      );
+    }
+    return this.graph.node("SimplifiedLayerNormalization", [this, scale], this.shape, {
+      attributes: { axis: -1, epsilon: { float: epsilon } },
+    });
+  }
+
+  /**
+   * Rotary position embedding of [B, T, D] in `heads` parts of D: neighbours (2i, 2i + 1) of each head turn by the
+   * token's i-th angle.
+   * @param cos cosines of the angles, [T, D / heads / 2]; `sin` the same of their sines
+   */
+  rotary(cos: Value, sin: Value, heads: number): Value {
+    const [, tokens, width] = this.shape as [Dim, Dim, number];
+    const wanted = formatShape([tokens, width / heads / 2]);
+    if (this.rank !== 3 || formatShape(cos.shape) !== wanted || formatShape(sin.shape) !== wanted) {
+      const [x, c, s] = [this, cos, sin].map(({ shape }) => formatShape(shape));
+      throw new FemoError("E_GRAPH", `rotary: angles ${c} and ${s} do not fit ${x} in ${heads} heads`);
+    }
+    const first = this.graph.integers([0]); // of the angles' rows
+    return this.graph.node("RotaryEmbedding", [this, first, cos, sin], this.shape, {
+      domain: "com.microsoft",
+      attributes: { interleaved: 1, num_heads: heads },
+    });
+  }
+
   /** Softmax attention of this (queries, [B, T, D]) over keys and values [B, S, D], in `heads` parts of D. */
   attention(key: Value, value: Value, heads: number): Value {
     const width = this.shape.at(-1) as number;
@@ -271,6 +313,81 @@ export class Value {
     });
   }
 
+  /**
+   * Convolution, [B, C, H, W] with a weight [D, C, k, k] to [B, D, H', W'], zeros of `padding` around it. A symbolic
+   * height or width passes if the convolution keeps it.
+   */
+  conv(weight: Value, bias: Value | null, { padding = 0, stride = 1 } = {}): Value {
+    const [batch, channels, height, width] = this.shape as [Dim, Dim, Dim, Dim];
+    const [out, wanted, kernel] = weight.shape as [number, number, number];
+    const fits = this.rank === 4 && weight.rank === 4 && channels === wanted && kernel === weight.shape[3];
+    if (!fits || (bias && formatShape(bias.shape) !== formatShape([out]))) {
+      const given = [weight, ...(bias ? [bias] : [])].map(({ shape }) => formatShape(shape));
+      throw new FemoError(
+        "E_GRAPH",
+        `conv: ${formatShape(this.shape)} does not fit weight and bias ${given.join(", ")}`,
+      );
+    }
+    const growth = 2 * padding - kernel;
+    const slid = (dim: Dim): Dim => {
+      if (stride === 1 && growth === -1) return dim;
+      const size = typeof dim === "number" ? Math.floor((dim + growth) / stride) + 1 : 0;
+      if (size > 0) return size;
+      throw new FemoError(
+        "E_GRAPH",
+        `conv: ${formatShape(this.shape)} has no known size after a kernel of ${kernel}, padding ${padding}, stride ${stride}`,
+      );
+    };
+    return this.graph.node(
+      "Conv",
+      bias ? [this, weight, bias] : [this, weight],
+      [batch, out, slid(height), slid(width)],
+      {
+        attributes: {
+          kernel_shape: [kernel, kernel],
+          pads: [padding, padding, padding, padding],
+          strides: [stride, stride],
+        },
+      },
+    );
+  }
+
+  /**
+   * [B, C, H, W] normalised over C/groups channels and all pixels at a time, then scaled and shifted by channel.
+   * ONNX's GroupNormalization is expanded by ONNX Runtime on CPU into reductions that take 1.5 to 2 times as long.
+   */
+  groupNorm(groups: number, epsilon: number, scale: Value, bias: Value): Value {
+    const [batch, channels, ...area] = this.shape as [Dim, number, ...Dim[]];
+    const fits = [scale, bias].every(({ shape }) => formatShape(shape) === formatShape([channels]));
+    if (channels % groups !== 0 || !fits) {
+      const [s, b] = [scale, bias].map(({ shape }) => formatShape(shape));
+      throw new FemoError(
+        "E_GRAPH",
+        `groupNorm: ${formatShape(this.shape)} does not fit ${groups} groups with scale ${s} and bias ${b}`,
+      );
+    }
+    const grouped = this.reshape([batch, groups, productDim([channels / groups, ...area])]);
+    const [ones, zeros] = [1, 0].map((x) => this.graph.constant(new Float32Array(groups).fill(x), [groups])) as [
+      Value,
+      Value,
+    ];
+    const normal = this.graph.node("InstanceNormalization", [grouped, ones, zeros], grouped.shape, {
+      attributes: { epsilon: { float: epsilon } },
+    });
+    const byChannel = [channels, ...area.map(() => 1)];
+    return normal.reshapeAs(this).mul(scale.reshape(byChannel)).add(bias.reshape(byChannel));
+  }
+
+  /** Every pixel repeated, [B, C, H, W] to [B, C, f H, f W]. */
+  upsampleNearest(factor: number): Value {
+    const [batch, channels, ...area] = this.shape as [Dim, Dim, ...Dim[]];
+    const scales = this.graph.constant(Float32Array.of(1, 1, ...area.map(() => factor)), [this.rank]);
+    const shape = [batch, channels, ...area.map((dim) => productDim([factor, dim]))];
+    return this.graph.node("Resize", [this, null, scales], shape, {
+      attributes: { mode: "nearest", coordinate_transformation_mode: "asymmetric", nearest_mode: "floor" },
+    });
+  }
+
   /** The same elements in another shape; one symbolic axis may move or change its factor. */
   reshape(shape: Shape): Value {
     if (!sameSize(this.shape, shape)) {
@@ -287,6 +404,18 @@ export class Value {
       );
     }
     return this.graph.node("Reshape", [this, this.graph.integers(target)], shape);
+  }
+
+  /** The same elements in the shape that another value has when it runs, however many of its axes are symbolic. */
+  reshapeAs(like: Value): Value {
+    if (!sameSize(this.shape, like.shape)) {
+      throw new FemoError(
+        "E_GRAPH",
+        `reshapeAs: ${formatShape(this.shape)} does not hold the elements of ${formatShape(like.shape)}`,
+      );
+    }
+    const shape = this.graph.node("Shape", [like], [like.rank], { dtype: "int64" });
+    return this.graph.node("Reshape", [this, shape], like.shape);
   }
 
   transpose(permutation: readonly number[]): Value {
@@ -309,6 +438,16 @@ export class Value {
     }
     const shapes = Array.from({ length: parts }, () => this.shape.with(at, size / parts));
     return this.graph.nodes("Split", [this], shapes, { attributes: { axis: at, num_outputs: parts } });
+  }
+
+  /** Parts of the given sizes along an axis. */
+  split(sizes: readonly number[], axis: number): Value[] {
+    const at = axis < 0 ? axis + this.rank : axis;
+    if (this.shape[at] !== sizes.reduce((a, b) => a + b, 0)) {
+      throw new FemoError("E_GRAPH", `split: axis ${axis} of ${formatShape(this.shape)} is not ${sizes.join(" + ")}`);
+    }
+    const shapes = sizes.map((size) => this.shape.with(at, size));
+    return this.graph.nodes("Split", [this, this.graph.integers(sizes)], shapes, { attributes: { axis: at } });
   }
 
   concat(others: readonly Value[], axis: number): Value {

@@ -1,4 +1,4 @@
-export { countFlops } from "./flops.js";
+export { countFlops, type FlopsConvention, nodeFlops, productsAnd } from "./flops.js";
 export { Graph, type Node, Value } from "./graph.js";
 export { toOnnx, type WeightLocation } from "./onnx.js";
 export type { Bindings, Shape } from "./shape.js";

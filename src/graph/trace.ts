@@ -37,8 +37,12 @@ export interface ModelDefinition {
   readonly sampleShape: readonly number[];
   /** Shape of one output, without the batch axis. */
   readonly outputShape: readonly number[];
-  /** Inputs of the conditioning, one value per row each. */
-  readonly conditions: readonly { readonly name: string; readonly dtype: "float32" | "int64" }[];
+  /** Inputs of the conditioning, one value per row each: a scalar, or a tensor of the given shape. */
+  readonly conditions: readonly {
+    readonly name: string;
+    readonly dtype: "float32" | "int64";
+    readonly shape?: readonly number[];
+  }[];
   build(trace: Trace): Value;
 }
 

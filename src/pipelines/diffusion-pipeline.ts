@@ -1,15 +1,19 @@
 import { FemoError } from "../errors.js";
 import { names } from "../graph/trace.js";
 import type { RgbImage } from "../images/index.js";
+import { autoencoderKLConfigFromJson } from "../models/autoencoder-kl.js";
 import { dit, ditConfigFromJson } from "../models/dit.js";
 import type { Engine } from "../runtime/engine.js";
-import { type DdimSchedulerConfig, schedulerFromConfig } from "../samplers/index.js";
+import { type SamplerState, type SchedulerConfig, schedulerFromConfig } from "../samplers/index.js";
+import type { DownloadOptions } from "../weights/hub/index.js";
 import type { ModelFolder } from "../weights/index.js";
 import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings, measures } from "./cache-options.js";
 import { FeatureCache } from "./feature-cache.js";
 import type { ClassNames } from "./labels.js";
-import { guide, initialLatents, modelInput, toBytes } from "./latents.js";
+import { LatentDecoder } from "./latent-decoder.js";
+import { guide, initialLatents, modelInput } from "./latents.js";
 import { type GraphKind, ModelRunner } from "./model-runner.js";
+import { type Planes, toRgb } from "./planes.js";
 import { ditPresets } from "./presets.js";
 import type { GenerationReport, StepRecord } from "./report.js";
 import { checkRequest, type GenerateOptions, type Request } from "./request.js";
@@ -27,8 +31,8 @@ export interface GenerationResult {
   readonly report: GenerationReport;
 }
 
-/** How to run a model. */
-export interface PretrainedOptions {
+/** How to get and to run a model. */
+export interface PretrainedOptions extends Pick<DownloadOptions, "signal" | "onProgress"> {
   /** CPU threads. Default: one per physical core. */
   threads?: number;
 }
@@ -38,7 +42,9 @@ export interface PipelineParts {
   readonly name: string;
   readonly runner: ModelRunner;
   readonly engine: Engine;
-  readonly scheduler: DdimSchedulerConfig;
+  /** From latents to images; without it the model draws pixels. */
+  readonly decoder?: LatentDecoder | undefined;
+  readonly scheduler: SchedulerConfig;
   readonly classes: ClassNames;
   readonly numClasses: number;
   readonly presets: CachePresets;
@@ -62,19 +68,13 @@ export class DiffusionPipeline {
     if (folder.className !== "DiTPipeline") {
       throw new FemoError("E_CONFIG", `${folder.name}: expected a DiTPipeline, found ${folder.className}`);
     }
-    if (folder.components.vae) {
-      throw new FemoError(
-        "E_CONFIG",
-        `${folder.name}: pipelines with a vae are not supported yet, only pixel-space ones`,
-      );
-    }
     const transformer = await folder.component("transformer");
     const config = ditConfigFromJson(transformer.config, `${folder.name}/transformer/config.json`);
-    if (config.inChannels !== 3) {
-      throw new FemoError(
-        "E_CONFIG",
-        `${folder.name}: without a vae the model must draw 3 channels, found ${config.inChannels}`,
-      );
+    const decoder = folder.components.vae ? await openDecoder(folder, engine) : undefined;
+    const channels = decoder?.latentChannels ?? 3;
+    if (config.inChannels !== channels) {
+      const drawn = decoder ? `the vae decodes ${channels} channels` : "without a vae a model must draw 3 channels";
+      throw new FemoError("E_CONFIG", `${folder.name}: ${drawn}, found ${config.inChannels} in the transformer`);
     }
     const labels = Object.entries(folder.id2label ?? {});
     const name = folder.name.split(/[\\/]/).filter(Boolean).at(-1) ?? folder.name;
@@ -82,6 +82,7 @@ export class DiffusionPipeline {
       name,
       runner: new ModelRunner(dit(config), transformer.checkpoint, engine),
       engine,
+      decoder,
       scheduler: schedulerFromConfig(await folder.config("scheduler")),
       classes: new Map(labels.map(([id, names]) => [Number(id), names.split(",").map((name) => name.trim())])),
       numClasses: config.numEmbedsAdaNorm,
@@ -91,8 +92,10 @@ export class DiffusionPipeline {
 
   /**
    * Opens a pipeline (Node).
-   * @param pathOrName a folder in diffusers' layout, or the name of an embedded model: "avatars-dit"
-   * @throws FemoError E_FILE, E_CONFIG or E_WEIGHT if there is no such model or it is not whole
+   * @param pathOrName the name of an embedded model, "avatars-dit"; a folder in diffusers' layout; or a model on the
+   *   Hugging Face Hub, "owner/name" or "owner/name@revision", which is downloaded unless the cache has it
+   * @throws FemoError E_FILE, E_CONFIG or E_WEIGHT if there is no such model or it is not whole; E_NETWORK or E_ACCESS if
+   *   it cannot be downloaded; the signal's reason if it was aborted
    */
   static async fromPretrained(pathOrName: string, options: PretrainedOptions = {}): Promise<DiffusionPipeline> {
     const { openPretrained } = await import("./pretrained-node.js");
@@ -116,7 +119,8 @@ export class DiffusionPipeline {
 
   /** Height and width of the images. */
   get imageSize(): number {
-    return this.#parts.runner.model.sampleShape[1] as number;
+    const { runner, decoder } = this.#parts;
+    return (runner.model.sampleShape[1] as number) * (decoder?.stride ?? 1);
   }
 
   /**
@@ -126,12 +130,12 @@ export class DiffusionPipeline {
   async generate(options: GenerateOptions): Promise<GenerationResult> {
     const start = performance.now();
     const { engine, runner } = this.#parts;
-    const { sampleShape } = runner.model;
-    const request = checkRequest(options, { ...this.#parts, sampleShape });
+    const request = checkRequest(options, { ...this.#parts, sampleShape: runner.model.sampleShape });
     const id = `request-${++requests}`;
     const cache = this.#featureCache(id, request);
     const images: GeneratedImage[] = [];
     const batches: { images: number[]; steps: StepRecord[] }[] = [];
+    let decodingMs = 0;
     try {
       const conditioning = await this.#condition(id, request);
       for (let first = 0; first < request.labels.length; first += request.batchSize) {
@@ -139,9 +143,13 @@ export class DiffusionPipeline {
         const members = Array.from({ length: count }, (_, i) => first + i);
         const { latents, steps } = await this.#denoise(id, request, cache, members, conditioning.rowOf);
         batches.push({ images: members, steps });
-        images.push(...members.map((image, i) => this.#image(request, image, toBytes(latents, i, sampleShape))));
+        const decoding = performance.now();
+        for (const [i, image] of members.entries()) {
+          images.push(this.#image(request, image, await this.#decode(request, latents, i)));
+        }
+        decodingMs += performance.now() - decoding;
       }
-      const report = this.#report(request, cache, batches, conditioning);
+      const report = this.#report(request, cache, batches, conditioning, decodingMs);
       return { images, report: { ...report, totalMs: performance.now() - start } };
     } finally {
       // An engine that is closed holds nothing.
@@ -154,6 +162,7 @@ export class DiffusionPipeline {
     const settings = cacheSettings(cache, this.#parts.presets);
     await this.#parts.runner.load({ kind: "conditioning" });
     for (const graph of Object.values(graphsOf(settings))) await this.#parts.runner.load(graph);
+    await this.#parts.decoder?.load();
   }
 
   /** Frees the model and ends the engine. */
@@ -191,7 +200,7 @@ export class DiffusionPipeline {
     const graphs = graphsOf(settings);
     await cache?.start(rows);
 
-    let latents = initialLatents(request, members, sampleShape);
+    let state: SamplerState = { latent: initialLatents(request, members, sampleShape) };
     const steps: StepRecord[] = [];
     for (let i = 0; i < numInferenceSteps; i++) {
       signal?.throwIfAborted();
@@ -199,7 +208,7 @@ export class DiffusionPipeline {
       const graph = full ? graphs.full : graphs.forecast;
       const position = numInferenceSteps - 1 - i; // DiT's respaced index, which counts down
       const cached = full ? cache?.update(position, i > firstDifference(settings)) : cache?.combine(position);
-      const sample = { dims: [rows.length, ...sampleShape], data: modelInput(latents, request.guided) };
+      const sample = { dims: [rows.length, ...sampleShape], data: modelInput(state.latent, request.guided) };
       const pairs = BigInt64Array.from(labels, (label) => BigInt(rowOf(i, label)));
       const result = await runner.run(graph, {
         feeds: { ...runner.stepFeeds(id, graph, sample, pairs), ...cached?.feeds },
@@ -209,7 +218,7 @@ export class DiffusionPipeline {
       const measured = full && cache?.measured(result);
       const beta = full && cache?.beta();
       const output = result.outputs[names.output]?.data as Float32Array;
-      latents = sampler.step(i, latents, guide(request, output, members.length, sampleShape));
+      state = sampler.step(i, state, guide(request, output, members.length, sampleShape));
 
       const record: StepRecord = {
         step: i,
@@ -221,9 +230,9 @@ export class DiffusionPipeline {
         ...(beta && { beta }),
       };
       steps.push(record);
-      request.onStep?.({ ...record, numInferenceSteps, images: members, latents });
+      request.onStep?.({ ...record, numInferenceSteps, images: members, latents: state.latent });
     }
-    return { latents, steps };
+    return { latents: state.latent, steps };
   }
 
   #featureCache(id: string, { settings, forecaster }: Request): FeatureCache | undefined {
@@ -232,11 +241,19 @@ export class DiffusionPipeline {
     return new FeatureCache(engine, id, forecaster, runner.features(settings.granularity), measures(settings));
   }
 
-  #image({ labels, seeds }: Request, image: number, data: Uint8Array): GeneratedImage {
-    const [, height, width] = this.#parts.runner.model.sampleShape as [number, number, number];
+  /** One image of a batch, [images, C, H, W]. */
+  async #decode({ decodeTileSize, signal }: Request, latents: Float32Array, index: number): Promise<RgbImage> {
+    const { runner, decoder } = this.#parts;
+    const dims = runner.model.sampleShape as Planes["dims"];
+    const size = dims[0] * dims[1] * dims[2];
+    const latent = { dims, data: latents.subarray(index * size, (index + 1) * size) };
+    return toRgb(decoder ? await decoder.decode(latent, { tileSize: decodeTileSize, signal }) : latent);
+  }
+
+  #image({ labels, seeds }: Request, image: number, pixels: RgbImage): GeneratedImage {
     const classId = labels[image] as number;
     const className = this.#parts.classes.get(classId)?.[0] ?? String(classId);
-    return { width, height, data, classId, className, seed: seeds[image] };
+    return { ...pixels, classId, className, seed: seeds[image] };
   }
 
   #report(
@@ -244,6 +261,7 @@ export class DiffusionPipeline {
     cache: FeatureCache | undefined,
     batches: GenerationReport["batches"],
     conditioning: { durationMs: number; flops: number },
+    decodingMs: number,
   ): Omit<GenerationReport, "totalMs"> {
     const { runner } = this.#parts;
     const rowsOf = (images: number): number => (request.guided ? 2 * images : images);
@@ -260,8 +278,8 @@ export class DiffusionPipeline {
       numInferenceSteps: request.numInferenceSteps,
       guidanceScale: request.guidanceScale,
       guidanceChannels: request.guidanceChannels,
-      sampler: "DDIM",
-      timestepSpacing: request.timestepSpacing,
+      sampler: request.sampler.name,
+      timestepSpacing: request.sampler.spacing,
       cache: request.settings,
       batches,
       fullSteps: (batches[0]?.steps ?? []).filter(({ kind }) => kind === "full").map(({ step }) => step),
@@ -269,8 +287,14 @@ export class DiffusionPipeline {
       stateBytes: cache?.bytes(largest) ?? 0,
       conditioningMs: conditioning.durationMs,
       stepsMs: sum((step) => step.durationMs),
+      decodingMs,
     };
   }
+}
+
+async function openDecoder(folder: ModelFolder, engine: Engine): Promise<LatentDecoder> {
+  const { config, checkpoint } = await folder.component("vae");
+  return new LatentDecoder(autoencoderKLConfigFromJson(config, `${folder.name}/vae/config.json`), checkpoint, engine);
 }
 
 /** The graphs of a full and of a forecast step; without a cache every step is the plain one. */

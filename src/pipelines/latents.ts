@@ -56,16 +56,3 @@ export function guide(
   }
   return result;
 }
-
-/** One image of a batch, planes of [-1, 1] to interleaved bytes. */
-export function toBytes(latents: Float32Array, index: number, [channels = 0, ...area]: readonly number[]): Uint8Array {
-  const pixels = sizeOf(area);
-  const data = new Uint8Array(pixels * channels);
-  for (let channel = 0; channel < channels; channel++) {
-    for (let pixel = 0; pixel < pixels; pixel++) {
-      const x = latents[(index * channels + channel) * pixels + pixel] as number;
-      data[pixel * channels + channel] = Math.round(Math.min(Math.max(127.5 * (x + 1), 0), 255));
-    }
-  }
-  return data;
-}

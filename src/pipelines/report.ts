@@ -1,3 +1,4 @@
+import type { SamplerName } from "../samplers/index.js";
 import type { CacheSettings } from "./cache-options.js";
 import type { MeasuredForecast } from "./coefficients.js";
 
@@ -24,19 +25,21 @@ export interface GenerationReport {
   readonly numInferenceSteps: number;
   readonly guidanceScale: number;
   readonly guidanceChannels: "all" | number;
-  readonly sampler: string;
+  readonly sampler: SamplerName;
   readonly timestepSpacing: string;
   readonly cache: CacheSettings;
   /** One list of steps for each batch of images. */
   readonly batches: readonly { readonly images: readonly number[]; readonly steps: readonly StepRecord[] }[];
   /** Steps that ran the whole network, of each batch. */
   readonly fullSteps: readonly number[];
-  /** Floating-point operations done, those an uncached run of the same steps takes, and the ratio of the two. */
+  /** Floating-point operations of the denoising: done, those an uncached run of the same steps takes, and the ratio of the two. */
   readonly flops: { readonly done: number; readonly uncached: number; readonly speedup: number };
   /** Bytes of the features kept for one batch: k tensors a feature. Updates write into a second buffer as large. */
   readonly stateBytes: number;
-  /** Time in the runtime for conditioning and steps, and in all, milliseconds. */
+  /** Time in the runtime for conditioning and steps, milliseconds; `totalMs` is the time from call to result. */
   readonly conditioningMs: number;
   readonly stepsMs: number;
+  /** Time for turning the finished latents into images. */
+  readonly decodingMs: number;
   readonly totalMs: number;
 }

@@ -1,6 +1,12 @@
 import { FemoError } from "../errors.js";
 import type { Forecaster } from "../forecasts/index.js";
-import { type DdimSchedulerConfig, ddim, type Sampler, type TimestepSpacing } from "../samplers/index.js";
+import {
+  createSampler,
+  type Sampler,
+  type SamplerName,
+  type SchedulerConfig,
+  type TimestepSpacing,
+} from "../samplers/index.js";
 import type { Schedule } from "../schedules/index.js";
 import {
   buildCache,
@@ -11,6 +17,7 @@ import {
 } from "./cache-options.js";
 import { type ClassNames, classId } from "./labels.js";
 import type { StepRecord } from "./report.js";
+import { checkTileSize } from "./tiled-decode.js";
 
 /** Told after every step. */
 export interface StepProgress extends StepRecord {
@@ -38,11 +45,18 @@ export interface GenerateOptions {
   /** Initial noise in place of the seed's, [images, C, H, W] row-major. */
   latents?: Float32Array;
   /** Default: the model's own. */
+  sampler?: SamplerName;
+  /** Default: the model's own. */
   timestepSpacing?: TimestepSpacing;
   /** How to skip work; a method's name, or its name and fields. Default "none". */
   cache?: CacheOptions;
   /** Images computed together. Default 4. */
   batchSize?: number;
+  /**
+   * Decodes latents in tiles of so many latent pixels a side, a multiple of 4, which bounds the memory it takes. Default:
+   * whole.
+   */
+  decodeTileSize?: number;
   /** Stops between steps; the promise rejects with the signal's reason. */
   signal?: AbortSignal;
   /** Called after every step; what it throws ends the request. */
@@ -61,17 +75,17 @@ export interface Request {
   readonly guidanceChannels: "all" | number;
   readonly batchSize: number;
   readonly sampler: Sampler;
-  readonly timestepSpacing: TimestepSpacing;
   readonly settings: CacheSettings;
   readonly schedule: Schedule;
   readonly forecaster: Forecaster | undefined;
+  readonly decodeTileSize: number | undefined;
   readonly signal: AbortSignal | undefined;
   readonly onStep: ((progress: StepProgress) => void) | undefined;
 }
 
 /** What a request is checked against. */
 export interface RequestContext {
-  readonly scheduler: DdimSchedulerConfig;
+  readonly scheduler: SchedulerConfig;
   readonly classes: ClassNames;
   readonly numClasses: number;
   readonly presets: CachePresets;
@@ -87,10 +101,11 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
   checkTypes(options);
   const { scheduler, presets, classes, numClasses, sampleShape } = pipeline;
   const { numImages = 1, numInferenceSteps = 50, guidanceScale = 1.5, guidanceChannels = "all", seed = 0 } = options;
-  const { latents, batchSize = 4, signal, onStep } = options;
+  const { latents, batchSize = 4, decodeTileSize, signal, onStep } = options;
   checkInteger("numImages", numImages, 1, 100_000);
   checkInteger("batchSize", batchSize, 1, 1024);
   checkInteger("seed", seed, 0, Number.MAX_SAFE_INTEGER - 1e9);
+  checkTileSize("decodeTileSize", decodeTileSize);
   if (!Number.isFinite(guidanceScale)) {
     throw new FemoError("E_OPTION", `guidanceScale: expected a finite number, found ${guidanceScale}`);
   }
@@ -108,7 +123,6 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
       `latents: expected ${expected} values, [${[labels.length, channels, ...area].join(", ")}], found ${latents.length}`,
     );
   }
-  const timestepSpacing = options.timestepSpacing ?? scheduler.timestepSpacing;
   const settings = cacheSettings(options.cache ?? "none", presets);
   return {
     labels,
@@ -119,10 +133,10 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
     guided: guidanceScale > 1,
     guidanceChannels,
     batchSize,
-    sampler: ddim({ ...scheduler, timestepSpacing, numInferenceSteps }),
-    timestepSpacing,
+    sampler: createSampler(scheduler, { ...options, numInferenceSteps }),
     settings,
     ...buildCache(settings),
+    decodeTileSize,
     signal,
     onStep,
   };
@@ -140,9 +154,11 @@ const optionTypes: { readonly [K in keyof Required<GenerateOptions>]: [(value: u
   guidanceChannels: [(value) => value === "all" || isNumber(value), '"all" or a number'],
   seed: [isNumber, "a number"],
   latents: [(value) => value instanceof Float32Array, "a Float32Array"],
+  sampler: [(value) => typeof value === "string", "a string"],
   timestepSpacing: [(value) => typeof value === "string", "a string"],
   cache: [(value) => typeof value === "string" || (typeof value === "object" && value !== null), "a name or an object"],
   batchSize: [isNumber, "a number"],
+  decodeTileSize: [isNumber, "a number"],
   signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
   onStep: [(value) => typeof value === "function", "a function"],
 };

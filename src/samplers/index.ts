@@ -1,13 +1,15 @@
+export { type DdimConfig, ddim, ddimDefaults } from "./ddim.js";
 export {
-  type BetaSchedule,
-  type DdimConfig,
-  type DdimSchedulerConfig,
-  ddim,
-  ddimDefaults,
-  ditScheduler,
-  type PredictionType,
-  type TimestepSpacing,
-} from "./ddim.js";
+  type DpmSolverConfig,
+  dpmSolver,
+  dpmSolverDefaults,
+  type FinalSigmasType,
+  type SolverType,
+} from "./dpm-solver.js";
 export { TorchGenerator } from "./noise.js";
-export type { Sampler } from "./sampler.js";
+export type { PredictionType } from "./prediction.js";
+export { type Sampler, type SamplerName, type SamplerState, samplerNames, samplerTitles } from "./sampler.js";
+export { createSampler, ditScheduler, type SamplerChoice, type SchedulerConfig } from "./scheduler.js";
 export { schedulerFromConfig } from "./scheduler-config.js";
+export type { TimestepSpacing } from "./timesteps.js";
+export type { BetaSchedule } from "./training-chain.js";

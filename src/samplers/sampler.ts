@@ -1,5 +1,27 @@
+import { FemoError } from "../errors.js";
+
+/** The samplers there are, by the names that requests and reports use. */
+export type SamplerName = (typeof samplerNames)[number];
+export const samplerNames = ["ddim", "dpm-solver++"] as const;
+
+/** The same as their authors write them. */
+export const samplerTitles: Readonly<Record<SamplerName, string>> = { ddim: "DDIM", "dpm-solver++": "DPM-Solver++" };
+
+/** Where a run stands before a step: all that the steps behind it leave to those ahead. */
+export interface SamplerState {
+  /** x at `timesteps[i]`, any layout, latent scale. */
+  readonly latent: Float32Array;
+  /** x₀ as predicted one step earlier, which samplers of second order need. A state without it begins a run. */
+  readonly previous?: Float32Array;
+}
+
 /** A deterministic sampler with everything but the latent decided beforehand; it holds no state of a run. */
 export interface Sampler {
+  readonly name: SamplerName;
+
+  /** How the timesteps were chosen, for reports. */
+  readonly spacing: string;
+
   /** Model timesteps in sampling order, noisiest first. */
   readonly timesteps: readonly number[];
 
@@ -7,13 +29,40 @@ export interface Sampler {
   readonly initNoiseSigma: number;
 
   /**
-   * Latent at step i + 1 from latent and model output at step i. Pure: any step can be walked again.
+   * State before step i + 1 from state and model output at step i. Pure: any step can be walked again from its state.
    *
    * @param i index into `timesteps`
-   * @param latent x at `timesteps[i]`, any layout, latent scale; not changed
-   * @param modelOutput what the model predicts for it, same length and layout, guidance applied; not changed
-   * @returns a new array; for the last i, the finished latent
+   * @param state what step i − 1 returned, or a latent alone to begin here; not changed
+   * @param modelOutput what the model predicts for the latent, same length and layout, guidance applied; not changed
+   * @returns new arrays; for the last i, the finished latent
    * @throws FemoError E_OPTION if i is out of range or the lengths differ
    */
-  step(i: number, latent: Float32Array, modelOutput: Float32Array): Float32Array;
+  step(i: number, state: SamplerState, modelOutput: Float32Array): SamplerState;
+}
+
+/** The entry of `steps` for step i, once the arguments of {@link Sampler.step} are found to fit. */
+export function checkedStep<Step>(
+  steps: readonly Step[],
+  i: number,
+  { latent, previous }: SamplerState,
+  modelOutput: Float32Array,
+): Step {
+  const step = steps[i];
+  if (step === undefined) {
+    throw new FemoError("E_OPTION", `step: expected an index from 0 to ${steps.length - 1}, found ${i}.`);
+  }
+  if (latent.length !== modelOutput.length) {
+    throw new FemoError(
+      "E_OPTION",
+      `step ${i}: expected a model output as long as the latent, ${latent.length}, found ${modelOutput.length}. ` +
+        "A model that also predicts its variance has twice the channels: pass the first half.",
+    );
+  }
+  if (previous && previous.length !== latent.length) {
+    throw new FemoError(
+      "E_OPTION",
+      `step ${i}: expected previous to be as long as the latent, ${latent.length}, found ${previous.length}.`,
+    );
+  }
+  return step;
 }

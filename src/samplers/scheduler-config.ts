@@ -1,72 +1,92 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import { type DdimSchedulerConfig, ddimDefaults } from "./ddim.js";
+import { finalSigmasTypes, solverTypes } from "./dpm-solver.js";
+import { predictionTypes } from "./prediction.js";
+import type { SchedulerConfig } from "./scheduler.js";
+import { betaSchedules, trainingChainDefaults } from "./training-chain.js";
 
 /** Schedulers that keep their training chain under the keys read here; a flow-matching one, say, does not. */
-const readableClasses = ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler"] as const;
+const readableClasses = ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler"] as const;
 
 const beta = z.number().gt(0).lt(1);
 
-const schema = z.object({
-  _class_name: z.enum(readableClasses).optional(),
-  num_train_timesteps: z.int().min(1).default(ddimDefaults.numTrainTimesteps),
-  beta_start: beta.default(ddimDefaults.betaStart),
-  beta_end: beta.default(ddimDefaults.betaEnd),
-  beta_schedule: z.enum(["linear", "scaled_linear", "squaredcos_cap_v2"]).default(ddimDefaults.betaSchedule),
-  trained_betas: z.array(beta).nullable().default(null),
-  clip_sample: z.boolean().default(ddimDefaults.clipSample),
-  clip_sample_range: z.number().gt(0).default(ddimDefaults.clipSampleRange),
-  set_alpha_to_one: z.boolean().default(ddimDefaults.setAlphaToOne),
-  steps_offset: z.int().min(0).default(ddimDefaults.stepsOffset),
-  prediction_type: z.enum(["epsilon", "v_prediction", "sample"]).default(ddimDefaults.predictionType),
-  thresholding: z.literal(false).default(false),
-  timestep_spacing: z.enum(["leading", "trailing", "linspace"]).default("leading"),
-  rescale_betas_zero_snr: z.boolean().default(ddimDefaults.rescaleBetasZeroSnr),
+/** The keys that are read, each by its name here in snake case. */
+const settings = z.object({
+  num_train_timesteps: z.int().min(1),
+  beta_start: beta,
+  beta_end: beta,
+  beta_schedule: z.enum(betaSchedules),
+  trained_betas: z.array(beta).nullable(),
+  rescale_betas_zero_snr: z.boolean(),
+  prediction_type: z.enum(predictionTypes),
+  timestep_spacing: z.enum(["leading", "trailing", "linspace"]),
+  steps_offset: z.int().min(0),
+  clip_sample: z.boolean(),
+  clip_sample_range: z.number().gt(0),
+  set_alpha_to_one: z.boolean(),
+  solver_order: z.literal([1, 2]),
+  solver_type: z.enum(solverTypes),
+  lower_order_final: z.boolean(),
+  euler_at_final: z.boolean(),
+  final_sigmas_type: z.enum(finalSigmasTypes),
+  use_karras_sigmas: z.boolean(),
 });
 
+/** The keys that must be what they are by default, for want of more. */
+const fixed = z.object({
+  thresholding: z.literal(false),
+  algorithm_type: z.literal("dpmsolver++"),
+  lambda_min_clipped: z.literal(Number.NEGATIVE_INFINITY),
+  use_lu_lambdas: z.literal(false),
+  use_exponential_sigmas: z.literal(false),
+  use_beta_sigmas: z.literal(false),
+  use_flow_sigmas: z.literal(false),
+});
+
+const schema = z.object({ _class_name: z.enum(readableClasses), ...settings.shape, ...fixed.shape }).partial();
+
 /**
- * DDIM settings from the parsed content of a diffusers `scheduler_config.json`.
+ * Sampler and settings from the parsed content of a diffusers `scheduler_config.json`.
  *
- * Reads what `DDIMScheduler.from_pretrained` would: the configs of DDPM and PNDM too, with DDIM's defaults for what
- * they lack. Keys that DDIM does not have are ignored.
+ * Reads DDIM and DPM-Solver++ configs; those of DDPM and PNDM too, as `DDIMScheduler.from_pretrained` would. Keys that no
+ * sampler here has are ignored, keys that are not there stay away: each sampler has defaults of its own for them.
  *
  * @param json the parsed file, not its text
- * @throws FemoError E_CONFIG if a key DDIM has holds a value that is not supported (key, found and allowed are named),
- *   such as `thresholding: true`, or if the file belongs to another kind of scheduler
+ * @throws FemoError E_CONFIG if a key holds a value that is not supported (key, found and allowed are named), such as
+ *   `thresholding: true`, or if the file belongs to another kind of scheduler
  */
-export function schedulerFromConfig(json: unknown): DdimSchedulerConfig {
+export function schedulerFromConfig(json: unknown): SchedulerConfig {
   const result = schema.safeParse(json);
   if (!result.success) throw new FemoError("E_CONFIG", describe(result.error, json), { cause: result.error });
-  const c = result.data;
-  if (c.trained_betas !== null && c.trained_betas.length !== c.num_train_timesteps) {
+  const { _class_name: className, trained_betas: betas, num_train_timesteps: T } = result.data;
+  const timesteps = T ?? trainingChainDefaults.numTrainTimesteps;
+  if (betas && betas.length !== timesteps) {
     throw new FemoError(
       "E_CONFIG",
-      `scheduler config: trained_betas: found ${c.trained_betas.length} values, allowed: as many as ` +
-        `num_train_timesteps, ${c.num_train_timesteps}.`,
+      `scheduler config: trained_betas: found ${betas.length} values, allowed: as many as num_train_timesteps, ${timesteps}.`,
     );
   }
-  return {
-    numTrainTimesteps: c.num_train_timesteps,
-    betaStart: c.beta_start,
-    betaEnd: c.beta_end,
-    betaSchedule: c.beta_schedule,
-    trainedBetas: c.trained_betas,
-    clipSample: c.clip_sample,
-    clipSampleRange: c.clip_sample_range,
-    setAlphaToOne: c.set_alpha_to_one,
-    stepsOffset: c.steps_offset,
-    predictionType: c.prediction_type,
-    timestepSpacing: c.timestep_spacing,
-    rescaleBetasZeroSnr: c.rescale_betas_zero_snr,
-  };
+  const given = settings.partial().parse(result.data);
+  return { sampler: className === "DPMSolverMultistepScheduler" ? "dpm-solver++" : "ddim", ...inCamelCase(given) };
 }
+
+type CamelCase<Key> = Key extends `${infer Word}_${infer Rest}` ? `${Word}${Capitalize<CamelCase<Rest>>}` : Key;
+type InCamelCase<T> = { [Key in keyof T as CamelCase<Key>]: Exclude<T[Key], undefined> };
+
+const inCamelCase = <T extends object>(snake: T): InCamelCase<T> =>
+  Object.fromEntries(
+    Object.entries(snake).map(([key, value]) => [
+      key.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase()),
+      value,
+    ]),
+  ) as InCamelCase<T>;
 
 /** One line per unsupported key: where, what was found, what is allowed. */
 function describe(error: z.ZodError, json: unknown): string {
   const lines = error.issues.map((issue) => {
     const found = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown>)[key], json);
     const key = issue.path.length === 0 ? "scheduler config" : `scheduler config: ${issue.path.join(".")}`;
-    return `${key}: found ${JSON.stringify(found)}, allowed: ${allowed(issue)}.`;
+    return `${key}: found ${show(found)}, allowed: ${allowed(issue)}.`;
   });
   return lines.join("\n");
 }
@@ -74,7 +94,7 @@ function describe(error: z.ZodError, json: unknown): string {
 function allowed(issue: z.core.$ZodIssue): string {
   switch (issue.code) {
     case "invalid_value":
-      return issue.values.map((value) => JSON.stringify(value)).join(", ");
+      return issue.values.map(show).join(", ");
     case "invalid_type":
       return issue.expected === "object" ? "an object" : `a value of type ${issue.expected}`;
     case "too_small":
@@ -85,3 +105,6 @@ function allowed(issue: z.core.$ZodIssue): string {
       return issue.message;
   }
 }
+
+/** As JSON, with -Infinity as Python writes it there. */
+const show = (value: unknown): string => (typeof value === "number" ? String(value) : JSON.stringify(value));

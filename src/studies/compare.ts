@@ -11,6 +11,7 @@ import type {
   StepRecord,
 } from "../pipelines/index.js";
 import { MAX_WHOLE_SESSIONS } from "../pipelines/model-runner.js";
+import type { SamplerName } from "../samplers/index.js";
 import { type CompareVariant, defaultVariants, fullStepsOf } from "./variants.js";
 
 /** Told after every step. */
@@ -32,8 +33,10 @@ export interface CompareOptions
     | "guidanceScale"
     | "guidanceChannels"
     | "seed"
+    | "sampler"
     | "timestepSpacing"
     | "batchSize"
+    | "decodeTileSize"
     | "signal"
   > {
   /** Classes by name or number. Default: the first ten of the model. */
@@ -67,6 +70,7 @@ export interface ComparisonStep extends Pick<StepRecord, "step" | "timestep" | "
 export interface ComparisonRow {
   readonly name: string;
   readonly cache: CacheSettings;
+  readonly sampler: SamplerName;
   readonly numInferenceSteps: number;
   /** Steps that ran the whole network. */
   readonly fullSteps: readonly number[];
@@ -95,7 +99,7 @@ export interface Comparison {
   readonly numInferenceSteps: number;
   readonly guidanceScale: number;
   readonly guidanceChannels: "all" | number;
-  readonly sampler: string;
+  readonly sampler: SamplerName;
   readonly timestepSpacing: string;
   readonly batchSize: number;
   /** The class and seed of each image. */
@@ -127,7 +131,7 @@ const FORECAST_COST = 0.1;
  */
 export async function compare(pipeline: DiffusionPipeline, options: CompareOptions = {}): Promise<Comparison> {
   const { numImages = 1, numInferenceSteps = 50, seed = 0, batchSize = 4, signal, onProgress } = options;
-  const { guidanceScale, guidanceChannels, timestepSpacing } = options;
+  const { guidanceScale, guidanceChannels, sampler, timestepSpacing, decodeTileSize } = options;
   const classLabels = options.classLabels ?? [...pipeline.classes.keys()].slice(0, 10);
   if (!(Number.isInteger(numImages) && numImages >= 1 && Number.isInteger(batchSize) && batchSize >= 1)) {
     throw new FemoError(
@@ -147,7 +151,9 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   const common = {
     ...(guidanceScale !== undefined && { guidanceScale }),
     ...(guidanceChannels !== undefined && { guidanceChannels }),
+    ...(sampler !== undefined && { sampler }),
     ...(timestepSpacing !== undefined && { timestepSpacing }),
+    ...(decodeTileSize !== undefined && { decodeTileSize }),
     ...(signal && { signal }),
     batchSize,
   };
@@ -176,14 +182,16 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
         await pipeline.generate({ ...request, cache, numInferenceSteps: Math.min(3, stepsOf(i)) });
       }
       let within = 0;
+      const variant = variants[i] as CompareVariant;
       const part = await pipeline.generate({
         ...request,
+        ...(variant.sampler !== undefined && { sampler: variant.sampler }),
         cache,
         numInferenceSteps: stepsOf(i),
         onStep: ({ step, kind }) => {
           within += batch.length * (kind === "full" ? 1 : FORECAST_COST);
           const done = Math.min(1, (spent + within) / total);
-          onProgress?.({ variant: (variants[i] as CompareVariant).name, step, numInferenceSteps: stepsOf(i), done });
+          onProgress?.({ variant: variant.name, step, numInferenceSteps: stepsOf(i), done });
         },
       });
       spent += within;
@@ -226,6 +234,7 @@ function summarise(name: string, parts: readonly Part[], reference: readonly Par
   return {
     name,
     cache: report.cache,
+    sampler: report.sampler,
     numInferenceSteps: report.numInferenceSteps,
     fullSteps: report.fullSteps,
     flops,

@@ -7,6 +7,15 @@ export {
   compare,
   type Quality,
 } from "./compare.js";
+export {
+  type ComparedValue,
+  type CostRow,
+  type CostTable,
+  costTableNames,
+  paperCosts,
+  type Verdict,
+} from "./costs.js";
+export { costTablesCsv, costTablesText } from "./costs-table.js";
 export { type ComparisonReportOptions, comparisonHtml } from "./report-html.js";
 export { comparisonTable } from "./table.js";
 export { type CompareVariant, type DefaultVariantOptions, defaultVariants } from "./variants.js";

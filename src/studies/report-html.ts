@@ -1,4 +1,5 @@
 import { encodePng, type RgbImage } from "../images/index.js";
+import { samplerTitles } from "../samplers/index.js";
 import type { Comparison, ComparisonRow, ComparisonStep } from "./compare.js";
 import { Html, html, inlineScript, scriptJson } from "./html.js";
 import { reportScript } from "./report-script.js";
@@ -66,7 +67,7 @@ function factList(comparison: Comparison, extra: Readonly<Record<string, string>
     Model: model,
     Seeds: seeds.length > 1 ? `${seeds[0]} to ${seeds.at(-1)}` : String(seeds[0]),
     Steps: String(comparison.numInferenceSteps),
-    Sampler: `${comparison.sampler}, ${comparison.timestepSpacing} spacing`,
+    Sampler: `${samplerTitles[comparison.sampler]}, ${comparison.timestepSpacing} spacing`,
     Guidance: guidanceScale > 1 ? `${guidanceScale}, ${guidanceChannels} channels` : "off",
     "Batch size": String(batchSize),
     ...extra,

@@ -37,7 +37,12 @@ export function comparisonTable({ rows }: Comparison): string {
     ["", ...summaryColumns.map(({ heading }) => heading)],
     ...rows.map((row) => [row.name, ...summaryColumns.map(({ cell }) => cell(row))]),
   ];
-  const widths = (lines[0] as string[]).map((_, i) => Math.max(...lines.map((line) => width(line[i] as string))));
+  return alignedText(lines);
+}
+
+/** Rows of cells as plain text, the first column to the left, the others to the right. */
+export function alignedText(lines: readonly (readonly string[])[]): string {
+  const widths = (lines[0] ?? []).map((_, i) => Math.max(...lines.map((line) => width(line[i] as string))));
   return lines
     .map((line) =>
       line

@@ -8,6 +8,7 @@ import {
   type CacheSettings,
   cacheMethods,
 } from "../pipelines/index.js";
+import { type SamplerName, samplerNames, samplerTitles } from "../samplers/index.js";
 
 /** One way to draw the images of a comparison. */
 export interface CompareVariant {
@@ -17,6 +18,8 @@ export interface CompareVariant {
   readonly cache?: CacheOptions;
   /** Default: as many steps as the reference. */
   readonly numInferenceSteps?: number;
+  /** Default: that of the reference. */
+  readonly sampler?: SamplerName;
 }
 
 export interface DefaultVariantOptions {
@@ -32,7 +35,7 @@ export interface DefaultVariantOptions {
   readonly order?: number;
   /** Each method at each of these. Default: the model's own. */
   readonly granularities?: readonly Granularity[];
-  /** Adds an uncached run with as many steps as the others have full ones. Default true. */
+  /** Adds an uncached run of each sampler, with as many steps as the others have full ones. Default true. */
   readonly fewerSteps?: boolean;
 }
 
@@ -47,7 +50,7 @@ const titles: Readonly<Record<CacheMethod, string>> = {
 };
 
 /**
- * The methods at one interval, and fewer sampler steps at the same cost: what `femo compare` runs.
+ * The methods at one interval, and fewer steps of each sampler at the same cost: what `femo compare` runs.
  * @throws FemoError E_OPTION if an option is out of range, or fits none of the methods
  */
 export function defaultVariants(presets: CachePresets, options: DefaultVariantOptions = {}): CompareVariant[] {
@@ -76,7 +79,9 @@ export function defaultVariants(presets: CachePresets, options: DefaultVariantOp
   const [first] = variants;
   if (fewerSteps && first) {
     const steps = fullStepsOf(cacheSettings(first.cache ?? "none", presets), numInferenceSteps).length;
-    if (steps < numInferenceSteps) variants.push({ name: `${steps} DDIM steps`, numInferenceSteps: steps });
+    for (const sampler of steps < numInferenceSteps ? samplerNames : []) {
+      variants.push({ name: `${steps} ${samplerTitles[sampler]} steps`, sampler, numInferenceSteps: steps });
+    }
   }
   return variants;
 }

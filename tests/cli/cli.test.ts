@@ -49,13 +49,17 @@ describe("femo generate", () => {
 
   test("Ctrl-C leaves no file", async () => {
     const cwd = folder();
-    const { code } = await femo(["generate", "micah", "--steps", "500"], { cwd, interruptAfterMs: 2000 });
+    const { code } = await femo(["generate", "micah", "--steps", "500", "--num-images", "9"], {
+      cwd,
+      interruptAfterMs: 4000,
+    });
     expect(code).toBe(130);
     expect(readdirSync(cwd)).toEqual([]);
   });
 
   test.each([
     [["generate", "micha"], 2, '"micah"'],
+    [["generate", "micah", "--sampler", "euler"], 2, "ddim, dpm-solver++"],
     [["generate", "micah", "--stepz", "4"], 2, "--steps"],
     [["generate", "micah", "--interval", "4"], 2, "--cache"],
     [["generate", "micah", "--cache", "fora", "--order", "2"], 2, "order"],

@@ -53,6 +53,7 @@ const cases: [what: string, options: object, named: (string | RegExp)[]][] = [
   ["no steps", { numInferenceSteps: 0 }, ["numInferenceSteps", "0"]],
   ["half a step", { numInferenceSteps: 2.5 }, ["numInferenceSteps", "2.5"]],
   ["more steps than timesteps", { numInferenceSteps: 1001 }, ["numInferenceSteps", "1001"]],
+  ["an unknown sampler", { sampler: "euler" }, ["sampler", "ddim", "dpm-solver++", "euler"]],
   ["an unknown spacing", { timestepSpacing: "even" }, ["timestepSpacing", "even"]],
   ["no images", { numImages: 0 }, ["numImages", "0"]],
   ["batches of 0", { batchSize: 0 }, ["batchSize", "0"]],
@@ -87,6 +88,16 @@ test("classes go by number, by name in any case, and with a space for a hyphen",
   const classLabels = ["Pixel Art", "pixel-art", "0", 0];
   const { images } = await pipeline.generate({ classLabels, numInferenceSteps: 1, batchSize: 4, cache: "none" });
   expect(images.map(({ classId, className }) => [classId, className])).toEqual(new Array(4).fill([0, "pixel-art"]));
+});
+
+test("the sampler is the model's own or the request's, and reported; it changes the image", async () => {
+  const draw = (options: Partial<GenerateOptions>) =>
+    pipeline.generate({ classLabels: 0, numInferenceSteps: 3, ...options });
+  const [own, ddim, other] = [await draw({}), await draw({ sampler: "ddim" }), await draw({ sampler: "dpm-solver++" })];
+  expect([own, ddim, other].map(({ report }) => report.sampler)).toEqual(["ddim", "ddim", "dpm-solver++"]);
+  expect(own.images).toEqual(ddim.images);
+  expect(own.images[0]?.data).not.toEqual(other.images[0]?.data);
+  expect(other.report.batches[0]?.steps.map(({ timestep }) => timestep)).toEqual([751, 501, 251]);
 });
 
 test("a method's name alone is its preset, and fields replace the preset's", async () => {

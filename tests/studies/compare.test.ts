@@ -1,5 +1,12 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type Comparison, compare, comparisonHtml, comparisonTable, DiffusionPipeline } from "../../src/index.js";
+import {
+  type Comparison,
+  compare,
+  comparisonHtml,
+  comparisonTable,
+  DiffusionPipeline,
+  defaultVariants,
+} from "../../src/index.js";
 
 let pipeline: DiffusionPipeline;
 let comparison: Comparison;
@@ -14,13 +21,14 @@ beforeAll(async () => {
       { name: "every step", cache: { method: "femo", interval: 1 } },
       { name: "FORA", cache: { method: "fora", interval: 3 } },
       { name: "half the steps", numInferenceSteps: 3 },
+      { name: "half, by another sampler", numInferenceSteps: 3, sampler: "dpm-solver++" },
     ],
   });
 });
 afterAll(() => pipeline.close());
 
 test("each variant is measured against the uncached images of the same seeds", () => {
-  const [reference, everyStep, fora, half] = comparison.rows;
+  const [reference, everyStep, fora, half, other] = comparison.rows;
   expect(comparison.subjects.map(({ seed }) => seed)).toEqual([5, 6]);
   expect(reference).toMatchObject({ flopsSpeedup: 1, measuredSpeedup: 1 });
   expect(reference?.psnr).toBeUndefined();
@@ -30,6 +38,19 @@ test("each variant is measured against the uncached images of the same seeds", (
   expect(fora?.flopsSpeedup).toBeGreaterThan(1.7);
   expect(fora?.flopsSpeedup).toBeLessThan(2);
   expect(half?.flopsSpeedup).toBeCloseTo(2, 1);
+  expect([half, other].map((row) => row?.sampler)).toEqual(["ddim", "dpm-solver++"]);
+  expect(other?.flopsSpeedup).toBe(half?.flopsSpeedup);
+  expect(other?.psnr?.mean).not.toBe(half?.psnr?.mean);
+});
+
+test("the methods' rivals are fewer steps of each sampler at their cost, unless they skip nothing", () => {
+  const rivals = (interval: number) =>
+    defaultVariants(pipeline.presets, { methods: ["fora"], numInferenceSteps: 50, interval }).slice(1);
+  expect(rivals(5)).toEqual([
+    { name: "11 DDIM steps", sampler: "ddim", numInferenceSteps: 11 },
+    { name: "11 DPM-Solver++ steps", sampler: "dpm-solver++", numInferenceSteps: 11 },
+  ]);
+  expect(rivals(1)).toEqual([]);
 });
 
 test("the report has every variant, fetches nothing and escapes names", () => {
@@ -40,5 +61,5 @@ test("the report has every variant, fetches nothing and escapes names", () => {
   expect(page).not.toContain("<img src=x");
   expect(page).not.toMatch(/(src|href)="?https?:/);
   for (const { name } of comparison.rows.filter((_, i) => i !== 2)) expect(page).toContain(name);
-  expect(comparisonTable(comparison).split("\n")).toHaveLength(5);
+  expect(comparisonTable(comparison).split("\n")).toHaveLength(6);
 });

@@ -1,0 +1,201 @@
+import { z } from "zod";
+import { FemoError } from "../errors.js";
+import { Graph, type Value } from "../graph/graph.js";
+import { type Dim, productDim } from "../graph/shape.js";
+import { BATCH } from "../graph/trace.js";
+import { Checkpoint } from "../weights/index.js";
+
+/** The config of diffusers' `AutoencoderKL`, as far as its decoder goes, in camelCase. */
+export interface AutoencoderKLConfig {
+  latentChannels: number;
+  /** Of the image. */
+  outChannels: number;
+  /** Channels of each resolution, the image's first; every further one halves height and width. */
+  blockOutChannels: readonly number[];
+  /** Residual blocks of the encoder at each resolution; the decoder has one more. */
+  layersPerBlock: number;
+  normNumGroups: number;
+  actFn: "silu" | "mish" | "gelu" | "relu";
+  /** Height and width of the images it was trained on: the size of a tile. */
+  sampleSize: number;
+  usePostQuantConv: boolean;
+  midBlockAddAttention: boolean;
+  /** What diffusion calls a latent is (the autoencoder's - shift) / scale; one number, or one for each channel. */
+  latentScale: readonly number[];
+  latentShift: readonly number[];
+}
+
+/** Bounds far above any real model keep a damaged config from asking for a graph without end. */
+const positive = z.number().int().positive().max(65_536);
+const perChannel = z.array(z.number()).nullish();
+const jsonConfig = z.object({
+  latent_channels: positive.default(4),
+  out_channels: positive.default(3),
+  up_block_types: z.array(z.literal("UpDecoderBlock2D")).default(["UpDecoderBlock2D"]),
+  block_out_channels: z.array(positive).min(1).max(12).default([64]),
+  layers_per_block: positive.max(256).default(1),
+  norm_num_groups: positive.default(32),
+  act_fn: z.enum(["silu", "swish", "mish", "gelu", "relu"]).default("silu"),
+  sample_size: z.union([positive, z.tuple([positive, positive])]).default(32),
+  use_post_quant_conv: z.boolean().default(true),
+  mid_block_add_attention: z.boolean().default(true),
+  scaling_factor: z.number().positive().default(0.18215),
+  shift_factor: z.number().nullish(),
+  latents_mean: perChannel,
+  latents_std: perChannel,
+});
+
+/**
+ * Reads a `vae/config.json`; fields left out have diffusers' defaults, fields that do not touch decoding are ignored.
+ * @param file named in errors
+ * @throws FemoError E_CONFIG naming each bad field
+ */
+export function autoencoderKLConfigFromJson(json: unknown, file = "vae/config.json"): AutoencoderKLConfig {
+  const parsed = jsonConfig.safeParse(json);
+  if (!parsed.success) {
+    const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
+    throw new FemoError("E_CONFIG", `${file} is not an AutoencoderKL config: ${issues.join("; ")}`);
+  }
+  const c = parsed.data;
+  const check = (right: boolean, message: string): void => {
+    if (!right) throw new FemoError("E_CONFIG", `${file}: ${message}`);
+  };
+  const [blocks, types] = [c.block_out_channels.length, c.up_block_types.length];
+  check(types === blocks, `up_block_types: expected one for each of ${blocks} block_out_channels, found ${types}`);
+  const odd = c.block_out_channels.find((channels) => channels % c.norm_num_groups !== 0);
+  check(odd === undefined, `block_out_channels: ${odd} does not split into norm_num_groups ${c.norm_num_groups}`);
+  for (const [name, list] of Object.entries({ latents_mean: c.latents_mean, latents_std: c.latents_std })) {
+    const right = !list || list.length === c.latent_channels;
+    check(right, `${name}: expected a number for each of ${c.latent_channels} latent_channels, found ${list?.length}`);
+  }
+  check(!c.latents_mean === !c.latents_std, "latents_mean and latents_std: expected both or neither, found one");
+  return {
+    latentChannels: c.latent_channels,
+    outChannels: c.out_channels,
+    blockOutChannels: c.block_out_channels,
+    layersPerBlock: c.layers_per_block,
+    normNumGroups: c.norm_num_groups,
+    actFn: c.act_fn === "swish" ? "silu" : c.act_fn,
+    sampleSize: typeof c.sample_size === "number" ? c.sample_size : c.sample_size[0],
+    usePostQuantConv: c.use_post_quant_conv,
+    midBlockAddAttention: c.mid_block_add_attention,
+    latentScale: (c.latents_std ?? [1]).map((deviation) => deviation / c.scaling_factor),
+    latentShift: c.latents_mean ?? [c.shift_factor ?? 0],
+  };
+}
+
+/** Pixels along one side of a latent pixel: 8 for all published models. */
+export const latentStride = ({ blockOutChannels }: AutoencoderKLConfig): number => 2 ** (blockOutChannels.length - 1);
+
+/** Names of the decoder graph's input, output and free axes. */
+export const decoderNames = { latent: "latent", image: "image", height: "height", width: "width" } as const;
+
+const NORM_EPS = 1e-6; // of all norms, fixed in diffusers
+
+/**
+ * Decoder of the autoencoder of latent diffusion (Rombach et al., arXiv 2112.10752), tensor names as in diffusers.
+ * From "latent" as diffusion leaves it, [batch, latentChannels, height, width] (scale and shift are undone inside), to
+ * "image" in [-1, 1], [batch, outChannels, s height, s width] with s = `latentStride`. One graph serves all sizes.
+ * It has no conditioning and nothing to forecast, hence no trace.
+ */
+export function autoencoderKLDecoder(config: AutoencoderKLConfig): Graph {
+  const { latentChannels, outChannels, layersPerBlock, normNumGroups } = config;
+  const graph = new Graph();
+
+  const conv = (x: Value, name: string, outputs: number, kernel = 3): Value =>
+    x.conv(
+      graph.weight(`${name}.weight`, [outputs, x.shape[1] as number, kernel, kernel]),
+      graph.weight(`${name}.bias`, [outputs]),
+      { padding: (kernel - 1) / 2 },
+    );
+  const norm = (x: Value, name: string): Value => {
+    const channels = [x.shape[1] as number];
+    return x.groupNorm(
+      normNumGroups,
+      NORM_EPS,
+      graph.weight(`${name}.weight`, channels),
+      graph.weight(`${name}.bias`, channels),
+    );
+  };
+  const activation = (x: Value): Value => (config.actFn === "gelu" ? x.gelu("none") : x[config.actFn]());
+
+  const resnet = (x: Value, name: string, outputs: number): Value => {
+    const h = conv(activation(norm(x, `${name}.norm1`)), `${name}.conv1`, outputs);
+    const y = conv(activation(norm(h, `${name}.norm2`)), `${name}.conv2`, outputs);
+    return (x.shape[1] === outputs ? x : conv(x, `${name}.conv_shortcut`, outputs, 1)).add(y);
+  };
+
+  /** Every pixel attends to every other, in one head as wide as the channels.  x: [B, C, H, W] */
+  const attention = (x: Value, name: string): Value => {
+    const [batch, channels, ...area] = x.shape as [Dim, number, Dim, Dim];
+    // Linear over the channels of an image is a convolution of one pixel, in all sizes.
+    const linear = (y: Value, part: string): Value =>
+      y.conv(
+        graph.weight(`${name}.${part}.weight`, [channels, channels]).reshape([channels, channels, 1, 1]),
+        graph.weight(`${name}.${part}.bias`, [channels]),
+      );
+    const h = norm(x, `${name}.group_norm`);
+    const [q, k, v] = ["to_q", "to_k", "to_v"].map((part) =>
+      linear(h, part)
+        .reshape([batch, channels, productDim(area)])
+        .transpose([0, 2, 1]),
+    ) as [Value, Value, Value]; // [B, H W, C]
+    return x.add(linear(q.attention(k, v, 1).transpose([0, 2, 1]).reshapeAs(x), "to_out.0"));
+  };
+
+  const midBlock = (x: Value, name: string, channels: number): Value => {
+    const h = resnet(x, `${name}.resnets.0`, channels);
+    const a = config.midBlockAddAttention ? attention(h, `${name}.attentions.0`) : h;
+    return resnet(a, `${name}.resnets.1`, channels);
+  };
+
+  const upBlock = (x: Value, name: string, channels: number, last: boolean): Value => {
+    let h = x;
+    for (let i = 0; i <= layersPerBlock; i++) h = resnet(h, `${name}.resnets.${i}`, channels);
+    return last ? h : conv(h.upsampleNearest(2), `${name}.upsamplers.0.conv`, channels);
+  };
+
+  const { latent, image, height, width } = decoderNames;
+  const perChannel = (values: readonly number[]): Value =>
+    graph.constant(Float32Array.from(values), [values.length, 1, 1]);
+  const scaled = graph.input(latent, [BATCH, latentChannels, height, width]);
+  const z = scaled.mul(perChannel(config.latentScale)).add(perChannel(config.latentShift));
+
+  const channels = config.blockOutChannels.toReversed();
+  const [widest] = channels as [number];
+  const input = config.usePostQuantConv ? conv(z, "post_quant_conv", latentChannels, 1) : z;
+  let h = midBlock(conv(input, "decoder.conv_in", widest), "decoder.mid_block", widest);
+  for (const [i, outputs] of channels.entries()) {
+    h = upBlock(h, `decoder.up_blocks.${i}`, outputs, i === channels.length - 1);
+  }
+  const out = norm(h, "decoder.conv_norm_out").silu(); // SiLU whatever actFn says, as in diffusers
+  graph.output(image, conv(out, "decoder.conv_out", outChannels));
+  return graph;
+}
+
+/** True for the tensors of a whole autoencoder that its decoder does not use. */
+export const isEncoderTensor = (name: string): boolean => name.startsWith("encoder.") || name.startsWith("quant_conv.");
+
+const OLD_ATTENTION = /^(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$/;
+const CURRENT_PART: Readonly<Record<string, string>> = {
+  query: "to_q",
+  key: "to_k",
+  value: "to_v",
+  proj_attn: "to_out.0",
+};
+
+/**
+ * A checkpoint under today's names, without its bytes: early releases of diffusers called the attention's parts query,
+ * key, value and proj_attn, and some files keep them as convolutions of one pixel, whose bytes are those of a matrix.
+ * @throws FemoError E_WEIGHT if it has a tensor by both names
+ */
+export function withCurrentNames(checkpoint: Checkpoint): Checkpoint {
+  const renamed = checkpoint.tensors().map((tensor) => {
+    const [, attention, part = "", kind] = OLD_ATTENTION.exec(tensor.name) ?? [];
+    if (attention === undefined) return tensor;
+    const { shape } = tensor;
+    const matrix = shape.length === 4 && shape[2] === 1 && shape[3] === 1 ? shape.slice(0, 2) : shape;
+    return { ...tensor, name: `${attention}.${CURRENT_PART[part]}.${kind}`, shape: matrix };
+  });
+  return Checkpoint.fromTensors(checkpoint.name, renamed);
+}

@@ -1,0 +1,78 @@
+import { z } from "zod";
+import { FemoError } from "../errors.js";
+
+/** The config of diffusers' `FluxTransformer2DModel`, in camelCase. */
+export interface FluxConfig {
+  /** Of the output only: the input comes in patches already. */
+  patchSize: number;
+  /** Channels of a token of the noisy image: 16 latent channels of 2 x 2 pixels. */
+  inChannels: number;
+  outChannels: number;
+  /** Blocks with a stream each for image and text. */
+  numLayers: number;
+  /** Blocks on both streams in one. */
+  numSingleLayers: number;
+  attentionHeadDim: number;
+  numAttentionHeads: number;
+  /** Width of the text encoder's tokens (T5). */
+  jointAttentionDim: number;
+  /** Width of the pooled text embedding (CLIP). */
+  pooledProjectionDim: number;
+  /** True if the model was distilled to take the guidance scale as an input (dev), false if it takes none (schnell). */
+  guidanceEmbeds: boolean;
+  /** Channels of a head that turn with the position along each axis: index, row, column. */
+  axesDimsRope: readonly number[];
+}
+
+/** Bounds far above any real model keep a damaged config from asking for a graph without end. */
+const positive = z.number().int().positive().max(65_536);
+const jsonConfig = z.object({
+  patch_size: positive.default(1),
+  in_channels: positive.default(64),
+  out_channels: positive.nullish(),
+  num_layers: positive.max(1024).default(19),
+  num_single_layers: positive.max(1024).default(38),
+  attention_head_dim: positive.default(128),
+  num_attention_heads: positive.default(24),
+  joint_attention_dim: positive.default(4096),
+  pooled_projection_dim: positive.default(768),
+  guidance_embeds: z.boolean().default(false),
+  axes_dims_rope: z.array(positive.multipleOf(2)).length(3).default([16, 56, 56]),
+});
+
+/**
+ * Reads a `transformer/config.json`; fields left out have diffusers' defaults, fields that do not touch inference are ignored.
+ * @param file named in errors
+ * @throws FemoError E_CONFIG naming each bad field
+ */
+export function fluxConfigFromJson(json: unknown, file = "transformer/config.json"): FluxConfig {
+  const parsed = jsonConfig.safeParse(json);
+  if (!parsed.success) {
+    const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
+    throw new FemoError("E_CONFIG", `${file} is not a FluxTransformer2DModel config: ${issues.join("; ")}`);
+  }
+  const c = parsed.data;
+  const turning = c.axes_dims_rope.reduce((a, b) => a + b, 0);
+  if (turning !== c.attention_head_dim) {
+    throw new FemoError(
+      "E_CONFIG",
+      `${file}: axes_dims_rope must add up to attention_head_dim ${c.attention_head_dim}, found ${c.axes_dims_rope.join(" + ")} = ${turning}`,
+    );
+  }
+  return {
+    patchSize: c.patch_size,
+    inChannels: c.in_channels,
+    outChannels: c.out_channels ?? c.in_channels,
+    numLayers: c.num_layers,
+    numSingleLayers: c.num_single_layers,
+    attentionHeadDim: c.attention_head_dim,
+    numAttentionHeads: c.num_attention_heads,
+    jointAttentionDim: c.joint_attention_dim,
+    pooledProjectionDim: c.pooled_projection_dim,
+    guidanceEmbeds: c.guidance_embeds,
+    axesDimsRope: c.axes_dims_rope,
+  };
+}
+
+export const fluxSchnell: FluxConfig = fluxConfigFromJson({});
+export const fluxDev: FluxConfig = fluxConfigFromJson({ guidance_embeds: true });

@@ -1,0 +1,147 @@
+import { describe, expect, test } from "vitest";
+import {
+  createSampler,
+  ddim,
+  ditScheduler,
+  dpmSolver,
+  type SamplerName,
+  type SchedulerConfig,
+  schedulerFromConfig,
+} from "../../src/samplers/index.js";
+import { fakeModel, firstLatent, walk } from "./helpers.js";
+
+describe("schedulerFromConfig", () => {
+  test("what is not given is left to the sampler; foreign keys are ignored", () => {
+    const foreign = { _diffusers_version: "0.42.1", skip_prk_steps: true, variance_type: "fixed", flow_shift: 1 };
+    expect(schedulerFromConfig({})).toStrictEqual({ sampler: "ddim" });
+    expect(schedulerFromConfig(foreign)).toStrictEqual({ sampler: "ddim" });
+  });
+
+  test.each<[string, SamplerName]>([
+    ["DDIMScheduler", "ddim"],
+    ["DDPMScheduler", "ddim"],
+    ["PNDMScheduler", "ddim"],
+    ["DPMSolverMultistepScheduler", "dpm-solver++"],
+  ])("%s is sampled with %s", (_class_name, sampler) => {
+    expect(schedulerFromConfig({ _class_name })).toStrictEqual({ sampler });
+  });
+
+  test("reads every key", () => {
+    const json = {
+      _class_name: "DPMSolverMultistepScheduler",
+      num_train_timesteps: 2,
+      beta_start: 0.1,
+      beta_end: 0.2,
+      beta_schedule: "scaled_linear",
+      trained_betas: [0.3, 0.4],
+      clip_sample: false,
+      clip_sample_range: 2,
+      set_alpha_to_one: false,
+      steps_offset: 1,
+      prediction_type: "v_prediction",
+      thresholding: false,
+      timestep_spacing: "trailing",
+      rescale_betas_zero_snr: true,
+      algorithm_type: "dpmsolver++",
+      solver_order: 1,
+      solver_type: "heun",
+      lower_order_final: false,
+      euler_at_final: true,
+      final_sigmas_type: "sigma_min",
+      use_karras_sigmas: true,
+      lambda_min_clipped: Number.NEGATIVE_INFINITY,
+      use_lu_lambdas: false,
+      use_exponential_sigmas: false,
+      use_beta_sigmas: false,
+      use_flow_sigmas: false,
+    };
+    expect(schedulerFromConfig(json)).toStrictEqual({
+      sampler: "dpm-solver++",
+      numTrainTimesteps: 2,
+      betaStart: 0.1,
+      betaEnd: 0.2,
+      betaSchedule: "scaled_linear",
+      trainedBetas: [0.3, 0.4],
+      clipSample: false,
+      clipSampleRange: 2,
+      setAlphaToOne: false,
+      stepsOffset: 1,
+      predictionType: "v_prediction",
+      timestepSpacing: "trailing",
+      rescaleBetasZeroSnr: true,
+      solverOrder: 1,
+      solverType: "heun",
+      lowerOrderFinal: false,
+      eulerAtFinal: true,
+      finalSigmasType: "sigma_min",
+      useKarrasSigmas: true,
+    });
+  });
+
+  test.each<[unknown, RegExp]>([
+    [{ prediction_type: "flow" }, /prediction_type: found "flow", allowed: "epsilon", "v_prediction", "sample"/],
+    [{ thresholding: true }, /thresholding: found true, allowed: false/],
+    [{ beta_schedule: "sigmoid" }, /beta_schedule: found "sigmoid", allowed: "linear"/],
+    [{ num_train_timesteps: "1000" }, /num_train_timesteps: found "1000", allowed: a value of type/],
+    [{ num_train_timesteps: 0 }, /num_train_timesteps: found 0, allowed: a number from 1/],
+    [{ trained_betas: [0.1, 2] }, /trained_betas\.1: found 2, allowed: a number below 1/],
+    [{ trained_betas: [0.1, 0.2] }, /trained_betas: found 2 values, allowed: as many as num_train_timesteps, 1000/],
+    [{ _class_name: "FlowMatchEulerDiscreteScheduler" }, /_class_name: found "FlowMatch.*allowed: "DDIMScheduler"/],
+    [{ algorithm_type: "sde-dpmsolver++" }, /algorithm_type: found "sde-dpmsolver\+\+", allowed: "dpmsolver\+\+"/],
+    [{ solver_order: 3 }, /solver_order: found 3, allowed: 1, 2/],
+    [{ lambda_min_clipped: -5.1 }, /lambda_min_clipped: found -5.1, allowed: -Infinity/],
+    [{ use_lu_lambdas: true }, /use_lu_lambdas: found true, allowed: false/],
+    [[], /scheduler config: found \[\], allowed: an object/],
+    [null, /scheduler config: found null, allowed: an object/],
+  ])("%j is refused", (json, message) => {
+    expect(() => schedulerFromConfig(json)).toThrow(
+      expect.objectContaining({ code: "E_CONFIG", message: expect.stringMatching(message) }),
+    );
+  });
+});
+
+describe("createSampler", () => {
+  const run = (sampler: ReturnType<typeof ddim>) => walk(sampler, firstLatent(8), fakeModel).at(-1)?.latent;
+  const scheduler: SchedulerConfig = {
+    sampler: "ddim",
+    betaEnd: 0.01,
+    clipSample: false,
+    stepsOffset: 1,
+    solverType: "heun",
+  };
+
+  test("the default is the model's own sampler, and its settings with the sampler's defaults for the rest", () => {
+    const { sampler, ...settings } = scheduler;
+    const numInferenceSteps = 6;
+    expect(run(createSampler(scheduler, { numInferenceSteps }))).toEqual(run(ddim({ ...settings, numInferenceSteps })));
+    const other = createSampler({ ...scheduler, sampler: "dpm-solver++" }, { numInferenceSteps });
+    expect([other.name, other.spacing]).toEqual(["dpm-solver++", "linspace"]);
+    expect(run(other)).toEqual(run(dpmSolver({ ...settings, numInferenceSteps })));
+  });
+
+  test("a request's sampler runs on the same training chain, with its own default spacing", () => {
+    const other = createSampler(scheduler, { sampler: "dpm-solver++", numInferenceSteps: 6 });
+    expect([other.name, other.spacing]).toEqual(["dpm-solver++", "linspace"]);
+    expect(run(other)).toEqual(run(dpmSolver({ betaEnd: 0.01, solverType: "heun", numInferenceSteps: 6 })));
+  });
+
+  test("a request's spacing comes before the model's, Karras' levels too", () => {
+    const choice = { timestepSpacing: "trailing", numInferenceSteps: 4 } as const;
+    const karras: SchedulerConfig = { sampler: "dpm-solver++", useKarrasSigmas: true, timestepSpacing: "leading" };
+    expect(createSampler(karras, { numInferenceSteps: 4 }).spacing).toBe("karras");
+    for (const model of [scheduler, karras, ditScheduler]) {
+      const { spacing, timesteps } = createSampler(model, choice);
+      expect([spacing, timesteps]).toEqual(["trailing", [999, 749, 499, 249]]);
+    }
+  });
+
+  test("an unknown sampler is refused by name", () => {
+    const sampler = "euler" as SamplerName;
+    expect(() => createSampler(scheduler, { sampler, numInferenceSteps: 4 })).toThrow(
+      expect.objectContaining({
+        code: "E_OPTION",
+        message: 'sampler: expected one of ddim, dpm-solver++, found "euler".',
+      }),
+    );
+  });
+});

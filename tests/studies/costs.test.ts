@@ -1,0 +1,180 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { everyOperation } from "../../src/graph/flops.js";
+import { countFlops, traceWhole } from "../../src/graph/index.js";
+import { type CostRow, costTablesCsv, costTablesText, paperCosts } from "../../src/index.js";
+import { dit, ditXL2 } from "../../src/models/dit.js";
+import { ditCosts } from "../../src/studies/costs-dit.js";
+import { fluxCosts } from "../../src/studies/costs-flux.js";
+import { ditTokenwise, freshTokens } from "../../src/studies/costs-tokens.js";
+import { counter, placedNodes, within } from "../../src/studies/costs-walk.js";
+import { femoError } from "../weights/helpers.js";
+
+const tables = paperCosts();
+const rowsOf = (name: string): readonly CostRow[] => tables.find((table) => table.name === name)?.rows ?? [];
+const nameOf = (table: string, { method, interval }: CostRow): string =>
+  [table, method, ...(interval === undefined ? [] : [interval])].join(" ");
+
+describe("the paper's costs, counted from the graphs", () => {
+  const verdicts = tables.flatMap(({ name, rows }) =>
+    rows.flatMap((row) =>
+      (["flops", "speed"] as const).map((key) => ({ cell: `${nameOf(name, row)} ${key}`, ...row[key] })),
+    ),
+  );
+  const cellsWith = (verdict: string) => verdicts.filter((v) => v.verdict === verdict).map(({ cell }) => cell);
+
+  test("have the rows of the six tables", () =>
+    expect(tables.map(({ name, rows }) => [name, rows.length])).toEqual([
+      ["1", 32],
+      ["4", 28],
+      ["A1", 13],
+      ["A2", 7],
+      ["A3", 8],
+      ["A4", 8],
+    ]));
+
+  test("equal the printed digits but for slips, and for six values in their last digits", () => {
+    for (const { verdict, counted, printed } of verdicts) {
+      if (verdict === "equal") expect(counted?.toFixed(2)).toBe(printed.toFixed(2));
+    }
+    expect(cellsWith("slip")).toEqual([
+      "1 40% steps speed",
+      "1 34% steps speed",
+      "1 DuCa 5 flops",
+      "1 DuCa 5 speed",
+      "4 FORA 8 flops",
+      "4 FORA 8 speed",
+    ]);
+    expect(cellsWith("different")).toEqual([
+      "1 Delta-DiT 2 flops",
+      "1 TeaCache l=0.8 flops",
+      "1 TeaCache l=1.2 flops",
+      "1 ToCa 12 flops",
+      "4 Delta-DiT 2 speed",
+      "4 FORA 3 flops",
+    ]);
+    expect(cellsWith("not derivable")).toEqual(
+      ["1 DBCache", "1 Chipmunk", "4 ToCa 6", "4 DuCa 6"].flatMap((row) => [`${row} flops`, `${row} speed`]),
+    );
+    expect(cellsWith("equal")).toHaveLength(2 * 96 - 6 - 6 - 8);
+  });
+
+  test("what is not equal says what is known, and what differs without being a slip differs by little", () => {
+    for (const row of tables.flatMap(({ rows }) => rows)) {
+      for (const { counted, printed, verdict } of [row.flops, row.speed]) {
+        if (verdict !== "equal") expect(row.remark).toBeDefined();
+        if (verdict === "different") expect(Math.abs((counted as number) / printed - 1)).toBeLessThan(0.005);
+      }
+    }
+  });
+
+  test("follow from the sets of full steps", () => {
+    const sets = readFileSync(new URL("../goldens/schedules.csv", import.meta.url), "utf8")
+      .split("\n")
+      .map((line) => line.split(","))
+      .filter(([model, , , , , printed]) => (model === "DiT" || model === "FLUX") && printed);
+    expect(sets).toHaveLength(15);
+    for (const [model, interval, , fullSteps, , printed] of sets) {
+      const rows = rowsOf(model === "DiT" ? "A2" : "A4").filter((row) => row.interval === Number(interval));
+      expect(rows).toHaveLength(1);
+      expect(rows[0]).toMatchObject({ fullSteps: Number(fullSteps), flops: { printed: Number(printed) } });
+    }
+  });
+
+  test("only the tables asked for, and no others", async () => {
+    expect(paperCosts(["A2", "4"])).toEqual(tables.filter(({ name }) => ["4", "A2"].includes(name)));
+    expect(await femoError("E_OPTION", () => paperCosts(["4", "5"]))).toContain('"5"');
+  });
+});
+
+describe("the walk equals sums written out by hand", () => {
+  test("DiT-XL/2, a step of two samples", () => {
+    const [D, T, H, L, B] = [1152, 256, 16, 28, 2];
+    const attention = 2 * (4 * T * D * D + 2 * T * T * D) + T * D + 5 * H * T * T;
+    const mlp = 2 * 8 * T * D * D + 6 * 4 * T * D;
+    const block = B * (attention + mlp + 2 * T * D + 6 * D * D);
+    const { uncached, costOf } = ditCosts();
+    expect(uncached).toBeCloseTo(50 * L * block, -3);
+    const forecast = costOf({ kind: "forecast", interval: 9 });
+    expect(forecast).toEqual({ fullSteps: 7, flops: expect.closeTo(L * (7 * block + 43 * B * 6 * D * D), -3) });
+  });
+
+  test("FLUX.1-dev: 74.39 T a step, 22.71 G a forecast step", () => {
+    const [D, I, T] = [3072, 4096, 512];
+    const tokens = I + T;
+    const embedders = 2 * (2 * (256 * D + D * D) + (768 * D + D * D));
+    const modulations = 2 * (19 * 12 + 38 * 3 + 2) * D * D;
+    const outside = embedders + modulations + 2 * (2 * I * 64 * D + T * 4096 * D) + 4 * I * D;
+    const inside = 57 * 2 * (12 * tokens * D * D + 2 * tokens * tokens * D) + 76 * 4 * tokens * D + 57 * 4 * tokens * D;
+    expect((outside + inside) / 1e12).toBeCloseTo(74.39, 2);
+    expect(outside / 1e9).toBeCloseTo(22.71, 2);
+    const { uncached, costOf } = fluxCosts();
+    expect(uncached).toBeCloseTo(50 * 74.39e12, -3);
+    expect(costOf({ kind: "forecast", interval: 10 })).toEqual({
+      fullSteps: 7,
+      flops: expect.closeTo(7 * 74.39e12 + 43 * 22.71e9, -3),
+    });
+  });
+
+  test("each node has one place, and all are counted", () => {
+    const model = dit({ ...ditXL2, numLayers: 2 });
+    const placed = placedNodes(model);
+    expect(placed).toHaveLength(traceWhole(model).graph.reachable().nodes.length);
+    const products = placed.filter((node) => node.weight && within(node, "module", "transformer_blocks.1."));
+    expect(products.map(({ weight }) => weight?.replace("transformer_blocks.1.", "")).sort()).toEqual([
+      "attn1.to_k.weight",
+      "attn1.to_out.0.weight",
+      "attn1.to_q.weight",
+      "attn1.to_v.weight",
+      "ff.net.0.proj.weight",
+      "ff.net.2.weight",
+    ]);
+    const all = counter(model, { batch: 3 }, everyOperation)(() => true);
+    expect(all).toBe(countFlops(traceWhole(model).graph, { batch: 3 }));
+  });
+});
+
+describe("token-wise methods", () => {
+  const size = { numSteps: 50, numLayers: 28, tokens: 256 };
+  const toca = ditTokenwise({ interval: 3, ratio: 0.07, dual: false }, size);
+  const indexes = (choose: (work: (typeof toca)[number]) => boolean): number[] =>
+    toca.flatMap((work, i) => (choose(work) ? [49 - i] : []));
+
+  test("full steps of ToCa at N = 3, and those full in their first layer alone", () => {
+    expect(indexes((work) => work.every((what) => what === "full"))).toEqual([
+      49, 44, 40, 36, 30, 27, 24, 21, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0,
+    ]);
+    expect(indexes((work) => work[0] === "full" && work[1] !== "full")).toEqual([45, 32]);
+  });
+
+  test("DuCa computes tokens where the index leaves an odd rest, here of 5 and in step 45 of 4, and skips elsewhere", () => {
+    const duca = ditTokenwise({ interval: 3, ratio: 0.05, dual: true }, size);
+    const kinds = duca.slice(0, 6).map((work) => (typeof work[5] === "object" ? "tokens" : work[5]));
+    expect(kinds).toEqual(["full", "tokens", "skip", "tokens", "tokens", "full"]);
+  });
+
+  test("no tokens are chosen while the share is negative, and never more than there are", () => {
+    expect(toca[1]?.[3]).toEqual({ tokens: 0 });
+    expect([-1, 0.1, 1, 7].map((ratio) => freshTokens(ratio, 256))).toEqual([0, 25, 256, 256]);
+  });
+});
+
+describe("tables as text", () => {
+  test("show counted beside printed, the difference and its reason", () => {
+    const text = costTablesText(tables);
+    expect(text).toMatch(/DuCa +5 +12 +978\.76 +1078\.34 +-99\.58 slip/);
+    expect(text).toContain("7 of 7 rows to the printed digit, 0 printed wrong");
+    expect(text).toContain("the cost of N = 9");
+    expect(text).toMatch(/DBCache +- +2384\.29/);
+  });
+
+  test("as CSV have a line for each row and as many cells in each", () => {
+    const lines = costTablesCsv(tables).split("\n");
+    expect(lines).toHaveLength(1 + 96);
+    const cells = (line: string) => line.replaceAll(/"[^"]*"/g, "").split(",");
+    for (const line of lines) expect(cells(line)).toHaveLength(12);
+    expect(lines).toContain(
+      '4,FORA,8,,8,3.8164,3.34,slip,6.2206,7.1,slip,"the cost of N = 9, with 7 full steps; N = 8 has 8"',
+    );
+  });
+});
