@@ -23,6 +23,7 @@ export interface CommonFlags {
   timestepSpacing?: "leading" | "trailing" | "linspace" | "dit";
   batchSize: number;
   decodeTileSize?: number;
+  vae?: string;
   threads?: number;
   out?: string;
   force?: boolean;
@@ -38,12 +39,13 @@ export const modelOption = () =>
 
 /** The model that the flags name, downloaded if need be. */
 export async function openPipeline(
-  { model, threads, quiet }: Pick<CommonFlags, "model" | "threads" | "quiet">,
+  { model, vae, threads, quiet }: Pick<CommonFlags, "model" | "vae" | "threads" | "quiet">,
   { signal }: CommandContext,
 ): Promise<DiffusionPipeline> {
   const progress = progressLine(quiet);
   try {
     return await DiffusionPipeline.fromPretrained(model, {
+      ...(vae !== undefined && { vae }),
       ...(threads !== undefined && { threads }),
       signal,
       onProgress: ({ file, bytesDone, bytesTotal }) =>
@@ -61,6 +63,7 @@ export async function openPipeline(
 export function addCommon(command: Command, defaults: { batchSize: number }): Command {
   return command
     .addOption(modelOption())
+    .option("--vae <name>", "autoencoder for a model file that has none: folder, or owner/name on the Hub")
     .option("--num-images <n>", "images of each class", integer, 1)
     .option("--steps <n>", "sampler steps", integer, 50)
     .option("--guidance-scale <x>", "classifier-free guidance; 1 is off", number)

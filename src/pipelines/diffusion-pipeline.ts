@@ -2,11 +2,12 @@ import { FemoError } from "../errors.js";
 import { names } from "../graph/trace.js";
 import type { RgbImage } from "../images/index.js";
 import { autoencoderKLConfigFromJson } from "../models/autoencoder-kl.js";
-import { dit, ditConfigFromJson } from "../models/dit.js";
+import { type DiTConfig, dit, ditConfigFromJson } from "../models/dit.js";
+import type { OriginalDiT } from "../models/dit-original.js";
 import type { Engine } from "../runtime/engine.js";
-import { type SamplerState, type SchedulerConfig, schedulerFromConfig } from "../samplers/index.js";
+import { ditScheduler, type SamplerState, type SchedulerConfig, schedulerFromConfig } from "../samplers/index.js";
 import type { DownloadOptions } from "../weights/hub/index.js";
-import type { ModelFolder } from "../weights/index.js";
+import type { Checkpoint, ModelComponent, ModelFolder } from "../weights/index.js";
 import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings, measures } from "./cache-options.js";
 import { FeatureCache } from "./feature-cache.js";
 import type { ClassNames } from "./labels.js";
@@ -35,6 +36,13 @@ export interface GenerationResult {
 export interface PretrainedOptions extends Pick<DownloadOptions, "signal" | "onProgress"> {
   /** CPU threads. Default: one per physical core. */
   threads?: number;
+  /**
+   * The autoencoder for a model file that has none: a folder or a repository on the Hub, of an autoencoder alone or of a
+   * pipeline that has one.
+   */
+  vae?: string;
+  /** Attention heads of a model file of the original DiT release whose width is not one of the paper's. */
+  heads?: number;
 }
 
 /** What a pipeline is made of; see `DiffusionPipeline.fromPretrained` for the usual way to one. */
@@ -48,6 +56,12 @@ export interface PipelineParts {
   readonly classes: ClassNames;
   readonly numClasses: number;
   readonly presets: CachePresets;
+}
+
+interface DiTParts extends Pick<PipelineParts, "name" | "scheduler" | "classes"> {
+  readonly config: DiTConfig;
+  readonly checkpoint: Checkpoint;
+  readonly vae: ModelComponent | undefined;
 }
 
 let requests = 0;
@@ -68,23 +82,46 @@ export class DiffusionPipeline {
     if (folder.className !== "DiTPipeline") {
       throw new FemoError("E_CONFIG", `${folder.name}: expected a DiTPipeline, found ${folder.className}`);
     }
-    const transformer = await folder.component("transformer");
-    const config = ditConfigFromJson(transformer.config, `${folder.name}/transformer/config.json`);
-    const decoder = folder.components.vae ? await openDecoder(folder, engine) : undefined;
+    const { config, checkpoint } = await folder.component("transformer");
+    const labels = Object.entries(folder.id2label ?? {});
+    const name = folder.name.split(/[\\/]/).filter(Boolean).at(-1) ?? folder.name;
+    return DiffusionPipeline.#ofDiT(engine, {
+      name,
+      config: ditConfigFromJson(config, `${folder.name}/transformer/config.json`),
+      checkpoint,
+      vae: folder.components.vae ? await folder.component("vae") : undefined,
+      scheduler: schedulerFromConfig(await folder.config("scheduler")),
+      classes: new Map(labels.map(([id, names]) => [Number(id), names.split(",").map((name) => name.trim())])),
+    });
+  }
+
+  /**
+   * Builds a pipeline from a model of the original DiT release, which is sampled as that release does unless asked
+   * otherwise: DDIM with its own respacing. (Its guidance leaves the last channel alone: `guidanceChannels: 3`.)
+   * @param name of the model, for reports
+   * @throws FemoError E_CONFIG or E_WEIGHT if the autoencoder is not one, or not this model's
+   */
+  static fromOriginalDiT(name: string, model: OriginalDiT, vae: ModelComponent, engine: Engine): DiffusionPipeline {
+    return DiffusionPipeline.#ofDiT(engine, { name, ...model, vae, scheduler: ditScheduler, classes: new Map() });
+  }
+
+  static #ofDiT(engine: Engine, { name, config, checkpoint, vae, scheduler, classes }: DiTParts): DiffusionPipeline {
+    const decoder =
+      vae && new LatentDecoder(autoencoderKLConfigFromJson(vae.config, `${name}: vae`), vae.checkpoint, engine);
     const channels = decoder?.latentChannels ?? 3;
     if (config.inChannels !== channels) {
       const drawn = decoder ? `the vae decodes ${channels} channels` : "without a vae a model must draw 3 channels";
-      throw new FemoError("E_CONFIG", `${folder.name}: ${drawn}, found ${config.inChannels} in the transformer`);
+      throw new FemoError("E_CONFIG", `${name}: ${drawn}, found ${config.inChannels} in the transformer`);
     }
-    const labels = Object.entries(folder.id2label ?? {});
-    const name = folder.name.split(/[\\/]/).filter(Boolean).at(-1) ?? folder.name;
     return new DiffusionPipeline({
       name,
-      runner: new ModelRunner(dit(config), transformer.checkpoint, engine),
+      runner: new ModelRunner(dit(config), checkpoint, engine),
       engine,
       decoder,
-      scheduler: schedulerFromConfig(await folder.config("scheduler")),
-      classes: new Map(labels.map(([id, names]) => [Number(id), names.split(",").map((name) => name.trim())])),
+      scheduler,
+      classes: new Map(
+        Array.from({ length: config.numEmbedsAdaNorm }, (_, id) => [id, classes.get(id) ?? [String(id)]]),
+      ),
       numClasses: config.numEmbedsAdaNorm,
       presets: ditPresets(name),
     });
@@ -92,8 +129,9 @@ export class DiffusionPipeline {
 
   /**
    * Opens a pipeline (Node).
-   * @param pathOrName the name of an embedded model, "avatars-dit"; a folder in diffusers' layout; or a model on the
-   *   Hugging Face Hub, "owner/name" or "owner/name@revision", which is downloaded unless the cache has it
+   * @param pathOrName the name of an embedded model, "avatars-dit"; a folder in diffusers' layout; a file of the original
+   *   DiT release, "DiT-XL-2-256x256.pt", with the option `vae`; or a model on the Hugging Face Hub, "owner/name" or
+   *   "owner/name@revision", which is downloaded unless the cache has it
    * @throws FemoError E_FILE, E_CONFIG or E_WEIGHT if there is no such model or it is not whole; E_NETWORK or E_ACCESS if
    *   it cannot be downloaded; the signal's reason if it was aborted
    */
@@ -107,7 +145,7 @@ export class DiffusionPipeline {
     return this.#parts.name;
   }
 
-  /** Class numbers and their names. */
+  /** Class numbers and their names; a class without a name is called by its number. */
   get classes(): ClassNames {
     return this.#parts.classes;
   }
@@ -290,11 +328,6 @@ export class DiffusionPipeline {
       decodingMs,
     };
   }
-}
-
-async function openDecoder(folder: ModelFolder, engine: Engine): Promise<LatentDecoder> {
-  const { config, checkpoint } = await folder.component("vae");
-  return new LatentDecoder(autoencoderKLConfigFromJson(config, `${folder.name}/vae/config.json`), checkpoint, engine);
 }
 
 /** The graphs of a full and of a forecast step; without a cache every step is the plain one. */

@@ -8,6 +8,7 @@ export {
   type ModelComponent,
   type ModelFolder,
   type ModelIndex,
+  openComponent,
   openModelFolder,
 } from "./model-folder.js";
 export { readSafetensorsHeader, type SafetensorsFile, type TensorInfo } from "./safetensors.js";

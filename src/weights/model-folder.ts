@@ -83,10 +83,23 @@ export async function openModelFolder(folder: FolderSource): Promise<ModelFolder
     },
     async component(component, options) {
       check(component);
-      const config = await readConfig(folder, component);
-      return { config, checkpoint: await openWeights(folder, component, options?.variant) };
+      return openComponent(folder, component, options);
     },
   };
+}
+
+/**
+ * Opens one component, such as an autoencoder that is published alone.
+ * @param component where it lies in the folder; "." if the folder is the component
+ * @throws FemoError as `ModelFolder.component`
+ */
+export async function openComponent(
+  folder: FolderSource,
+  component: string,
+  options: ComponentOptions = {},
+): Promise<ModelComponent> {
+  const config = await readConfig(folder, component);
+  return { config, checkpoint: await openWeights(folder, component, options.variant) };
 }
 
 // model_index.json: "_..." are notes of diffusers, pairs are components, anything else is an option of the pipeline.

@@ -1,6 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { DiffusionPipeline } from "../../src/pipelines/index.js";
+import type { FemoErrorCode } from "../../src/errors.js";
+import { DiffusionPipeline, type PretrainedOptions } from "../../src/pipelines/index.js";
 import type { SamplerName } from "../../src/samplers/index.js";
 import { openCheckpoint } from "../../src/weights/index.js";
 import { nodeFolder } from "../../src/weights/node-folder.js";
@@ -57,6 +58,52 @@ test.each([3, 6, 0, 1.5])("a tile of %s latent pixels is refused before anything
   expect(steps).toEqual([]);
 });
 
+test("a class without a name goes by its number", async () => {
+  expect([...pipeline.classes].slice(0, 2)).toEqual([
+    [0, ["0"]],
+    [1, ["1"]],
+  ]);
+  const [byNumber, byName] = await Promise.all(
+    [207, "207"].map((classLabels) => pipeline.generate({ ...request, classLabels, numInferenceSteps: 1 })),
+  );
+  expect(byName?.images).toEqual(byNumber?.images);
+});
+
 test("the size of an image is that of the decoded latent", () => {
   expect(pipeline.imageSize).toBe(16);
+});
+
+describe("a file of the original DiT release", () => {
+  const file = fileURLToPath(new URL("../goldens/torch/DiT-tiny.pt", import.meta.url));
+  const open = (options: PretrainedOptions) =>
+    DiffusionPipeline.fromPretrained(file, { threads: 1, heads: 2, ...options });
+
+  test("draws with the autoencoder of a pipeline, and the same with the autoencoder alone", async () => {
+    const results = [];
+    for (const vae of [folder, `${folder}/vae`]) {
+      const original = await open({ vae });
+      try {
+        results.push(await original.generate({ classLabels: 1, numInferenceSteps: 4, guidanceChannels: 3 }));
+      } finally {
+        await original.close();
+      }
+    }
+    const [first, second] = results;
+    expect(first?.report).toMatchObject({ model: "DiT-tiny.pt", sampler: "ddim", timestepSpacing: "dit" });
+    expect(new Set(first?.images[0]?.data).size).toBeGreaterThan(16);
+    expect(second?.images).toEqual(first?.images);
+  });
+
+  test.each<[string, PretrainedOptions, FemoErrorCode, string]>([
+    ["without an autoencoder", {}, "E_OPTION", "pass vae"],
+    ["with what is no autoencoder", { vae: `${folder}/transformer` }, "E_WEIGHT", "decoder.conv_in.weight"],
+    ["with a pipeline that has none", { vae: "avatars-dit" }, "E_FILE", '"vae"'],
+  ])("%s: an error says what to do", async (_, options, code, words) => {
+    expect(await femoError(code, () => open(options))).toContain(words);
+  });
+
+  test("a pipeline folder says itself which autoencoder it has", async () => {
+    const run = () => DiffusionPipeline.fromPretrained(folder, { vae: folder });
+    expect(await femoError("E_OPTION", run)).toContain("vae");
+  });
 });

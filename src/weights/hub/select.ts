@@ -11,22 +11,35 @@ import { listSome, quote } from "../text.js";
  * @throws FemoError E_FILE if there is no pipeline, or a part of it without its config or weights; E_CONFIG if its index
  *   is malformed
  */
-export async function pipelineFiles(folder: FolderSource, { variant }: ComponentOptions = {}): Promise<string[]> {
+export async function pipelineFiles(folder: FolderSource, options?: ComponentOptions): Promise<string[]> {
   const { components } = await openModelFolder(folder);
   const files = ["model_index.json"];
   for (const [component, entry] of Object.entries(components)) {
-    if (entry === null) continue;
-    const configs = CONFIG_FILES.map((file) => `${component}/${file}`);
-    const config = await firstThatExists(folder, configs);
-    if (config === undefined) throw absent(folder, "config", component, configs);
-    files.push(config);
-    const candidates = weightPaths(component, variant);
-    const weights = await firstThatExists(folder, candidates);
-    if (weights !== undefined) files.push(weights, ...(await shards(folder, weights)));
-    // Only models have a config of that name; schedulers and tokenizers need no weights.
-    else if (config.endsWith("/config.json")) throw absent(folder, "weights", component, candidates);
+    if (entry !== null) files.push(...(await componentFiles(folder, component, options)));
   }
   return [...new Set(files)];
+}
+
+/**
+ * The files of one component: its config and, unless it has none, its weights.
+ * @param component where it lies in the folder; "." if the folder is the component
+ * @throws FemoError E_FILE if the config, or the weights of a model, are not there
+ */
+export async function componentFiles(
+  folder: FolderSource,
+  component: string,
+  { variant }: ComponentOptions = {},
+): Promise<string[]> {
+  const plain = (path: string): string => pathInside(folder.name, path);
+  const configs = CONFIG_FILES.map((file) => `${component}/${file}`);
+  const config = await firstThatExists(folder, configs);
+  if (config === undefined) throw absent(folder, "config", component, configs);
+  const candidates = weightPaths(component, variant);
+  const weights = await firstThatExists(folder, candidates);
+  if (weights !== undefined) return [config, weights, ...(await shards(folder, weights))].map(plain);
+  // Only models have a config of that name; schedulers and tokenizers need no weights.
+  if (config.endsWith("/config.json")) throw absent(folder, "weights", component, candidates);
+  return [plain(config)];
 }
 
 const absent = (folder: FolderSource, what: string, component: string, paths: readonly string[]): FemoError =>

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { pipelineFiles } from "../../../src/weights/hub/index.js";
+import { componentFiles, pipelineFiles } from "../../../src/weights/hub/index.js";
 import { type FolderSource, memoryFolder } from "../../../src/weights/index.js";
 import { femoError } from "../helpers.js";
 import { filesOf } from "./server.js";
@@ -80,4 +80,13 @@ test("a model without weights, or without its config", async () => {
 test("a repository that is no pipeline", async () => {
   const folder = memoryFolder("owner/tiny", new Map([["config.json", new Uint8Array(0)]]));
   expect(await femoError("E_FILE", () => pipelineFiles(folder))).toContain("found no model_index.json");
+});
+
+test("one component, of a pipeline or published alone", async () => {
+  const config = { "config.json": {} };
+  const weights = { "diffusion_pytorch_model.safetensors": "", "diffusion_pytorch_model.bin": "", "README.md": "" };
+  const alone = folderOf({ ...config, ...weights });
+  expect(await componentFiles(alone, ".")).toEqual(["config.json", "diffusion_pytorch_model.safetensors"]);
+  expect(await componentFiles(folderOf({ [SINGLE]: "" }), "unet")).toEqual(["unet/config.json", SINGLE]);
+  expect(await femoError("E_FILE", () => componentFiles(folderOf(config), "."))).toContain("no weights");
 });
