@@ -1,4 +1,4 @@
-"""Trains the DiT on rendered avatars, on a CPU, within a fixed wall-clock time.
+"""Trains the DiT on rendered avatars within a fixed wall-clock time, on a CPU or, with --device cuda, on a GPU.
 
     python train.py --data DIR --out DIR --minutes 95        (or --until 11:35)
 
@@ -66,7 +66,7 @@ class Batches:
         if self.at + self.batch > len(self.order):
             self.order = torch.randperm(len(self.images), generator=self.generator)
             self.at = 0
-        rows = self.order[self.at : self.at + self.batch]
+        rows = self.order[self.at : self.at + self.batch].to(self.images.device)
         self.at += self.batch
         return to_model_range(self.images[rows]), self.labels[rows]
 
@@ -122,6 +122,7 @@ def parse_args():
     parser.add_argument("--checkpoint-every", type=float, default=180, help="seconds")
     parser.add_argument("--grid-every", type=float, default=480, help="seconds between sample grids (0: none)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -132,11 +133,13 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 
-    images, labels = load_split(args.data, "train")
+    device = args.device
+    images, labels = (part if device.type == "cpu" else part.to(device) for part in load_split(args.data, "train"))
     config = DiTConfig(width=args.width, heads=args.heads, depth=args.depth)
     model, ema = DiT(config), DiT(config)
     if args.start_from:
         model.load_state_dict(load_exported(args.start_from).state_dict())
+    model, ema = model.to(device), ema.to(device)
     ema.load_state_dict(model.state_dict())
     ema.requires_grad_(False)
     optimizers = make_optimizers(model, args.muon_lr, args.adam_lr)
@@ -145,7 +148,7 @@ def main():
     checkpoint_path = args.out / "checkpoint.pt"
 
     if args.resume:
-        saved = torch.load(checkpoint_path, weights_only=True)
+        saved = torch.load(checkpoint_path, weights_only=True, map_location=device)
         model.load_state_dict(saved["model"])
         ema.load_state_dict(saved["ema"])
         for optimizer, state in zip(optimizers, saved["optimizers"]):
@@ -178,10 +181,10 @@ def main():
         rows = 3
         noise = torch.randn(rows * config.classes, 3, 64, 64, generator=torch.Generator().manual_seed(1))
         names = torch.arange(config.classes).repeat(rows)
-        drawn = sample_ddim(ema, names, 25, 2.0, noise, torch.bfloat16)
-        save_grid(drawn, config.classes, args.out / f"grid_{step:06d}.png")
+        drawn = sample_ddim(ema, names.to(device), 25, 2.0, noise.to(device), torch.bfloat16)
+        save_grid(drawn.cpu(), config.classes, args.out / f"grid_{step:06d}.png")
 
-    power = alphas_cumprod()
+    power = alphas_cumprod().to(device)
     snr = power / (1 - power)
     weights = snr.clamp(max=5) / snr * snr.clamp(max=1).rsqrt().clamp(max=50)
     tokens = (config.size // config.patch) ** 2
@@ -202,14 +205,14 @@ def main():
             optimizer.param_groups[0]["lr"] = base * factor
 
         x, y = batches.next()
-        y = torch.where(torch.rand(len(y)) < args.label_dropout, config.classes, y)
-        t = draw_timesteps(len(x))
+        y = torch.where(torch.rand(len(y), device=device) < args.label_dropout, config.classes, y)
+        t = draw_timesteps(len(x)).to(device)
         noise = torch.randn_like(x)
         a = power[t].view(-1, 1, 1, 1)
         routed = None
         if progress < args.routing_until:
-            routed = torch.rand(len(x), tokens).argsort(dim=1)[:, : tokens // 2]
-        with torch.autocast("cpu", torch.bfloat16):
+            routed = torch.rand(len(x), tokens, device=device).argsort(dim=1)[:, : tokens // 2]
+        with torch.autocast(device.type, torch.bfloat16):
             predicted = compiled(a.sqrt() * x + (1 - a).sqrt() * noise, t, y, routed).float()
         errors = (predicted - noise).square().mean(dim=(1, 2, 3))
         (weights[t] * errors).mean().backward()
@@ -221,10 +224,10 @@ def main():
         decay = (1 - 1 / step) ** (args.ema_gamma + 1)
         torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
 
-        recent.append(((weights[t] * errors).mean().item(), errors.mean().item()))
+        recent.append(torch.stack([(weights[t] * errors).mean(), errors.mean()]).detach())
         if step % 100 == 0:
             now = time.time()
-            weighted, plain = (sum(values) / len(recent) for values in zip(*recent))
+            weighted, plain = torch.stack(recent).mean(dim=0).tolist()
             print(
                 f"{datetime.now():%H:%M:%S} step {step} progress {progress:.3f} lr x{factor:.3f} "
                 f"loss {weighted:.4f} mse {plain:.4f} {len(recent) * args.batch / (now - reported):.1f} images/s",
