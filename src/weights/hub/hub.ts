@@ -1,5 +1,5 @@
 import { FemoError } from "../../errors.js";
-import type { FolderSource } from "../folder-source.js";
+import { type FolderSource, pathInside } from "../folder-source.js";
 import { nodeFolder } from "../node-folder.js";
 import { quote } from "../text.js";
 import { RepositoryCache } from "./cache.js";
@@ -159,7 +159,7 @@ class Download {
     };
     return {
       name: formatModelId(this.#id),
-      exists: async (path) => files.has(path),
+      exists: async (path) => files.has(pathInside(this.#id.repo, path)),
       async readText(path, maxBytes) {
         await bring(path);
         return local.readText(path, maxBytes);
@@ -173,7 +173,7 @@ class Download {
   }
 
   #find(files: ReadonlyMap<string, RemoteFile>, path: string): RemoteFile {
-    const file = files.get(path);
+    const file = files.get(pathInside(this.#id.repo, path));
     if (file) return file;
     throw new FemoError("E_FILE", `${formatModelId(this.#id)}: has no file ${quote(path)}. Check its name.`);
   }

@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { type DownloadProgress, openHubModel } from "../../../src/weights/hub/index.js";
+import { componentFiles, type DownloadProgress, openHubModel } from "../../../src/weights/hub/index.js";
 import { openModelFolder } from "../../../src/weights/index.js";
 import { femoError } from "../helpers.js";
 import { COMMIT, digestOf, filesOf, gitHash, refuse, sha256 } from "./server.js";
@@ -265,4 +265,11 @@ test("hashes: of the bytes for stored files, of git for others", () => {
   expect(gitHash(new Uint8Array(0))).toBe("e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
   expect(gitHash(Buffer.from("hello\n"))).toBe("ce013625030ba8dba906f756967f9e9ca394464a");
   expect(sha256(weights(0))).toBe("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+});
+
+test("a component published alone, by its place in the folder", async () => {
+  const contents = { "README.md": "not needed", "config.json": {}, "diffusion_pytorch_model.bin": weights(1000) };
+  const [hub, cache] = [await startHub(contents), temporaryFolder()];
+  const snapshot = await download(hub, cache, { select: (folder) => componentFiles(folder, ".") });
+  expect([...filesBelow(snapshot).keys()].sort()).toEqual(["config.json", "diffusion_pytorch_model.bin"]);
 });
