@@ -48,7 +48,7 @@ export const compareCommand = (context: CommandContext): Command =>
 async function run(flags: CompareFlags, { version, signal }: CommandContext): Promise<void> {
   const path = flags.out.toLowerCase().endsWith(".html") ? flags.out : join(flags.out, "index.html");
   if (!flags.force && !isReport(path)) checkAbsent([path]);
-  const pipeline = await openPipeline(flags, { version, signal });
+  const pipeline = await openPipeline(flags, signal);
   const progress = progressLine(flags.quiet);
   try {
     const variants = defaultVariants(pipeline.presets, {

@@ -62,7 +62,7 @@ export const generateCommand = (context: CommandContext): Command =>
 
 async function generate(classes: string[], flags: GenerateFlags, { version, signal }: CommandContext): Promise<void> {
   const cache = cacheOf(flags);
-  const pipeline = await openPipeline(flags, { version, signal });
+  const pipeline = await openPipeline(flags, signal);
   const progress = progressLine(flags.quiet);
   try {
     const names = classes.map((label) => {

@@ -40,7 +40,7 @@ export const modelOption = () =>
 /** The model that the flags name, downloaded if need be. */
 export async function openPipeline(
   { model, vae, threads, quiet }: Pick<CommonFlags, "model" | "vae" | "threads" | "quiet">,
-  { signal }: CommandContext,
+  signal: AbortSignal,
 ): Promise<DiffusionPipeline> {
   const progress = progressLine(quiet);
   try {

@@ -299,18 +299,15 @@ export class Value {
 
   /** Convolution whose kernel is its stride, [B, C, H, W] to [B, D, H/p, W/p]: the patch embedding of ViT. */
   patchConv(weight: Value, bias: Value | null): Value {
-    const [batch, channels, height, width] = this.shape as [Dim, number, number, number];
-    const [out, wanted, patch] = weight.shape as [number, number, number];
+    const [, channels, height, width] = this.shape as [Dim, number, number, number];
+    const [, wanted, patch] = weight.shape as [number, number, number];
     if (channels !== wanted || height % patch !== 0 || width % patch !== 0) {
       throw new FemoError(
         "E_GRAPH",
         `patchConv: ${formatShape(this.shape)} does not split into patches of ${formatShape(weight.shape)}`,
       );
     }
-    const inputs = bias ? [this, weight, bias] : [this, weight];
-    return this.graph.node("Conv", inputs, [batch, out, height / patch, width / patch], {
-      attributes: { kernel_shape: [patch, patch], strides: [patch, patch] },
-    });
+    return this.conv(weight, bias, { stride: patch });
   }
 
   /**

@@ -3,7 +3,8 @@ import { FemoError } from "../errors.js";
 import { Graph, type Value } from "../graph/graph.js";
 import { type Dim, productDim } from "../graph/shape.js";
 import { BATCH } from "../graph/trace.js";
-import { Checkpoint } from "../weights/index.js";
+import type { Checkpoint } from "../weights/index.js";
+import { parseConfig, positive } from "./config.js";
 
 /** The config of diffusers' `AutoencoderKL`, as far as its decoder goes, in camelCase. */
 export interface AutoencoderKLConfig {
@@ -25,8 +26,6 @@ export interface AutoencoderKLConfig {
   latentShift: readonly number[];
 }
 
-/** Bounds far above any real model keep a damaged config from asking for a graph without end. */
-const positive = z.number().int().positive().max(65_536);
 const perChannel = z.array(z.number()).nullish();
 const jsonConfig = z.object({
   latent_channels: positive.default(4),
@@ -51,12 +50,7 @@ const jsonConfig = z.object({
  * @throws FemoError E_CONFIG naming each bad field
  */
 export function autoencoderKLConfigFromJson(json: unknown, file = "vae/config.json"): AutoencoderKLConfig {
-  const parsed = jsonConfig.safeParse(json);
-  if (!parsed.success) {
-    const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
-    throw new FemoError("E_CONFIG", `${file} is not an AutoencoderKL config: ${issues.join("; ")}`);
-  }
-  const c = parsed.data;
+  const c = parseConfig(jsonConfig, json, file, "AutoencoderKL");
   const check = (right: boolean, message: string): void => {
     if (!right) throw new FemoError("E_CONFIG", `${file}: ${message}`);
   };
@@ -185,7 +179,7 @@ const CURRENT_PART: Readonly<Record<string, string>> = {
 };
 
 /**
- * A checkpoint under today's names, without its bytes: early releases of diffusers called the attention's parts query,
+ * A checkpoint under today's names: early releases of diffusers called the attention's parts query,
  * key, value and proj_attn, and some files keep them as convolutions of one pixel, whose bytes are those of a matrix.
  * @throws FemoError E_WEIGHT if it has a tensor by both names
  */
@@ -197,5 +191,5 @@ export function withCurrentNames(checkpoint: Checkpoint): Checkpoint {
     const matrix = shape.length === 4 && shape[2] === 1 && shape[3] === 1 ? shape.slice(0, 2) : shape;
     return { ...tensor, name: `${attention}.${CURRENT_PART[part]}.${kind}`, shape: matrix };
   });
-  return Checkpoint.fromTensors(checkpoint.name, renamed);
+  return checkpoint.withTensors(renamed);
 }

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { FemoError } from "../errors.js";
 import type { Value } from "../graph/graph.js";
 import { BATCH, type ModelDefinition, type Trace } from "../graph/trace.js";
+import { parseConfig, positive } from "./config.js";
 
 /** The config of diffusers' `DiTTransformer2DModel`, in camelCase. */
 export interface DiTConfig {
@@ -24,8 +25,6 @@ export interface DiTConfig {
   downscaleFreqShift: 0 | 1;
 }
 
-/** Bounds far above any real model keep a damaged config from asking for a graph without end. */
-const positive = z.number().int().positive().max(65_536);
 const jsonConfig = z.object({
   num_attention_heads: positive.default(16),
   attention_head_dim: positive.default(72),
@@ -48,12 +47,7 @@ const jsonConfig = z.object({
  * @throws FemoError E_CONFIG naming each bad field
  */
 export function ditConfigFromJson(json: unknown, file = "transformer/config.json"): DiTConfig {
-  const parsed = jsonConfig.safeParse(json);
-  if (!parsed.success) {
-    const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
-    throw new FemoError("E_CONFIG", `${file} is not a DiTTransformer2DModel config: ${issues.join("; ")}`);
-  }
-  const c = parsed.data;
+  const c = parseConfig(jsonConfig, json, file, "DiTTransformer2DModel");
   const config: DiTConfig = {
     numAttentionHeads: c.num_attention_heads,
     attentionHeadDim: c.attention_head_dim,

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
+import { parseConfig, positive } from "./config.js";
 
 /** The config of diffusers' `FluxTransformer2DModel`, in camelCase. */
 export interface FluxConfig {
@@ -24,8 +25,6 @@ export interface FluxConfig {
   axesDimsRope: readonly number[];
 }
 
-/** Bounds far above any real model keep a damaged config from asking for a graph without end. */
-const positive = z.number().int().positive().max(65_536);
 const jsonConfig = z.object({
   patch_size: positive.default(1),
   in_channels: positive.default(64),
@@ -46,12 +45,7 @@ const jsonConfig = z.object({
  * @throws FemoError E_CONFIG naming each bad field
  */
 export function fluxConfigFromJson(json: unknown, file = "transformer/config.json"): FluxConfig {
-  const parsed = jsonConfig.safeParse(json);
-  if (!parsed.success) {
-    const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
-    throw new FemoError("E_CONFIG", `${file} is not a FluxTransformer2DModel config: ${issues.join("; ")}`);
-  }
-  const c = parsed.data;
+  const c = parseConfig(jsonConfig, json, file, "FluxTransformer2DModel");
   const turning = c.axes_dims_rope.reduce((a, b) => a + b, 0);
   if (turning !== c.attention_head_dim) {
     throw new FemoError(

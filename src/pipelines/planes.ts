@@ -1,5 +1,6 @@
 import { FemoError } from "../errors.js";
 import type { RgbImage } from "../images/index.js";
+import { roundHalfEven } from "../samplers/index.js";
 
 /** A latent or an image as a model has it: one plane of floats for each channel. */
 export interface Planes {
@@ -44,9 +45,7 @@ export function toRgb({ dims: [channels, height, width], data }: Planes): RgbIma
   const bytes = new Uint8Array(3 * pixels);
   for (let i = 0; i < bytes.length; i++) {
     const x = data[(i % 3) * pixels + Math.floor(i / 3)] as number;
-    const level = Math.fround(255 * Math.min(Math.max(Math.fround(x / 2 + 0.5), 0), 1));
-    const up = Math.round(level);
-    bytes[i] = up - level === 0.5 ? 2 * Math.round(level / 2) : up;
+    bytes[i] = roundHalfEven(Math.fround(255 * Math.min(Math.max(Math.fround(x / 2 + 0.5), 0), 1)));
   }
   return { width, height, data: bytes };
 }

@@ -63,10 +63,10 @@ async function originalDiTAt(path: string, options: PretrainedOptions & Download
 /** An autoencoder alone, or that of a pipeline. */
 async function openVae(pathOrName: string, options: DownloadOptions): Promise<ModelComponent> {
   const place = async (folder: FolderSource) => ((await folder.exists("model_index.json")) ? "vae" : ".");
-  const select = async (folder: FolderSource) => [
-    ...((await place(folder)) === "vae" ? ["model_index.json"] : []),
-    ...(await componentFiles(folder, await place(folder))),
-  ];
+  const select = async (folder: FolderSource) => {
+    const component = await place(folder);
+    return [...(component === "vae" ? ["model_index.json"] : []), ...(await componentFiles(folder, component))];
+  };
   const folder = await folderOf(pathOrName, { ...options, select });
   return openComponent(folder, await place(folder));
 }

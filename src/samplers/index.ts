@@ -11,5 +11,5 @@ export type { PredictionType } from "./prediction.js";
 export { type Sampler, type SamplerName, type SamplerState, samplerNames, samplerTitles } from "./sampler.js";
 export { createSampler, ditScheduler, type SamplerChoice, type SchedulerConfig } from "./scheduler.js";
 export { schedulerFromConfig } from "./scheduler-config.js";
-export type { TimestepSpacing } from "./timesteps.js";
+export { roundHalfEven, type TimestepSpacing } from "./timesteps.js";
 export type { BetaSchedule } from "./training-chain.js";

@@ -1,3 +1,5 @@
+import { roundHalfEven } from "../samplers/index.js";
+
 /**
  * The token-wise methods of the paper's tables, as far as their cost goes: how many tokens a step computes anew
  * (ToCa, methods.md section 3) and which cached steps compute none at all (DuCa, section 4).
@@ -48,11 +50,6 @@ export function ditTokenwise(
 function currentInterval(interval: number, s: number, numSteps: number): number {
   if (s >= 0.2 * numSteps && s < 0.4 * numSteps) return 2;
   return roundHalfEven(Math.fround(interval / Math.fround(1.4 - (0.8 * s) / numSteps)));
-}
-
-function roundHalfEven(x: number): number {
-  const rounded = Math.round(x);
-  return x % 1 === 0.5 && rounded % 2 === 1 ? rounded - 1 : rounded;
 }
 
 /** Share of tokens that ToCa computes anew in a block of FLUX; layers count from 0 in each of the two stacks. */

@@ -68,11 +68,17 @@ const ADVICE: Readonly<Record<string, string>> = {
   ERR_INVALID_ARG_VALUE: "the path has a character that no path may have. Check it.",
 };
 
+/** The code of a failed file operation, such as "ENOENT"; "" if it has none. */
+export const codeOf = (cause: unknown): string => (cause instanceof Error && "code" in cause ? String(cause.code) : "");
+
+/** True if a file operation failed because there is nothing at its path. */
+export const isMissing = (cause: unknown): boolean => ["ENOENT", "ENOTDIR"].includes(codeOf(cause));
+
 /** What a failed file operation means, in a message that names the path. */
 export function fileError(path: string, cause: unknown): FemoError {
   if (cause instanceof FemoError) return cause;
-  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
   const advice =
-    ADVICE[code] ?? `cannot be read: ${cause instanceof Error ? cause.message : String(cause)}. Check the disk.`;
+    ADVICE[codeOf(cause)] ??
+    `cannot be read: ${cause instanceof Error ? cause.message : String(cause)}. Check the disk.`;
   return new FemoError("E_FILE", `${path}: ${advice}`, { cause });
 }

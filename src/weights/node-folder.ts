@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { readUtf8 } from "./byte-source.js";
 import { type FolderSource, MAX_TEXT_BYTES, pathInside } from "./folder-source.js";
-import { fileError, openFile } from "./node-file.js";
+import { fileError, isMissing, openFile } from "./node-file.js";
 
 /**
  * A folder on disk. A path may not lead out of it by its text ("..", absolute); the folder's own symbolic links are
@@ -19,8 +19,7 @@ export function nodeFolder(path: string): FolderSource {
       try {
         return (await stat(file)).isFile();
       } catch (cause) {
-        const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
-        if (code === "ENOENT" || code === "ENOTDIR") return false;
+        if (isMissing(cause)) return false;
         throw fileError(file, cause);
       }
     },

@@ -1,7 +1,7 @@
 import { copyFile, mkdir, readFile, rename, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
-import { fileError } from "../node-file.js";
-import { isMissing, putInPlace, sizeOf, writeError, writeText } from "./files.js";
+import { fileError, isMissing } from "../node-file.js";
+import { putInPlace, sizeOf, writeError, writeText } from "./files.js";
 import type { RemoteFile } from "./listing.js";
 import { isCommit } from "./model-id.js";
 import type { HubSettings } from "./settings.js";

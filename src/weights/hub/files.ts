@@ -1,12 +1,7 @@
 import { mkdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { FemoError } from "../../errors.js";
-import { fileError } from "../node-file.js";
-
-const codeOf = (cause: unknown): string => (cause instanceof Error && "code" in cause ? String(cause.code) : "");
-
-/** True if a file operation failed because there is nothing at its path. */
-export const isMissing = (cause: unknown): boolean => ["ENOENT", "ENOTDIR"].includes(codeOf(cause));
+import { codeOf, fileError, isMissing } from "../node-file.js";
 
 /** Bytes of the file at a path, all links followed; undefined if there is none. */
 export async function sizeOf(path: string): Promise<number | undefined> {

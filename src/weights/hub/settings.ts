@@ -2,8 +2,7 @@ import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { FemoError } from "../../errors.js";
-import { fileError } from "../node-file.js";
-import { isMissing } from "./files.js";
+import { fileError, isMissing } from "../node-file.js";
 
 /** The variables that Python's huggingface_hub reads too, with the same meaning. */
 export type Environment = Readonly<Record<string, string | undefined>>;

@@ -1,0 +1,20 @@
+import { z } from "zod";
+import { FemoError } from "../errors.js";
+
+/** A count or size in a config; the bound, far above any real model, keeps a damaged one from asking for a graph without end. */
+export const positive = z.number().int().positive().max(65_536);
+
+/**
+ * A component's `config.json` by its schema.
+ * @param className of diffusers, which the config is one of
+ * @throws FemoError E_CONFIG naming each bad field
+ */
+export function parseConfig<T>(schema: z.ZodType<T>, json: unknown, file: string, className: string): T {
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
+  throw new FemoError(
+    "E_CONFIG",
+    `${file} is not ${/^[AEIOU]/.test(className) ? "an" : "a"} ${className} config: ${issues.join("; ")}`,
+  );
+}
