@@ -55,20 +55,32 @@ def save_grid(images: torch.Tensor, columns: int, path: Path, zoom: int = 2) -> 
 
 
 class Batches:
-    """Endless shuffled passes over the training images."""
+    """Endless shuffled passes over the training images; images of class c come shares[c] times in each pass."""
 
-    def __init__(self, images, labels, batch: int, seed: int):
+    def __init__(self, images, labels, batch: int, seed: int, shares: list[int]):
         self.images, self.labels, self.batch = images, labels, batch
+        self.pool = torch.arange(len(images)).repeat_interleave(torch.tensor(shares)[labels.cpu()])
         self.generator = torch.Generator().manual_seed(seed)
         self.order, self.at = torch.empty(0, dtype=torch.long), 0
 
     def next(self):
         if self.at + self.batch > len(self.order):
-            self.order = torch.randperm(len(self.images), generator=self.generator)
+            self.order = self.pool[torch.randperm(len(self.pool), generator=self.generator)]
             self.at = 0
         rows = self.order[self.at : self.at + self.batch].to(self.images.device)
         self.at += self.batch
         return to_model_range(self.images[rows]), self.labels[rows]
+
+
+def parse_shares(names: list[str], given: list[str]) -> list[int]:
+    """["thumbs=5"] -> how often the images of every class come in a pass; 1 where nothing is given."""
+    shares = dict.fromkeys(names, 1)
+    for part in given:
+        name, _, count = part.partition("=")
+        if name not in shares or not count.isdecimal() or int(count) < 1:
+            raise SystemExit(f"--share {part}: expected CLASS=TIMES with one of {', '.join(names)}")
+        shares[name] = int(count)
+    return list(shares.values())
 
 
 def draw_timesteps(count: int) -> torch.Tensor:
@@ -107,6 +119,7 @@ def parse_args():
     end.add_argument("--until", help="end of the run, HH:MM today")
     parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
     parser.add_argument("--start-from", type=Path, help="start a new run from the weights of an exported model folder")
+    parser.add_argument("--share", nargs="*", default=[], metavar="CLASS=TIMES", help="show a class more often")
     parser.add_argument("--stop-file", type=Path, help="end the run at once when this file exists")
     parser.add_argument("--width", type=int, default=DiTConfig.width)
     parser.add_argument("--heads", type=int, default=DiTConfig.heads)
@@ -143,7 +156,8 @@ def main():
     ema.load_state_dict(model.state_dict())
     ema.requires_grad_(False)
     optimizers = make_optimizers(model, args.muon_lr, args.adam_lr)
-    batches = Batches(images, labels, args.batch, args.seed)
+    names = json.loads((args.data / "index.json").read_text())["classes"]
+    batches = Batches(images, labels, args.batch, args.seed, parse_shares(names, args.share))
     step, start = 0, time.time()
     checkpoint_path = args.out / "checkpoint.pt"
 
@@ -180,8 +194,8 @@ def main():
     def save_samples():
         rows = 3
         noise = torch.randn(rows * config.classes, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-        names = torch.arange(config.classes).repeat(rows)
-        drawn = sample_ddim(ema, names.to(device), 25, 2.0, noise.to(device), torch.bfloat16)
+        drawn_labels = torch.arange(config.classes).repeat(rows)
+        drawn = sample_ddim(ema, drawn_labels.to(device), 25, 2.0, noise.to(device), torch.bfloat16)
         save_grid(drawn.cpu(), config.classes, args.out / f"grid_{step:06d}.png")
 
     power = alphas_cumprod().to(device)

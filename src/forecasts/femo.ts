@@ -1,4 +1,14 @@
-import { blend, type Forecaster, type FullStep, inner, rowTimes, taylorTerm, unit, zeros } from "./forecaster.js";
+import {
+  blend,
+  type Differences,
+  type Forecaster,
+  inner,
+  nextDifferences,
+  noDifferences,
+  taylorTerm,
+  unit,
+  zeros,
+} from "./forecaster.js";
 
 /**
  * What M^i is before its first update: nothing; its first difference; or, for M^1, the feature itself, as the paper's
@@ -23,9 +33,7 @@ export interface FemoOptions {
 
 export interface FemoMemory {
   readonly beta: number;
-  /** Raw differences held, D0 included. */
-  readonly levels: number;
-  readonly last: number;
+  readonly raw: Differences;
   /** Updates of each M^i, i = 1 .. m, and the steps they span. */
   readonly updates: readonly number[];
   readonly span: readonly number[];
@@ -37,48 +45,48 @@ export interface FemoMemory {
  *     M^i <- beta M^i + (1 - beta) D^i                 at full steps, D^i the raw differences of TaylorSeer
  *     F^  =  F + sum of M^i / (1 - beta^n) x^i / i!     x signed steps later
  *
- * S = [D0 .. D(m-1), M1 .. Mm]: order 1 keeps two tensors, as TaylorSeer does. With beta = 0 it is TaylorSeer.
+ * S = the last m features and M^1 .. M^m: with the new feature, the last m give D^0 .. D^m. With beta = 0 it is TaylorSeer.
  */
 export function femo({ order, beta, seed = "zero", biasCorrection = "updates" }: FemoOptions): Forecaster<FemoMemory> {
   const size = 2 * order;
   /** Index of M^i in the state. */
   const m = (i: number): number => order + i - 1;
+  /** Weights over [F, H0 .. H(m-1)] as weights over [S; F]. */
+  const overState = ([newest, ...rest]: readonly number[]): number[] => [...rest, ...zeros(order), newest as number];
 
   return {
-    stateSize: size,
+    history: order,
+    averages: order,
     start: (image) => ({
       beta: typeof beta === "number" ? beta : (beta[image % beta.length] as number),
-      levels: 0,
-      last: 0,
+      raw: noDifferences,
       updates: zeros(order),
       span: zeros(order),
     }),
-    update(memory, { position, differences }) {
-      const [newest, delta] = [unit(size + 1, size), position - memory.last];
-      const raw = [newest]; // D'0 = F, then D'i = (D'(i-1) - D(i-1)) / delta
-      for (let i = 1; differences && i <= Math.min(order, memory.levels); i++) {
-        raw.push(blend(1 / delta, raw[i - 1] as number[], -1 / delta, unit(size + 1, i - 1)));
-      }
-      const rows = Array.from({ length: order }, (_, i) => raw[i] ?? zeros(size + 1));
+    update(memory, step) {
+      const raw = nextDifferences(memory.raw, step, order);
+      const rows: number[][] = [];
       const [updates, span] = [[...memory.updates], [...memory.span]];
       for (let i = 1; i <= order; i++) {
-        const [old, difference] = [unit(size + 1, m(i)), raw[i]];
+        const [old, difference] = [unit(size + 1, m(i)), raw.rows[i]];
         if (!difference) {
-          rows.push(seed === "feature" && i === 1 && memory.levels === 0 ? newest : old);
+          const seeds = seed === "feature" && i === 1 && memory.raw.rows.length === 0;
+          rows.push(seeds ? unit(size + 1, size) : old);
           continue;
         }
         const first = memory.updates[i - 1] === 0;
         rows.push(
-          seed === "first-difference" && first ? difference : blend(memory.beta, old, 1 - memory.beta, difference),
+          seed === "first-difference" && first
+            ? overState(difference)
+            : blend(memory.beta, old, 1 - memory.beta, overState(difference)),
         );
         updates[i - 1] = (updates[i - 1] as number) + 1;
-        span[i - 1] = (span[i - 1] as number) + Math.abs(delta);
+        span[i - 1] = (span[i - 1] as number) + Math.abs(step.position - memory.raw.last);
       }
-      const levels = Math.min(raw.length, order);
-      return { memory: { ...memory, levels, last: position, updates, span }, rows };
+      return { memory: { ...memory, raw, updates, span }, rows };
     },
-    combine({ beta, levels, last, updates, span }, position) {
-      if (levels === 0) return undefined;
+    combine({ beta, raw: { last, rows }, updates, span }, position) {
+      if (rows.length === 0) return undefined;
       const weights = unit(size, 0);
       for (let i = 1; i <= order; i++) {
         const n = updates[i - 1] as number;
@@ -110,58 +118,37 @@ export interface AdaptedFemoOptions extends FemoOptions {
   readonly betaPer?: BetaScope;
 }
 
-interface AdaptedMemory {
-  readonly femo: FemoMemory;
+interface AdaptedMemory extends FemoMemory {
   readonly initialBeta: number;
-  /** The full step whose feature is kept as it is, until the beta it decides is known. */
-  readonly pending: FullStep | undefined;
 }
 
 /**
  * Adapted-FEMO: at each full step beta <- clip(beta + gamma sign(|F| - |F^|), beta0 - delta, beta0 + delta), then the
- * momentum is updated with the new beta.
- *
- * The sign is known only after the step has run, so the newest feature waits: S = [FEMO's state; F], and each update
- * first brings in the feature before. Both norms follow from the Gram matrix of [S; F].
+ * momentum is updated with the new beta. Both norms follow from the Gram matrix of [S; F].
  */
 export function adaptedFemo(options: AdaptedFemoOptions): Forecaster<AdaptedMemory> {
   const { gamma, delta, betaPer = "feature-row" } = options;
   const inside = femo(options);
-  const size = inside.stateSize + 1;
-
-  /** FEMO's memory after the pending feature, and its state's rows over [S]. */
-  const settle = ({ femo: memory, pending }: AdaptedMemory) =>
-    pending
-      ? inside.update(memory, pending)
-      : { memory, rows: Array.from({ length: inside.stateSize }, () => zeros(size)) };
-
   return {
-    stateSize: size,
+    ...inside,
     memoryPer: {
       feature: betaPer === "feature" || betaPer === "feature-row",
       row: betaPer === "row" || betaPer === "feature-row",
     },
     start(image) {
       const memory = inside.start(image);
-      return { femo: memory, initialBeta: memory.beta, pending: undefined };
+      return { ...memory, initialBeta: memory.beta };
     },
     update(memory, step) {
-      const settled = settle(memory);
-      const rows = [...settled.rows.map((row) => [...row, 0]), unit(size + 1, size)];
-      return { memory: { ...memory, femo: settled.memory, pending: step }, rows };
-    },
-    combine(memory, position) {
-      const settled = settle(memory);
-      const weights = inside.combine(settled.memory, position);
-      return weights && rowTimes(weights, settled.rows);
+      const { memory: next, rows } = inside.update(memory, step);
+      return { memory: { ...next, initialBeta: memory.initialBeta }, rows };
     },
     adapt(memory, gram, prediction) {
       const truth2 = (gram.at(-1) as number[]).at(-1) as number;
       const sign = Math.sign(truth2 - inner(gram, prediction, prediction));
-      const moved = memory.femo.beta + gamma * sign;
+      const moved = memory.beta + gamma * sign;
       const beta = Math.min(Math.max(moved, memory.initialBeta - delta), memory.initialBeta + delta);
-      return { ...memory, femo: { ...memory.femo, beta } };
+      return { ...memory, beta };
     },
-    beta: ({ femo: { beta } }) => beta,
   };
 }

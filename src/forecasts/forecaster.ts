@@ -16,17 +16,23 @@ export interface MemoryScope {
 }
 
 /**
- * A forecasting method. Past features are a state S of k tensors; every method is a linear map with scalar
- * coefficients, so it is written without tensors:
+ * A forecasting method. What it keeps of the past is a state S of k tensors shaped like the feature: the last h true
+ * features, newest first, and r running averages. Every method is linear with scalar coefficients, so it is written
+ * without tensors:
  *
- *     at a full step:      S <- U [S; F]        U: k x (k + 1)
- *     at a forecast step:  F^ = c S             c: k
+ *     S = [H0 .. H(h-1), M1 .. Mr]
+ *     at a full step:      H <- [F, H0 .. H(h-2)]     nothing is computed
+ *                          M <- U [S; F]              U: r x (k + 1)
+ *     at a forecast step:  F^ = c S                   c: k
  *
- * `Memory` is what the coefficients depend on; it is passed in and out and never changed in place.
+ * `Memory` is what the coefficients depend on; it is passed in and out and never changed in place. Features that have
+ * not been seen and averages that have not begun are zero.
  */
 export interface Forecaster<Memory = unknown> {
-  /** k, the number of tensors shaped like the feature that must be kept. */
-  readonly stateSize: number;
+  /** h >= 1, true features that must be kept. */
+  readonly history: number;
+  /** r >= 0, running averages that must be kept. */
+  readonly averages: number;
   /** What has a memory of its own; nothing more than each image does unless it is said here. */
   readonly memoryPer?: MemoryScope;
   /** Memory before the first full step, of one image. */
@@ -36,12 +42,40 @@ export interface Forecaster<Memory = unknown> {
   /** c, over S; undefined before the first full step. */
   combine(memory: Memory, position: number): readonly number[] | undefined;
   /**
-   * Learns from a measured full step. `gram` is summed over all that the memory serves, so it is that of their
-   * concatenation; `prediction` is what `combine` gave for the step before its update, over the S of `gram`.
+   * Learns from a measured full step, before its update. `gram` is summed over all that the memory serves, so it is
+   * that of their concatenation; `prediction` is what `combine` gave for the step.
    */
   adapt?(memory: Memory, gram: Gram, prediction: readonly number[]): Memory;
   /** The momentum coefficient in force, if the method has one. */
   beta?(memory: Memory): number;
+}
+
+/** k, the tensors of a forecaster's state. */
+export const stateSize = ({ history, averages }: Pick<Forecaster, "history" | "averages">): number =>
+  history + averages;
+
+/**
+ * TaylorSeer's raw differences at the last full step (eq. 4): D0 = F, D'(i+1) = (D'i - Di) / delta, every order with
+ * the last signed distance.
+ */
+export interface Differences {
+  /** Position of the last full step. */
+  readonly last: number;
+  /** Weights of D0, D1, .. over the last true features, newest first; none before the first full step. */
+  readonly rows: readonly (readonly number[])[];
+}
+
+export const noDifferences: Differences = { last: 0, rows: [] };
+
+/** The differences up to `order` after one full step more, each over the newest `order` + 1 features. */
+export function nextDifferences(old: Differences, step: FullStep, order: number): Differences {
+  const rows = [unit(order + 1, 0)];
+  for (let i = 0; step.differences && i < Math.min(order, old.rows.length); i++) {
+    const before = [0, ...(old.rows[i] as readonly number[]).slice(0, -1)]; // one feature later
+    const delta = step.position - old.last;
+    rows.push(blend(1 / delta, rows[i] as number[], -1 / delta, before));
+  }
+  return { last: step.position, rows };
 }
 
 /** Rows of coefficients with a one at `index`. */
@@ -51,9 +85,6 @@ export const zeros = (length: number): number[] => new Array<number>(length).fil
 /** a x + b y */
 export const blend = (a: number, x: readonly number[], b: number, y: readonly number[]): number[] =>
   x.map((value, i) => a * value + b * (y[i] as number));
-/** Row vector times matrix. */
-export const rowTimes = (row: readonly number[], matrix: readonly (readonly number[])[]): number[] =>
-  matrix.reduce<number[]>((sum, line, i) => blend(1, sum, row[i] as number, line), zeros(matrix[0]?.length ?? 0));
 
 /** x^i / i! */
 export function taylorTerm(x: number, i: number): number {

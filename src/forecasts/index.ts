@@ -10,6 +10,6 @@ export {
   femo,
   femoSeeds,
 } from "./femo.js";
-export { type Forecaster, type FullStep, type Gram, type MemoryScope, measuredError } from "./forecaster.js";
+export { type Forecaster, type FullStep, type Gram, type MemoryScope, measuredError, stateSize } from "./forecaster.js";
 export { newton } from "./newton.js";
 export { fora, taylorSeer } from "./taylor.js";

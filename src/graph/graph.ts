@@ -12,6 +12,8 @@ export interface Node {
   readonly inputs: readonly (Value | null)[];
   readonly outputs: readonly Value[];
   readonly attributes: Readonly<Record<string, Attribute>>;
+  /** Nodes on the longest way from the inputs to here, this one included. */
+  readonly depth: number;
 }
 
 /** Where a value comes from; a node's outputs have none of these. */
@@ -85,7 +87,8 @@ export class Graph {
     const dtype = options.dtype ?? inputs.find((value) => value !== null)?.dtype ?? "float32";
     const id = this.#count++;
     const outputs = shapes.map((shape, i) => new Value(this, `${op}_${id}${i ? `_${i}` : ""}`, shape, dtype, null));
-    const node = { op, domain: options.domain ?? "", inputs, outputs, attributes: options.attributes ?? {} };
+    const depth = 1 + Math.max(0, ...inputs.map((input) => input?.depth ?? 0));
+    const node = { op, domain: options.domain ?? "", inputs, outputs, attributes: options.attributes ?? {}, depth };
     for (const output of outputs) output.producer = node;
     return outputs;
   }
@@ -154,8 +157,17 @@ export class Value {
     return this.shape.length;
   }
 
+  /** Nodes on the longest way here. */
+  get depth(): number {
+    return this.producer?.depth ?? 0;
+  }
+
+  /**
+   * ONNX Runtime computes what an operand needs from the last operand to the first. The one that needs more goes last,
+   * so that a sum of many parts takes in each part as it is computed instead of waiting for all of them.
+   */
   add(other: Value): Value {
-    return this.#binary("Add", other);
+    return this.depth > other.depth ? other.#binary("Add", this) : this.#binary("Add", other);
   }
   sub(other: Value): Value {
     return this.#binary("Sub", other);

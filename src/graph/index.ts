@@ -1,12 +1,16 @@
+export { type FeatureKernel, kernelNames, traceFeatureKernel } from "./feature-kernel.js";
 export { countFlops, type FlopsConvention, nodeFlops, productsAnd } from "./flops.js";
 export { Graph, type Node, Value } from "./graph.js";
 export { toOnnx, type WeightLocation } from "./onnx.js";
-export type { Bindings, Shape } from "./shape.js";
+export { type Bindings, bindShape, type Shape } from "./shape.js";
 export {
+  BATCH,
   type FeatureSite,
   type Granularity,
   granularities,
   type ModelDefinition,
+  names,
+  type StateShape,
   type Trace,
   type TracedGraph,
   traceConditioning,

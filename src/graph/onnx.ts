@@ -55,17 +55,18 @@ export function toOnnx(graph: Graph, locate: (tensor: string) => WeightLocation 
   }
   for (const constant of constants) message.message(5, inlineTensor(constant));
   for (const [name, stored] of casts) message.message(1, call("Cast", [stored], [name], { to: DATA_TYPE.float32 }));
+  const outputNames = namesOfOutputs(graph);
+  const nameOf = (value: Value): string => outputNames.get(value) ?? value.name;
   for (const node of nodes) {
-    const inputs = node.inputs.map((input) => input?.name ?? "");
-    const outputs = node.outputs.map((output) => output.name);
-    message.message(1, call(node.op, inputs, outputs, node.attributes, node.domain));
+    const inputs = node.inputs.map((input) => (input ? nameOf(input) : ""));
+    message.message(1, call(node.op, inputs, node.outputs.map(nameOf), node.attributes, node.domain));
   }
   message.string(2, "femo");
   for (const input of inputs) message.message(11, valueInfo(input.name, input.dtype, input.shape));
   for (const { name, value } of graph.outputs) {
-    // An output has a name of its own, so that one value may be given out twice and an input passed through.
-    message.message(1, call("Identity", [value.name], [name], {}));
-    message.message(12, valueInfo(name, value.dtype, value.shape));
+    if (nameOf(value) !== name) message.message(1, call("Identity", [nameOf(value)], [name], {}));
+    // Without a shape: what the runtime knew of it could let it fuse, and round, otherwise than where it is not given out.
+    message.message(12, valueInfo(name, value.dtype));
   }
 
   return new Writer()
@@ -75,6 +76,18 @@ export function toOnnx(graph: Graph, locate: (tensor: string) => WeightLocation 
     .message(8, new Writer().string(1, "").integer(2, OPSET))
     .message(8, new Writer().string(1, "com.microsoft").integer(2, 1))
     .bytes();
+}
+
+/**
+ * A computed value goes by the name of the first output that gives it out. A copy of it would be made after everything
+ * else, and all values that are given out would be held until then. Inputs, and values given out again, are copied.
+ */
+function namesOfOutputs(graph: Graph): Map<Value, string> {
+  const found = new Map<Value, string>();
+  for (const { name, value } of graph.outputs) {
+    if (value.producer && !found.has(value)) found.set(value, name);
+  }
+  return found;
 }
 
 function externalTensor(name: string, { file, offset, byteLength, dtype, shape }: WeightLocation): Writer {
@@ -121,12 +134,13 @@ function attributeProto(name: string, value: Attribute): Writer {
   return proto.packed(8, value).integer(20, 7); // INTS
 }
 
-function valueInfo(name: string, dtype: DType, shape: Shape): Writer {
+function valueInfo(name: string, dtype: DType, shape?: Shape): Writer {
   const dims = new Writer();
-  for (const dim of shape) {
+  for (const dim of shape ?? []) {
     dims.message(1, typeof dim === "number" ? new Writer().integer(1, dim) : new Writer().string(2, dim));
   }
-  const tensorType = new Writer().integer(1, DATA_TYPE[dtype]).message(2, dims);
+  const tensorType = new Writer().integer(1, DATA_TYPE[dtype]);
+  if (shape) tensorType.message(2, dims);
   return new Writer().string(1, name).message(2, new Writer().message(1, tensorType));
 }
 

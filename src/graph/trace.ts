@@ -1,6 +1,6 @@
 import { FemoError } from "../errors.js";
 import { type DType, Graph, type Value } from "./graph.js";
-import { addDims, bindDim, type Dim, type Shape } from "./shape.js";
+import { bindDim, type Dim, type Shape } from "./shape.js";
 
 /** The level at which features are forecast, from the finest to the coarsest. */
 export const granularities = ["module", "block", "stack", "output"] as const;
@@ -8,8 +8,6 @@ export type Granularity = (typeof granularities)[number];
 
 /** Leading axis of every activation: the samples of a batch, guidance rows included. */
 export const BATCH = "batch";
-/** Rows of a feature's state; the forecaster decides how many, the graph serves any number. */
-const ROWS = "rows";
 /** Rows of the conditioning table: distinct (timestep, condition) pairs. */
 const PAIRS = "pairs";
 
@@ -46,9 +44,17 @@ export interface ModelDefinition {
   build(trace: Trace): Value;
 }
 
+/** How many tensors a forecaster keeps of each feature: its last ones, and running averages (`Forecaster`). */
+export interface StateShape {
+  readonly history: number;
+  readonly averages: number;
+}
+
 /** A cacheable tensor of a traced model. */
 export interface FeatureSite {
   readonly name: string;
+  /** Its shape in the model, the batch in front. */
+  readonly shape: Shape;
   /** Elements of one sample's feature. */
   readonly elements: number;
 }
@@ -66,14 +72,14 @@ export const names = {
   output: "output",
   /** int64 [batch]: which row of the conditioning tables each sample uses. */
   pair: "pair",
-  /** [features, batch, rows, rows + 1]: U of "S <- U [S; F]". */
-  update: "update",
-  /** [features, batch, 1, rows]: c of "F^ = c S". */
+  /** [features, batch, 1, k]: c of "F^ = c S". */
   combine: "combine",
-  /** [features, batch, rows + 1, rows + 1]: inner products of [S; F]. */
-  gram: "gram",
-  state: (feature: string) => `state:${feature}`,
-  nextState: (feature: string) => `next-state:${feature}`,
+  /** The true feature in its own shape, given out by a full step. */
+  feature: (feature: string) => `feature:${feature}`,
+  /** [batch, 1, elements]: the i-th newest true feature. */
+  history: (feature: string, i: number) => `history:${feature}:${i}`,
+  /** [batch, averages, elements] */
+  averages: (feature: string) => `averages:${feature}`,
 } as const;
 
 /** The parts a tracer can replace; everything else is the model's. */
@@ -109,7 +115,7 @@ class PlainTrace implements Trace {
     return value;
   }
 
-  protected register(name: string, shape: Shape): Dim {
+  protected register(name: string, shape: Shape): number {
     const elements = bindDim(
       shape.slice(1).reduce((a, b) => Number(a) * Number(b), 1),
       {},
@@ -117,7 +123,7 @@ class PlainTrace implements Trace {
     if (this.features.some((feature) => feature.name === name)) {
       throw new FemoError("E_GRAPH", `two features are named "${name}"`);
     }
-    this.features.push({ name, elements });
+    this.features.push({ name, shape, elements });
     return elements;
   }
 }
@@ -141,36 +147,23 @@ class ConditioningTrace extends PlainTrace {
 }
 
 class FullTrace extends StepTrace {
-  readonly #grams: Value[] = [];
-
-  constructor(
-    readonly granularity: Granularity,
-    readonly measure: boolean,
-  ) {
+  constructor(readonly granularity: Granularity) {
     super();
   }
 
   protected override intercept(level: Granularity, name: string, value: Value, base?: Value): Value {
     if (level !== this.granularity) return value;
-    const index = this.features.length;
-    const elements = this.register(name, value.shape);
-    const state = this.graph.input(names.state(name), [BATCH, ROWS, elements]);
-    const feature = (base ? value.sub(base) : value).reshape([BATCH, 1, elements]);
-    const stacked = state.concat([feature], 1); // [batch, rows+1, elements]
-    const update = coefficients(this.graph, names.update, index, [ROWS, addDims(ROWS, 1)]);
-    this.graph.output(names.nextState(name), update.matMul(stacked));
-    if (this.measure) this.#grams.push(stacked.gram().unsqueeze(0));
+    this.register(name, value.shape);
+    this.graph.output(names.feature(name), base ? value.sub(base) : value);
     return value;
-  }
-
-  finish(): void {
-    const [first, ...rest] = this.#grams;
-    if (first) this.graph.output(names.gram, rest.length > 0 ? first.concat(rest, 0) : first);
   }
 }
 
 class ForecastTrace extends StepTrace {
-  constructor(readonly granularity: Granularity) {
+  constructor(
+    readonly granularity: Granularity,
+    readonly state: StateShape,
+  ) {
     super();
   }
 
@@ -183,16 +176,27 @@ class ForecastTrace extends StepTrace {
   }
 
   #forecast(name: string, shape: Shape): Value {
-    const index = this.features.length;
+    const index = BigInt64Array.of(BigInt(this.features.length));
     const elements = this.register(name, shape);
-    const state = this.graph.input(names.state(name), [BATCH, ROWS, elements]);
-    return coefficients(this.graph, names.combine, index, [1, ROWS]).matMul(state).reshape(shape);
+    const { history, averages } = this.state;
+    const rows = stateRows(this.graph, this.state, elements, (i) => names.history(name, i), names.averages(name));
+    const all = this.graph.input(names.combine, ["features", BATCH, 1, history + averages]);
+    return all.gather(this.graph.constant(index, [])).matMul(rows).reshape(shape);
   }
 }
 
-function coefficients(graph: Graph, name: string, feature: number, shape: Shape): Value {
-  const all = graph.input(name, ["features", BATCH, ...shape]);
-  return all.gather(graph.constant(BigInt64Array.of(BigInt(feature)), []));
+/** S of a feature, [batch, k, elements], stacked from the tensors that it is kept in. */
+export function stateRows(
+  graph: Graph,
+  { history, averages }: StateShape,
+  elements: Dim,
+  historyName: (i: number) => string,
+  averagesName: string,
+): Value {
+  const rows = Array.from({ length: history }, (_, i) => graph.input(historyName(i), [BATCH, 1, elements]));
+  if (averages > 0) rows.push(graph.input(averagesName, [BATCH, averages, elements]));
+  const [first, ...others] = rows as [Value, ...Value[]];
+  return others.length > 0 ? first.concat(others, 1) : first;
 }
 
 /** Everything in one graph, with its conditioning: for counting, for checking a checkpoint, for running uncached. */
@@ -216,20 +220,16 @@ export function traceStep(model: ModelDefinition): TracedGraph {
   return trace;
 }
 
-/**
- * One full step that also moves the state of every feature of a level: S <- U [S; F].
- * @param measure also give the Gram matrices of [S; F], from which forecast errors and adaptive coefficients follow
- */
-export function traceFull(model: ModelDefinition, granularity: Granularity, measure: boolean): TracedGraph {
-  const trace = new FullTrace(granularity, measure);
+/** One full step that also gives out every feature of a level. */
+export function traceFull(model: ModelDefinition, granularity: Granularity): TracedGraph {
+  const trace = new FullTrace(granularity);
   trace.graph.output(names.output, model.build(trace));
-  trace.finish();
   return trace;
 }
 
 /** One step that forecasts every feature of a level, F^ = c S, and computes what is left. */
-export function traceForecast(model: ModelDefinition, granularity: Granularity): TracedGraph {
-  const trace = new ForecastTrace(granularity);
+export function traceForecast(model: ModelDefinition, granularity: Granularity, state: StateShape): TracedGraph {
+  const trace = new ForecastTrace(granularity, state);
   trace.graph.output(names.output, model.build(trace));
   return trace;
 }

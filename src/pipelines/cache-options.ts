@@ -91,14 +91,19 @@ export function cacheSettings(options: CacheOptions, presets: CachePresets): Cac
 export const measures = (settings: CacheSettings): boolean =>
   settings.method !== "none" && (settings.measure || settings.method === "adaptedFemo");
 
-/** When to compute and what to predict. */
-export function buildCache(settings: CacheSettings): { schedule: Schedule; forecaster: Forecaster | undefined } {
-  if (settings.method === "none") return { schedule: everyStep, forecaster: undefined };
-  const schedule = settings.fullSteps ? fullSteps(settings.fullSteps) : everyInterval(settings);
-  return { schedule, forecaster: forecasterOf(settings) as Forecaster };
+/** When to compute. */
+export function scheduleOf(settings: CacheSettings): Schedule {
+  if (settings.method === "none") return everyStep;
+  return settings.fullSteps ? fullSteps(settings.fullSteps) : everyInterval(settings);
 }
 
-function forecasterOf(settings: Exclude<CacheSettings, { method: "none" }>) {
+/** What to predict. */
+export function forecasterOf(settings: Exclude<CacheSettings, { method: "none" }>): Forecaster {
+  // A forecaster is given back the memory that it made: what is in it concerns nobody else.
+  return forecasterWithMemory(settings) as Forecaster;
+}
+
+function forecasterWithMemory(settings: Exclude<CacheSettings, { method: "none" }>) {
   switch (settings.method) {
     case "fora":
       return fora();

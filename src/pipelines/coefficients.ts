@@ -1,4 +1,4 @@
-import { type Forecaster, type FullStep, type Gram, measuredError } from "../forecasts/index.js";
+import { type Forecaster, type FullStep, type Gram, measuredError, stateSize } from "../forecasts/index.js";
 import type { HostTensor } from "../runtime/engine.js";
 
 /** How far the forecast of a full step was off, over all features and samples. */
@@ -20,7 +20,7 @@ export class Coefficients {
   /** Which memory serves a feature of a sample: one index for each (feature, sample) in turn. */
   readonly #memoryOf: readonly number[];
   #memories: unknown[];
-  /** What `combine` gave just before the last update, for each memory. */
+  /** What each memory forecasts for the full step under way. */
   #predictions: (readonly number[] | undefined)[] = [];
 
   /** @param images which image each sample of the batch belongs to: guidance rows share their image's first beta */
@@ -41,35 +41,49 @@ export class Coefficients {
     this.#memories = [...memories.values()].map(({ image }) => forecaster.start(image));
   }
 
-  /** U for a full step, [features, samples, k, k + 1]; the memories move on. */
-  update(step: FullStep): HostTensor {
-    const k = this.#forecaster.stateSize;
-    this.#predictions = this.#memories.map((memory) => this.#forecaster.combine(memory, step.position));
+  /** A full step comes to its features: what would have been forecast for them is what `measure` judges. */
+  expect(position: number): void {
+    this.#predictions = this.#memories.map((memory) => this.#forecaster.combine(memory, position));
+  }
+
+  /** U for a full step, of each feature [samples, r, k + 1]; the memories move on. */
+  update(step: FullStep): HostTensor[] {
     const updates = this.#memories.map((memory) => this.#forecaster.update(memory, step));
     this.#memories = updates.map(({ memory }) => memory);
-    return this.#tensor(
-      [k, k + 1],
-      updates.map(({ rows }) => rows.flat()),
-    );
+    const flat = updates.map(({ rows }) => rows.flat());
+    const [rows, columns] = [this.#forecaster.averages, stateSize(this.#forecaster) + 1];
+    return Array.from({ length: this.#features }, (_, feature) => ({
+      dtype: "float32",
+      dims: [this.#samples, rows, columns],
+      data: Float32Array.from(this.#memoriesOf(feature).flatMap((memory) => flat[memory] as number[])),
+    }));
   }
 
   /** c for a forecast step, [features, samples, 1, k]. */
   combine(position: number): HostTensor {
     const weights = this.#memories.map((memory) => this.#forecaster.combine(memory, position));
     if (weights.includes(undefined)) throw new Error("a forecast before the first full step");
-    return this.#tensor([1, this.#forecaster.stateSize], weights as (readonly number[])[]);
+    return {
+      dtype: "float32",
+      dims: [this.#features, this.#samples, 1, stateSize(this.#forecaster)],
+      data: Float32Array.from(this.#memoryOf.flatMap((memory) => weights[memory] as readonly number[])),
+    };
   }
 
   /**
-   * Takes in the Gram matrices of a full step, [features, samples, k + 1, k + 1].
+   * Takes in the Gram matrices of a full step, after `expect` and, if the forecaster adapts, before `update`.
+   * @param grams of each feature, [samples, k + 1, k + 1]
    * @returns undefined at the first full step, which nothing predicted
    */
-  measure(grams: HostTensor): MeasuredForecast | undefined {
+  measure(grams: readonly HostTensor[]): MeasuredForecast | undefined {
     if (this.#predictions.includes(undefined)) return undefined;
     const predictions = this.#predictions as (readonly number[])[];
-    const side = this.#forecaster.stateSize + 1;
-    const data = grams.data as Float32Array;
-    const cells = this.#memoryOf.map((_, cell) => data.subarray(cell * side * side, (cell + 1) * side * side));
+    const side = stateSize(this.#forecaster) + 1;
+    const cells = grams.flatMap(({ data }) =>
+      Array.from({ length: this.#samples }, (_, row) =>
+        (data as Float32Array).subarray(row * side * side, (row + 1) * side * side),
+      ),
+    );
     const squares = cells.map((cell, i) => {
       const { error2, norm2 } = measuredError(square(cell, side), predictions[this.#memoryOf[i] as number] ?? []);
       return norm2 > 0 ? error2 / norm2 : 0;
@@ -98,14 +112,9 @@ export class Coefficients {
     return { mean: mean(all), min: Math.min(...all), max: Math.max(...all) };
   }
 
-  /** The values of each memory at the places of all that it serves. */
-  #tensor(dims: [number, number], values: readonly (readonly number[])[]): HostTensor {
-    const size = dims[0] * dims[1];
-    const data = new Float32Array(this.#memoryOf.length * size);
-    this.#memoryOf.forEach((memory, cell) => {
-      data.set(values[memory] as readonly number[], cell * size);
-    });
-    return { dtype: "float32", dims: [this.#features, this.#samples, ...dims], data };
+  /** Which memory serves each sample of a feature. */
+  #memoriesOf(feature: number): readonly number[] {
+    return this.#memoryOf.slice(feature * this.#samples, (feature + 1) * this.#samples);
   }
 }
 

@@ -8,7 +8,14 @@ import type { Engine } from "../runtime/engine.js";
 import { ditScheduler, type SamplerState, type SchedulerConfig, schedulerFromConfig } from "../samplers/index.js";
 import type { DownloadOptions } from "../weights/hub/index.js";
 import type { Checkpoint, ModelComponent, ModelFolder } from "../weights/index.js";
-import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings, measures } from "./cache-options.js";
+import {
+  type CacheOptions,
+  type CachePresets,
+  type CacheSettings,
+  cacheSettings,
+  forecasterOf,
+  measures,
+} from "./cache-options.js";
 import { FeatureCache } from "./feature-cache.js";
 import type { ClassNames } from "./labels.js";
 import { LatentDecoder } from "./latent-decoder.js";
@@ -170,7 +177,7 @@ export class DiffusionPipeline {
     const { engine, runner } = this.#parts;
     const request = checkRequest(options, { ...this.#parts, sampleShape: runner.model.sampleShape });
     const id = `request-${++requests}`;
-    const cache = this.#featureCache(id, request);
+    const cache = this.#featureCache(id, request.settings);
     const images: GeneratedImage[] = [];
     const batches: { images: number[]; steps: StepRecord[] }[] = [];
     let decodingMs = 0;
@@ -197,9 +204,13 @@ export class DiffusionPipeline {
 
   /** Loads what a request with these options will run, so that its first step does not wait. */
   async warmUp(cache: CacheOptions = "none"): Promise<void> {
-    const settings = cacheSettings(cache, this.#parts.presets);
-    await this.#parts.runner.load({ kind: "conditioning" });
-    for (const graph of Object.values(graphsOf(settings))) await this.#parts.runner.load(graph);
+    const { runner, presets } = this.#parts;
+    await runner.load({ kind: "conditioning" });
+    const settings = cacheSettings(cache, presets);
+    const graphs = this.#featureCache("warm-up", settings)?.graphs;
+    for (const graph of graphs ? [graphs.full, graphs.forecast, ...graphs.kernels] : [plainStep]) {
+      await runner.load(graph);
+    }
     await this.#parts.decoder?.load();
   }
 
@@ -235,7 +246,6 @@ export class DiffusionPipeline {
     const { sampleShape } = runner.model;
     const rows = request.guided ? [...members, ...members] : [...members];
     const labels = rows.map((image, i) => (i < members.length ? (request.labels[image] as number) : numClasses));
-    const graphs = graphsOf(settings);
     await cache?.start(rows);
 
     let state: SamplerState = { latent: initialLatents(request, members, sampleShape) };
@@ -243,17 +253,16 @@ export class DiffusionPipeline {
     for (let i = 0; i < numInferenceSteps; i++) {
       signal?.throwIfAborted();
       const full = schedule.isFull(i);
-      const graph = full ? graphs.full : graphs.forecast;
+      const graph = cache?.graphs[full ? "full" : "forecast"] ?? plainStep;
       const position = numInferenceSteps - 1 - i; // DiT's respaced index, which counts down
-      const cached = full ? cache?.update(position, i > firstDifference(settings)) : cache?.combine(position);
       const sample = { dims: [rows.length, ...sampleShape], data: modelInput(state.latent, request.guided) };
       const pairs = BigInt64Array.from(labels, (label) => BigInt(rowOf(i, label)));
       const result = await runner.run(graph, {
-        feeds: { ...runner.stepFeeds(id, graph, sample, pairs), ...cached?.feeds },
-        fetch: [names.output, ...(cached?.fetch ?? [])],
-        hold: cached?.hold ?? {},
+        feeds: { ...runner.stepFeeds(id, graph, sample, pairs), ...(full ? {} : cache?.combine(position)) },
+        fetch: [names.output],
+        hold: (full && cache?.capture()) || {},
       });
-      const measured = full && cache?.measured(result);
+      const learned = full ? await cache?.learn({ position, differences: i > firstDifference(settings) }) : undefined;
       const beta = full && cache?.beta();
       const output = result.outputs[names.output]?.data as Float32Array;
       state = sampler.step(i, state, guide(request, output, members.length, sampleShape));
@@ -262,9 +271,9 @@ export class DiffusionPipeline {
         step: i,
         timestep: sampler.timesteps[i] as number,
         kind: full ? "full" : "forecast",
-        durationMs: result.durationMs,
-        flops: runner.flops(graph, rows.length, cache?.rows),
-        ...(measured && { forecast: measured }),
+        durationMs: result.durationMs + (learned?.durationMs ?? 0),
+        flops: runner.flops(graph, rows.length) + (full ? (cache?.kernelFlops(rows.length) ?? 0) : 0),
+        ...(learned?.forecast && { forecast: learned.forecast }),
         ...(beta && { beta }),
       };
       steps.push(record);
@@ -273,10 +282,14 @@ export class DiffusionPipeline {
     return { latents: state.latent, steps };
   }
 
-  #featureCache(id: string, { settings, forecaster }: Request): FeatureCache | undefined {
-    if (settings.method === "none" || !forecaster) return undefined;
+  #featureCache(id: string, settings: CacheSettings): FeatureCache | undefined {
+    if (settings.method === "none") return undefined;
     const { engine, runner } = this.#parts;
-    return new FeatureCache(engine, id, forecaster, runner.features(settings.granularity), measures(settings));
+    return new FeatureCache(engine, runner, id, {
+      forecaster: forecasterOf(settings),
+      granularity: settings.granularity,
+      measure: measures(settings),
+    });
   }
 
   /** One image of a batch, [images, C, H, W]. */
@@ -330,15 +343,8 @@ export class DiffusionPipeline {
   }
 }
 
-/** The graphs of a full and of a forecast step; without a cache every step is the plain one. */
-function graphsOf(settings: CacheSettings): { full: GraphKind; forecast: GraphKind } {
-  if (settings.method === "none") return { full: { kind: "step" }, forecast: { kind: "step" } };
-  const { granularity } = settings;
-  return {
-    full: { kind: "full", granularity, measure: measures(settings) },
-    forecast: { kind: "forecast", granularity },
-  };
-}
+/** The graph of every step without a cache. */
+const plainStep: GraphKind = { kind: "step" };
 
 /** Differences may be formed after this step: TaylorSeer's gate (methods.md section 1). */
 const firstDifference = (settings: CacheSettings): number =>

@@ -1,17 +1,20 @@
 import {
   countFlops,
+  type FeatureKernel,
   type FeatureSite,
   type Granularity,
   type Graph,
   type ModelDefinition,
+  names,
+  type StateShape,
   type TracedGraph,
   traceConditioning,
+  traceFeatureKernel,
   traceForecast,
   traceFull,
   traceStep,
   traceWhole,
 } from "../graph/index.js";
-import { names } from "../graph/trace.js";
 import type { Engine, Feed, GraphFile, HostTensor, RunRequest, RunResult, Session } from "../runtime/engine.js";
 import type { Checkpoint } from "../weights/index.js";
 import { graphWriter } from "./graph-writer.js";
@@ -20,8 +23,9 @@ import { graphWriter } from "./graph-writer.js";
 export type GraphKind =
   | { kind: "conditioning" }
   | { kind: "step" }
-  | { kind: "full"; granularity: Granularity; measure: boolean }
-  | { kind: "forecast"; granularity: Granularity };
+  | { kind: "full"; granularity: Granularity }
+  | ({ kind: "forecast"; granularity: Granularity } & StateShape)
+  | ({ kind: "feature" } & FeatureKernel);
 
 /** How many graphs that hold all the weights stay loaded; another one replaces the least recently used. */
 export const MAX_WHOLE_SESSIONS = 2;
@@ -61,14 +65,14 @@ export class ModelRunner {
   }
 
   features(granularity: Granularity): readonly FeatureSite[] {
-    return this.trace({ kind: "forecast", granularity }).features;
+    return this.trace({ kind: "full", granularity }).features;
   }
 
-  /** Floating-point operations of one run. @param rows k, the tensors a feature's state has */
-  flops(graph: GraphKind, batch: number, rows = 0): number {
-    return cached(this.#flops, `${keyOf(graph)}:${batch}:${rows}`, () => {
+  /** Floating-point operations of one run. @param elements of one sample's feature, for a graph of any */
+  flops(graph: GraphKind, batch: number, elements = 0): number {
+    return cached(this.#flops, `${keyOf(graph)}:${batch}:${elements}`, () => {
       const traced = this.trace(graph);
-      return countFlops(traced.graph, { batch, rows, pairs: 0, features: traced.features.length });
+      return countFlops(traced.graph, { batch, elements, pairs: 0, features: traced.features.length });
     });
   }
 
@@ -80,6 +84,11 @@ export class ModelRunner {
   /** Runs a graph, loading it first if it is not. */
   run(graph: GraphKind, request: RunRequest): Promise<RunResult> {
     return this.#use(graph, (session) => session.run(request));
+  }
+
+  /** Runs a graph several times, one after the other. */
+  runEach(graph: GraphKind, requests: readonly RunRequest[]): Promise<RunResult[]> {
+    return this.#use(graph, (session) => session.runEach(requests));
   }
 
   /** Frees all graphs, each when its last run is over. */
@@ -158,9 +167,11 @@ function traceAs(model: ModelDefinition, graph: GraphKind): TracedGraph {
     case "step":
       return traceStep(model);
     case "full":
-      return traceFull(model, graph.granularity, graph.measure);
+      return traceFull(model, graph.granularity);
     case "forecast":
-      return traceForecast(model, graph.granularity);
+      return traceForecast(model, graph.granularity, graph);
+    case "feature":
+      return { graph: traceFeatureKernel(graph), features: [], hoisted: [] };
   }
 }
 

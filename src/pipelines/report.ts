@@ -34,7 +34,7 @@ export interface GenerationReport {
   readonly fullSteps: readonly number[];
   /** Floating-point operations of the denoising: done, those an uncached run of the same steps takes, and the ratio of the two. */
   readonly flops: { readonly done: number; readonly uncached: number; readonly speedup: number };
-  /** Bytes of the features kept for one batch: k tensors a feature. Updates write into a second buffer as large. */
+  /** Bytes held for the features of one batch: their state, and the buffers into which the next full step writes. */
   readonly stateBytes: number;
   /** Time in the runtime for conditioning and steps, milliseconds; `totalMs` is the time from call to result. */
   readonly conditioningMs: number;

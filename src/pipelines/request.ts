@@ -1,5 +1,4 @@
 import { FemoError } from "../errors.js";
-import type { Forecaster } from "../forecasts/index.js";
 import {
   createSampler,
   type Sampler,
@@ -9,11 +8,11 @@ import {
 } from "../samplers/index.js";
 import type { Schedule } from "../schedules/index.js";
 import {
-  buildCache,
   type CacheOptions,
   type CachePresets,
   type CacheSettings,
   cacheSettings,
+  scheduleOf,
 } from "./cache-options.js";
 import { type ClassNames, classId } from "./labels.js";
 import type { StepRecord } from "./report.js";
@@ -77,7 +76,6 @@ export interface Request {
   readonly sampler: Sampler;
   readonly settings: CacheSettings;
   readonly schedule: Schedule;
-  readonly forecaster: Forecaster | undefined;
   readonly decodeTileSize: number | undefined;
   readonly signal: AbortSignal | undefined;
   readonly onStep: ((progress: StepProgress) => void) | undefined;
@@ -135,7 +133,7 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
     batchSize,
     sampler: createSampler(scheduler, { ...options, numInferenceSteps }),
     settings,
-    ...buildCache(settings),
+    schedule: scheduleOf(settings),
     decodeTileSize,
     signal,
     onStep,

@@ -5,8 +5,8 @@ export interface HostTensor {
   readonly data: Float32Array | BigInt64Array;
 }
 
-/** What a graph input gets: a tensor sent along, or one that an earlier run left with the engine. */
-export type Feed = HostTensor | { readonly held: string };
+/** What a graph input gets: a tensor sent along, or one that the engine holds, read in another shape if one is given. */
+export type Feed = HostTensor | { readonly held: string; readonly dims?: readonly number[] };
 
 /** A serialised ONNX model and the folder in which its external weights lie. */
 export interface GraphFile {
@@ -18,7 +18,10 @@ export interface RunRequest {
   readonly feeds: Readonly<Record<string, Feed>>;
   /** Outputs to send back. */
   readonly fetch: readonly string[];
-  /** Outputs to leave with the engine: graph output name to the name it is held under. */
+  /**
+   * Outputs to leave with the engine: graph output name to the name it is held under. A tensor that is held under the
+   * name already is written over, so its shape must be the output's, unless the same run reads it.
+   */
   readonly hold?: Readonly<Record<string, string>>;
 }
 
@@ -31,6 +34,8 @@ export interface RunResult {
 /** A loaded graph. */
 export interface Session {
   run(request: RunRequest): Promise<RunResult>;
+  /** Runs one after the other, in one way there and back. */
+  runEach(requests: readonly RunRequest[]): Promise<RunResult[]>;
   /** Frees the graph and its weights. */
   release(): Promise<void>;
 }

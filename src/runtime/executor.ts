@@ -4,7 +4,7 @@ import type { Feed, GraphFile, HostTensor, RunRequest, RunResult } from "./engin
 /** One call to the executor: a method and its arguments, as they cross the thread. */
 export type Call =
   | { method: "load"; graph: GraphFile }
-  | { method: "run"; session: number; request: RunRequest }
+  | { method: "run"; session: number; requests: readonly RunRequest[] }
   | { method: "release"; session: number }
   | { method: "holdZeros"; dims: Readonly<Record<string, readonly number[]>> }
   | { method: "free"; names: readonly string[] };
@@ -15,8 +15,6 @@ export class Executor {
   readonly #options: Ort.InferenceSession.SessionOptions;
   readonly #sessions = new Map<number, Ort.InferenceSession>();
   readonly #held = new Map<string, Ort.Tensor>();
-  /** Buffers of held tensors that were replaced, written again by the next run: a state alternates between two. */
-  readonly #spare = new Map<string, Ort.Tensor>();
   #count = 0;
 
   constructor(ort: typeof Ort, options: Ort.InferenceSession.SessionOptions) {
@@ -29,22 +27,16 @@ export class Executor {
       case "load":
         return this.#load(call.graph);
       case "run":
-        return this.#run(call.session, call.request);
+        return this.#runEach(call.session, call.requests);
       case "release":
         await this.#sessions.get(call.session)?.release();
         this.#sessions.delete(call.session);
         return undefined;
       case "holdZeros":
-        for (const [name, dims] of Object.entries(call.dims)) {
-          const size = dims.reduce((a, b) => a * b, 1);
-          this.#held.set(name, new this.#ort.Tensor("float32", new Float32Array(size), dims));
-        }
+        for (const [name, dims] of Object.entries(call.dims)) this.#holdZeros(name, dims);
         return undefined;
       case "free":
-        for (const name of call.names) {
-          this.#held.delete(name);
-          this.#spare.delete(name);
-        }
+        for (const name of call.names) this.#held.delete(name);
         return undefined;
     }
   }
@@ -64,23 +56,28 @@ export class Executor {
     return this.#count;
   }
 
-  async #run(id: number, { feeds, fetch, hold = {} }: RunRequest): Promise<RunResult> {
+  async #runEach(id: number, requests: readonly RunRequest[]): Promise<RunResult[]> {
     const session = this.#sessions.get(id);
     if (!session) throw new Error(`session ${id} is not loaded`);
+    const results: RunResult[] = [];
+    for (const request of requests) results.push(await this.#run(session, request));
+    return results;
+  }
+
+  async #run(session: Ort.InferenceSession, { feeds, fetch, hold = {} }: RunRequest): Promise<RunResult> {
     const inputs = Object.fromEntries(Object.entries(feeds).map(([name, feed]) => [name, this.#tensor(feed)]));
     const wanted: Record<string, Ort.Tensor | null> = {};
     for (const output of fetch) wanted[output] = null;
-    for (const [output, name] of Object.entries(hold)) wanted[output] = this.#reusable(name);
+    const read = new Set(Object.values(feeds).map((feed) => ("held" in feed ? feed.held : undefined)));
+    for (const [output, name] of Object.entries(hold)) {
+      wanted[output] = read.has(name) ? null : (this.#held.get(name) ?? null);
+    }
 
     const start = performance.now();
     const results = await session.run(inputs, wanted);
     const durationMs = performance.now() - start;
 
-    for (const [output, name] of Object.entries(hold)) {
-      const old = this.#held.get(name);
-      if (old) this.#spare.set(name, old);
-      this.#held.set(name, results[output] as Ort.Tensor);
-    }
+    for (const [output, name] of Object.entries(hold)) this.#held.set(name, results[output] as Ort.Tensor);
     const outputs: Record<string, HostTensor> = {};
     for (const output of fetch) {
       const { type, dims, data } = results[output] as Ort.Tensor;
@@ -89,16 +86,20 @@ export class Executor {
     return { outputs, durationMs };
   }
 
-  /** The buffer of the value before last, if the next one will have its shape: a state keeps its shape. */
-  #reusable(name: string): Ort.Tensor | null {
-    const [old, spare] = [this.#held.get(name), this.#spare.get(name)];
-    return old && spare && old.dims.join() === spare.dims.join() ? spare : null;
+  #holdZeros(name: string, dims: readonly number[]): void {
+    const old = this.#held.get(name);
+    if (old && old.dims.join() === dims.join()) {
+      (old.data as Float32Array).fill(0);
+      return;
+    }
+    const size = dims.reduce((a, b) => a * b, 1);
+    this.#held.set(name, new this.#ort.Tensor("float32", new Float32Array(size), dims));
   }
 
   #tensor(feed: Feed): Ort.Tensor {
     if (!("held" in feed)) return new this.#ort.Tensor(feed.dtype, feed.data as Float32Array, feed.dims);
     const tensor = this.#held.get(feed.held);
     if (!tensor) throw new Error(`no tensor is held as "${feed.held}"`);
-    return tensor;
+    return feed.dims ? tensor.reshape(feed.dims) : tensor;
   }
 }

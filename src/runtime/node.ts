@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import { Worker } from "node:worker_threads";
 import { FemoError } from "../errors.js";
-import type { Engine, RunResult } from "./engine.js";
+import type { Engine, RunRequest, RunResult } from "./engine.js";
 import type { Call } from "./executor.js";
 
 export interface NodeEngineOptions {
@@ -61,8 +61,10 @@ export function createNodeEngine(options: NodeEngineOptions = {}): Engine {
   return {
     async load(graph) {
       const session = await send<number>({ method: "load", graph });
+      const runEach = (requests: readonly RunRequest[]) => send<RunResult[]>({ method: "run", session, requests });
       return {
-        run: (request) => send<RunResult>({ method: "run", session, request }),
+        run: async (request) => (await runEach([request]))[0] as RunResult,
+        runEach,
         release: () => send<void>({ method: "release", session }),
       };
     },

@@ -1,6 +1,6 @@
 import { FemoError } from "../errors.js";
 import { type Granularity, granularities } from "../graph/index.js";
-import { buildCache, cacheSettings } from "../pipelines/cache-options.js";
+import { cacheSettings, scheduleOf } from "../pipelines/cache-options.js";
 import {
   type CacheMethod,
   type CacheOptions,
@@ -88,7 +88,7 @@ export function defaultVariants(presets: CachePresets, options: DefaultVariantOp
 
 /** The steps that a method computes in full. */
 export function fullStepsOf(settings: CacheSettings, numInferenceSteps: number): number[] {
-  const { schedule } = buildCache(settings);
+  const schedule = scheduleOf(settings);
   return Array.from({ length: numInferenceSteps }, (_, step) => step).filter((step) => schedule.isFull(step));
 }
 

@@ -107,13 +107,12 @@ describe("limits of FEMO", () => {
   test("beta moves by gamma towards the larger norm and stops delta from where it began", () => {
     const forecaster = adaptedFemo({ order: 1, beta: 0.1, gamma: 0.02, delta: 0.03 });
     const unitGram = (truth2: number) => [
-      [1, 0, 0, 0],
-      [0, 1, 0, 0],
-      [0, 0, 1, 0],
-      [0, 0, 0, truth2],
+      [1, 0, 0],
+      [0, 1, 0],
+      [0, 0, truth2],
     ];
     const moved = (from: ReturnType<typeof forecaster.start>, truth2: number) =>
-      forecaster.adapt?.(from, unitGram(truth2), [1, 0, 0]) ?? from;
+      forecaster.adapt?.(from, unitGram(truth2), [1, 0]) ?? from;
     const start = forecaster.start(0);
     const up = moved(start, 4);
     expect(forecaster.beta?.(up)).toBeCloseTo(0.12, 12);

@@ -29,17 +29,20 @@ export function replay(
 ): (Float64Array | undefined)[] {
   const size = feature(0).length;
   let memory = forecaster.start(0);
-  let state: Float64Array[] = Array.from({ length: forecaster.stateSize }, () => new Float64Array(size));
+  const { history, averages } = forecaster;
+  let state: Float64Array[] = Array.from({ length: history + averages }, () => new Float64Array(size));
   return steps.map(({ position, full, differences }) => {
     const weights = forecaster.combine(memory, position);
     const prediction = weights && weighted(weights, state);
     if (full) {
-      const stacked = [...state, feature(position)];
-      const { memory: next, rows } = forecaster.update(memory, { position, differences });
-      expect(rows).toHaveLength(forecaster.stateSize);
-      state = rows.map((row) => weighted(row, stacked));
+      const truth = feature(position);
+      const stacked = [...state, truth];
       const gram = stacked.map((a) => stacked.map((b) => dot(a, b)));
-      memory = weights && forecaster.adapt ? forecaster.adapt(next, gram, weights) : next;
+      if (weights && forecaster.adapt) memory = forecaster.adapt(memory, gram, weights);
+      const { memory: next, rows } = forecaster.update(memory, { position, differences });
+      expect(rows).toHaveLength(averages);
+      state = [truth, ...state.slice(0, history - 1), ...rows.map((row) => weighted(row, stacked))];
+      memory = next;
     }
     return prediction;
   });

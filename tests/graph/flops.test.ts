@@ -96,7 +96,7 @@ describe("DiT-XL/2 at 256x256, without its weights", () => {
 
   test("a forecast at 'stack' uses no weights but those of patches and final layer, at 'output' none", () => {
     const weights = (granularity: "stack" | "output") =>
-      traceForecast(dit(ditXL2), granularity)
+      traceForecast(dit(ditXL2), granularity, { history: 1, averages: 0 })
         .graph.reachable()
         .weights.map(({ name }) => name)
         .sort();
@@ -108,15 +108,16 @@ describe("DiT-XL/2 at 256x256, without its weights", () => {
     ]);
     expect(weights("output")).toEqual([]);
     expect(
-      traceForecast(dit(ditXL2), "output")
+      traceForecast(dit(ditXL2), "output", { history: 1, averages: 1 })
         .graph.reachable()
         .inputs.map(({ name }) => name)
         .sort(),
-    ).toEqual(["combine", "state:output"]);
+    ).toEqual(["averages:output", "combine", "history:output:0"]);
   });
 
   test.each(granularities)("at '%s' every feature of the full graph is one of the forecast graph", (granularity) => {
-    const [full, forecast] = [traceFull(dit(ditXL2), granularity, true), traceForecast(dit(ditXL2), granularity)];
+    const state = { history: 1, averages: 2 };
+    const [full, forecast] = [traceFull(dit(ditXL2), granularity), traceForecast(dit(ditXL2), granularity, state)];
     expect(full.features).toEqual(forecast.features);
     const count = { module: 56, block: 28, stack: 1, output: 1 }[granularity];
     expect(full.features).toHaveLength(count);
@@ -124,7 +125,7 @@ describe("DiT-XL/2 at 256x256, without its weights", () => {
     for (const feature of full.features) expect(feature.elements).toBe(elements);
 
     const [rows, samples] = [3, 2];
-    const bindings = { batch: samples, rows, pairs: 0, features: count };
+    const bindings = { batch: samples, pairs: 0, features: count };
     // F^ = c S; modules are then gated and added, residuals only added.
     const combine = 2 * samples * rows * elements * count;
     const others = countFlops(forecast.graph, bindings) - combine;

@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import {
   countFlops,
   granularities,
+  names,
   traceConditioning,
   traceForecast,
   traceFull,
@@ -29,6 +30,7 @@ import {
 import { femoError } from "../weights/helpers.js";
 
 const engine = engineForTests();
+const newestOnly = { history: 1, averages: 0 };
 const size = { rows: 3, columns: 5, textTokens: 4 };
 /** Guidance enters as the sinusoids of 3500: half an ulp of a frequency, rounded differently, is 1e-4 of an angle. */
 const parity = 3e-5;
@@ -93,18 +95,19 @@ describe.each(["tiny-dev", "tiny-schnell"])("%s", (name) => {
       string,
       HostTensor
     >;
-    const [full, forecast] = [traceFull(model, level, false), traceForecast(model, level)];
+    const [full, forecast] = [traceFull(model, level), traceForecast(model, level, newestOnly)];
     expect(forecast.features).toEqual(full.features);
     const count = full.features.length;
-    const old = full.features.map(({ name, elements }, i) => [`state:${name}`, noise([2, 1, elements], i)] as const);
-    const newest = floats(
-      [count, 2, 1, 2],
-      Array.from({ length: 4 * count }, (_, i) => i % 2),
+    const old = full.features.map(
+      ({ name, elements }, i) => [names.history(name, 0), noise([2, 1, elements], i)] as const,
     );
-    const kept = await evaluate(engine, full.graph, { ...step, ...Object.fromEntries(old), update: newest }, weights);
+    const kept = await evaluate(engine, full.graph, step, weights);
     expect(relativeError(numbers(kept.output), numbers(tensors.output))).toBeLessThan(parity);
 
-    const state = full.features.map(({ name }) => [`state:${name}`, kept[`next-state:${name}`] as HostTensor] as const);
+    const state = full.features.map(({ name, elements }) => {
+      const { dtype, data } = kept[names.feature(name)] as HostTensor;
+      return [names.history(name, 0), { dtype, data, dims: [2, 1, elements] }] as const;
+    });
     const combine = floats([count, 2, 1, 1], new Float32Array(2 * count).fill(1));
     const again = await evaluate(engine, forecast.graph, { ...step, ...Object.fromEntries(state), combine }, weights);
     expect(relativeError(numbers(again.output), numbers(kept.output))).toBeLessThan(rounding);
@@ -146,13 +149,13 @@ describe("FLUX.1-dev at 1024x1024, without its weights", () => {
     ["stack", 1, I * D],
     ["output", 1, I * 64],
   ] as const)("at '%s': %i features of %i elements in all", (level, count, elements) => {
-    const { features } = traceForecast(model, level);
+    const { features } = traceForecast(model, level, newestOnly);
     expect(features).toHaveLength(count);
     expect(features.reduce((sum, feature) => sum + feature.elements, 0)).toBe(elements);
   });
 
   test("a forecast at 'module' keeps the embedders and the final layer, and no weight of a block", () => {
-    const weights = traceForecast(model, "module").graph.reachable().weights;
+    const weights = traceForecast(model, "module", newestOnly).graph.reachable().weights;
     const layers = new Set(weights.map(({ name }) => name.replace(/\.(weight|bias)$/, "")));
     expect([...layers].sort()).toEqual(["context_embedder", "proj_out", "x_embedder"]);
   });

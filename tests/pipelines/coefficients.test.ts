@@ -22,10 +22,12 @@ describe("what shares a beta adapts as one feature would that holds all of it", 
 
   test.each(betaScopes)("%s", (betaPer) => {
     const forecaster = adaptedFemo({ order: 2, beta: [0.1, -0.2], gamma: 0.05, delta: 0.2, betaPer });
-    const side = forecaster.stateSize + 1;
-    const part = (tensor: HostTensor, cell: number): number[] => {
-      const size = (tensor.dims[2] as number) * (tensor.dims[3] as number);
-      return numbers(tensor).slice(cell * size, (cell + 1) * size);
+    const side = forecaster.history + forecaster.averages + 1;
+    /** What belongs to a cell in a tensor of all features, or in one tensor for each. */
+    const part = (tensors: HostTensor | readonly HostTensor[], cell: number): number[] => {
+      const all = ("data" in tensors ? [tensors] : tensors).flatMap(numbers);
+      const size = all.length / cells.length;
+      return all.slice(cell * size, (cell + 1) * size);
     };
     /** Gram matrices of random vectors, which grow and shrink differently in every cell. */
     const gram = (step: number, cell: number): number[] => {
@@ -47,22 +49,26 @@ describe("what shares a beta adapts as one feature would that holds all of it", 
       ]),
     );
     for (const [step, position] of [9, 8, 5, 2].entries()) {
-      const full = { position, differences: step > 0 };
-      const updates = new Map([...alone].map(([group, one]) => [group, numbers(one.update(full))]));
-      const update = together.update(full);
-      for (const cell of cells) expect(part(update, cell)).toEqual(updates.get(groupOf(cell)));
-
+      together.expect(position);
       const measured = together.measure(
-        floats(
-          [features, images.length, side, side],
-          cells.flatMap((cell) => gram(step, cell)),
+        Array.from({ length: features }, (_, feature) =>
+          floats(
+            [images.length, side, side],
+            cells.filter((cell) => featureOf(cell) === feature).flatMap((cell) => gram(step, cell)),
+          ),
         ),
       );
       expect(measured === undefined).toBe(step === 0);
       for (const [group, own] of members) {
         const sum = own.map((cell) => gram(step, cell)).reduce((a, b) => a.map((x, i) => x + (b[i] as number)));
-        alone.get(group)?.measure(floats([1, 1, side, side], sum));
+        alone.get(group)?.expect(position);
+        alone.get(group)?.measure([floats([1, side, side], sum)]);
       }
+      const full = { position, differences: step > 0 };
+      const updates = new Map([...alone].map(([group, one]) => [group, one.update(full).flatMap(numbers)]));
+      const update = together.update(full);
+      for (const cell of cells) expect(part(update, cell)).toEqual(updates.get(groupOf(cell)));
+
       const combines = new Map([...alone].map(([group, one]) => [group, numbers(one.combine(position - 1))]));
       const combine = together.combine(position - 1);
       for (const cell of cells) expect(part(combine, cell)).toEqual(combines.get(groupOf(cell)));
@@ -78,16 +84,18 @@ describe("what shares a beta adapts as one feature would that holds all of it", 
 
   test("the measured error is the root mean square over samples, and over features", () => {
     const coefficients = new Coefficients(fora(), 2, [0, 1]);
-    const position = { position: 0, differences: false };
     // Gram matrices of [S; F] with S = 1 and F = 1 + d: FORA is off by d.
-    const grams = (errors: number[]): HostTensor =>
-      floats(
-        [2, 2, 2, 2],
-        errors.flatMap((d) => [1, 1 + d, 1 + d, (1 + d) ** 2]),
+    const grams = (errors: number[]): HostTensor[] =>
+      [errors.slice(0, 2), errors.slice(2)].map((part) =>
+        floats(
+          [2, 2, 2],
+          part.flatMap((d) => [1, 1 + d, 1 + d, (1 + d) ** 2]),
+        ),
       );
-    coefficients.update(position);
+    coefficients.expect(0);
     expect(coefficients.measure(grams([0, 0, 0, 0]))).toBeUndefined();
-    coefficients.update(position);
+    coefficients.update({ position: 0, differences: false });
+    coefficients.expect(0);
     const relative = [1, 0.5, 0, 0.25];
     const measured = coefficients.measure(grams(relative));
     const errors = relative.map((d) => d / (1 + d));
@@ -104,8 +112,11 @@ test("a forecaster that does not adapt serves all features with one set, a sampl
   const coefficients = new Coefficients(femo({ order: 1, beta: [0, 0.5, 0.25] }), 2, [0, 1, 0, 1]);
   coefficients.update({ position: 0, differences: false });
   coefficients.update({ position: 1, differences: true });
-  const { dims, data } = coefficients.update({ position: 2, differences: true });
-  expect(dims).toEqual([2, 4, 2, 3]);
-  const keep = Array.from({ length: 8 }, (_, at) => data[6 * at + 4]); // M of M <- beta M + (1 - beta) D
+  const updates = coefficients.update({ position: 2, differences: true });
+  expect(updates.map(({ dims }) => dims)).toEqual([
+    [4, 1, 3],
+    [4, 1, 3],
+  ]);
+  const keep = updates.flatMap(({ data }) => [1, 4, 7, 10].map((at) => data[at])); // M of M <- beta M + (1 - beta) D
   expect(keep).toEqual([0, 0.5, 0, 0.5, 0, 0.5, 0, 0.5]);
 });

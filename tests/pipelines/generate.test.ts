@@ -205,9 +205,11 @@ describe.each(cacheMethods)("contract: %s", (method) => {
     if (method === "none") expect(pixels(plain)).toEqual(images.flatMap(({ data }) => Array.from(data)));
     expect(report.stepsMs + report.conditioningMs).toBeLessThanOrEqual(report.totalMs);
 
-    // k tensors a feature; order 2, two images and their guidance rows, 16 features of 256 tokens x 128 channels.
-    const k = { none: 0, fora: 1, taylorSeer: 3, newton: 3, femo: 4, adaptedFemo: 5 }[method];
-    expect(report.stateBytes).toBe(4 * k * (2 * 2) * 16 * 256 * 128);
+    // Order 2, two images and their guidance rows, 16 features of 256 tokens x 128 channels. Measuring keeps the
+    // feature that falls out of the history until it is done; two averages have one buffer in common besides.
+    const tensors = { none: 0, fora: 2, taylorSeer: 4, newton: 4, femo: 5, adaptedFemo: 5 }[method];
+    const spare = method.toLowerCase().endsWith("femo") ? 2 : 0;
+    expect(report.stateBytes).toBe(4 * (2 * 2) * (16 * tensors + spare) * 256 * 128);
   });
 });
 

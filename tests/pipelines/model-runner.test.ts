@@ -38,7 +38,7 @@ const checkpoint = Checkpoint.fromTensors(
       byteLength: 4 * (shape as number[]).reduce((a, b) => a * b, 1),
     })),
 );
-const full = (granularity: "module" | "block" | "stack"): GraphKind => ({ kind: "full", granularity, measure: true });
+const full = (granularity: "module" | "block" | "stack"): GraphKind => ({ kind: "full", granularity });
 
 /** Lets releases that nobody waits for happen. */
 const settled = () => new Promise((resolve) => setTimeout(resolve, 20));
