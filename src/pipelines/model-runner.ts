@@ -125,6 +125,11 @@ export class ModelRunner {
     return Object.fromEntries(Object.entries(feeds).filter(([name]) => inputs.has(name)));
   }
 
+  #load(graph: GraphKind): Promise<Session> {
+    const once = graph.kind === "conditioning";
+    return this.#engine.load({ ...this.#write(this.trace(graph).graph), once });
+  }
+
   #hoisted(): readonly string[] {
     return this.trace({ kind: "conditioning" }).hoisted;
   }
@@ -134,7 +139,7 @@ export class ModelRunner {
     const key = keyOf(graph);
     const known = this.#loaded.get(key);
     if (!known && holdsAllWeights(key)) this.#trim(MAX_WHOLE_SESSIONS - 1);
-    const loaded = known ?? { session: this.#engine.load(this.#write(this.trace(graph).graph)), users: 0 };
+    const loaded = known ?? { session: this.#load(graph), users: 0 };
     this.#loaded.delete(key); // to the end: most recently used
     this.#loaded.set(key, loaded);
     loaded.users++;

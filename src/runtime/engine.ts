@@ -12,6 +12,11 @@ export type Feed = HostTensor | { readonly held: string; readonly dims?: readonl
 export interface GraphFile {
   readonly model: Uint8Array;
   readonly weightsFolder: string;
+  /**
+   * Whether the graph runs once, or hardly more. Otherwise its weights are copied into the order in which products read
+   * them: that pays over several runs, and takes a second for each gigabyte.
+   */
+  readonly once?: boolean;
 }
 
 export interface RunRequest {

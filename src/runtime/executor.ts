@@ -41,7 +41,7 @@ export class Executor {
     }
   }
 
-  async #load({ model, weightsFolder }: GraphFile): Promise<number> {
+  async #load({ model, weightsFolder, once }: GraphFile): Promise<number> {
     const session = await this.#ort.InferenceSession.create(model, {
       ...this.#options,
       extra: {
@@ -49,6 +49,7 @@ export class Executor {
           model_external_initializers_file_folder_path: weightsFolder,
           // Every session has threads of its own; those of the session before must not spin beside this one's.
           force_spinning_stop: "1",
+          disable_prepacking: once ? "1" : "0",
         },
       },
     });
