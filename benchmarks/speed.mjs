@@ -32,7 +32,15 @@ const methods = [
 const levels = ["module", "stack", "output"];
 
 const draw = (cache) =>
-  pipeline.generate({ classLabels: 0, numImages: images, batchSize: images, numInferenceSteps, seed: 1, cache });
+  pipeline.generate({
+    classLabels: 0,
+    numImages: images,
+    batchSize: images,
+    numInferenceSteps,
+    seed: 1,
+    outputType: "latent",
+    cache,
+  });
 const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 const timeOf = ({ report }) => report.conditioningMs + report.stepsMs;
 const stepTimes = ({ report }, kind) =>

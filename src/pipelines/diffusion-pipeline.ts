@@ -35,7 +35,10 @@ export interface GeneratedImage extends RgbImage {
 }
 
 export interface GenerationResult {
+  /** Empty with the output type "latent". */
   readonly images: readonly GeneratedImage[];
+  /** The finished latents, or the pixels in -1 .. 1 of a model that draws pixels, [images, C, H, W] row-major. */
+  readonly latents: Float32Array;
   readonly report: GenerationReport;
 }
 
@@ -179,6 +182,8 @@ export class DiffusionPipeline {
     const id = `request-${++requests}`;
     const cache = this.#featureCache(id, request.settings);
     const images: GeneratedImage[] = [];
+    const size = runner.model.sampleShape.reduce((a, b) => a * b, 1);
+    const finished = new Float32Array(request.labels.length * size);
     const batches: { images: number[]; steps: StepRecord[] }[] = [];
     let decodingMs = 0;
     try {
@@ -188,14 +193,15 @@ export class DiffusionPipeline {
         const members = Array.from({ length: count }, (_, i) => first + i);
         const { latents, steps } = await this.#denoise(id, request, cache, members, conditioning.rowOf);
         batches.push({ images: members, steps });
+        finished.set(latents, first * size);
         const decoding = performance.now();
-        for (const [i, image] of members.entries()) {
+        for (const [i, image] of request.outputType === "image" ? members.entries() : []) {
           images.push(this.#image(request, image, await this.#decode(request, latents, i)));
         }
         decodingMs += performance.now() - decoding;
       }
       const report = this.#report(request, cache, batches, conditioning, decodingMs);
-      return { images, report: { ...report, totalMs: performance.now() - start } };
+      return { images, latents: finished, report: { ...report, totalMs: performance.now() - start } };
     } finally {
       // An engine that is closed holds nothing.
       await Promise.all([engine.free(runner.conditioningNames(id)), cache?.free()]).catch(() => {});

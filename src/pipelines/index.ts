@@ -14,4 +14,4 @@ export {
   type PretrainedOptions,
 } from "./diffusion-pipeline.js";
 export type { GenerationReport, StepRecord } from "./report.js";
-export type { GenerateOptions, StepProgress } from "./request.js";
+export { type GenerateOptions, type OutputType, outputTypes, type StepProgress } from "./request.js";

@@ -27,6 +27,10 @@ export interface StepProgress extends StepRecord {
   readonly latents: Float32Array;
 }
 
+/** What a request gives, as diffusers' `output_type`. */
+export const outputTypes = ["image", "latent"] as const;
+export type OutputType = (typeof outputTypes)[number];
+
 /** A request. Only classLabels is required. */
 export interface GenerateOptions {
   /** Classes by name or number: one image each, or `numImages` each. */
@@ -56,6 +60,8 @@ export interface GenerateOptions {
    * whole.
    */
   decodeTileSize?: number;
+  /** "image", or "latent": the result has only its `latents`, and nothing is decoded. Default "image". */
+  outputType?: OutputType;
   /** Stops between steps; the promise rejects with the signal's reason. */
   signal?: AbortSignal;
   /** Called after every step; what it throws ends the request. */
@@ -77,6 +83,7 @@ export interface Request {
   readonly settings: CacheSettings;
   readonly schedule: Schedule;
   readonly decodeTileSize: number | undefined;
+  readonly outputType: OutputType;
   readonly signal: AbortSignal | undefined;
   readonly onStep: ((progress: StepProgress) => void) | undefined;
 }
@@ -99,7 +106,7 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
   checkTypes(options);
   const { scheduler, presets, classes, numClasses, sampleShape } = pipeline;
   const { numImages = 1, numInferenceSteps = 50, guidanceScale = 1.5, guidanceChannels = "all", seed = 0 } = options;
-  const { latents, batchSize = 4, decodeTileSize, signal, onStep } = options;
+  const { latents, batchSize = 4, decodeTileSize, outputType = "image", signal, onStep } = options;
   checkInteger("numImages", numImages, 1, 100_000);
   checkInteger("batchSize", batchSize, 1, 1024);
   checkInteger("seed", seed, 0, Number.MAX_SAFE_INTEGER - 1e9);
@@ -135,6 +142,7 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
     settings,
     schedule: scheduleOf(settings),
     decodeTileSize,
+    outputType,
     signal,
     onStep,
   };
@@ -157,6 +165,7 @@ const optionTypes: { readonly [K in keyof Required<GenerateOptions>]: [(value: u
   cache: [(value) => typeof value === "string" || (typeof value === "object" && value !== null), "a name or an object"],
   batchSize: [isNumber, "a number"],
   decodeTileSize: [isNumber, "a number"],
+  outputType: [(value) => outputTypes.includes(value as OutputType), `one of ${outputTypes.join(", ")}`],
   signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
   onStep: [(value) => typeof value === "function", "a function"],
 };

@@ -1,7 +1,7 @@
 import { FemoError } from "../errors.js";
 import type { RgbImage } from "../images/index.js";
 import { psnr, ssim } from "../metrics/index.js";
-import { cacheSettings, measures } from "../pipelines/cache-options.js";
+import { cacheSettings, forecasterOf, measures } from "../pipelines/cache-options.js";
 import type {
   CacheSettings,
   DiffusionPipeline,
@@ -165,7 +165,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   });
   const total = labels.length * costs.reduce((a, b) => a + b, 0);
   const graphs = settings.map(graphsOf);
-  const keepsAll = new Set(graphs).size <= MAX_WHOLE_SESSIONS;
+  const keepsAll = new Set(settings.map(wholeGraphOf)).size <= MAX_WHOLE_SESSIONS;
   const warm = new Set<string>();
   const parts: Part[][] = variants.map(() => []);
   let spent = 0;
@@ -179,7 +179,12 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
         if (!keepsAll) warm.clear();
         warm.add(graphs[i] as string);
         await pipeline.warmUp(cache);
-        await pipeline.generate({ ...request, cache, numInferenceSteps: Math.min(3, stepsOf(i)) });
+        await pipeline.generate({
+          ...request,
+          cache,
+          numInferenceSteps: Math.min(3, stepsOf(i)),
+          outputType: "latent",
+        });
       }
       let within = 0;
       const variant = variants[i] as CompareVariant;
@@ -215,9 +220,14 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   };
 }
 
+/** The graph with all the weights that a variant's full steps run. */
+const wholeGraphOf = (settings: CacheSettings): string => (settings.method === "none" ? "none" : settings.granularity);
 /** Variants that run the same graphs have the same key. */
-const graphsOf = (settings: CacheSettings): string =>
-  settings.method === "none" ? "none" : `${settings.granularity} ${measures(settings)}`;
+function graphsOf(settings: CacheSettings): string {
+  if (settings.method === "none") return "none";
+  const { history, averages } = forecasterOf(settings);
+  return `${settings.granularity} ${history} ${averages} ${measures(settings)}`;
+}
 
 const imagesOf = (parts: readonly Part[]): GeneratedImage[] => parts.flatMap(({ images }) => [...images]);
 const durationOf = ({ report }: Part): number => report.conditioningMs + report.stepsMs;
