@@ -1,7 +1,7 @@
 /**
  * How much of the FLOPs speed-up is reached in time, and what a forecast step and a state update cost.
  *
- *     npm run bench [-- --rounds 7 --images 1 --steps 50 --threads 2 --json]
+ *     npm run bench [-- --rounds 7 --images 1 --steps 50 --threads 2 --dtype int8 --json]
  *
  * All variants run in turn in every round, in reverse order every other round; ratios are formed within a round, and
  * medians are given with the least and the greatest. Nothing is compared between runs.
@@ -16,11 +16,13 @@ const { values } = parseArgs({
     images: { type: "string", default: "1" },
     steps: { type: "string", default: "50" },
     threads: { type: "string" },
+    dtype: { type: "string", default: "float32" },
     json: { type: "boolean", default: false },
   },
 });
 const [rounds, images, numInferenceSteps] = [values.rounds, values.images, values.steps].map(Number);
 const pipeline = await DiffusionPipeline.fromPretrained(values.model, {
+  dtype: values.dtype,
   ...(values.threads && { threads: Number(values.threads) }),
 });
 
@@ -76,12 +78,14 @@ for (const { name, ...method } of methods) {
 await pipeline.close();
 
 if (values.json) {
-  console.log(JSON.stringify({ model: values.model, rounds, images, numInferenceSteps, rows }, null, 2));
+  console.log(
+    JSON.stringify({ model: values.model, dtype: values.dtype, rounds, images, numInferenceSteps, rows }, null, 2),
+  );
 } else {
   const ratio = (list) =>
     `${median(list).toFixed(2)} (${Math.min(...list).toFixed(2)}-${Math.max(...list).toFixed(2)})`.padEnd(18);
   console.log(
-    `${values.model}, ${images} guided image(s), ${numInferenceSteps} steps, ${rounds} rounds: median (least-greatest)`,
+    `${values.model}, ${values.dtype}, ${images} guided image(s), ${numInferenceSteps} steps, ${rounds} rounds: median (least-greatest)`,
   );
   console.log(
     "speed-up reached: measured over FLOPs, in the runtime and by the wall clock; costs relative to a full step\n",

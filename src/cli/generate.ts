@@ -125,7 +125,7 @@ function outputPaths(names: readonly string[], { out, seed }: GenerateFlags): st
 /** The image with how it was made: AUTOMATIC1111's text, and all of it as JSON. */
 function png(image: GeneratedImage, report: GenerationReport, version: string): Uint8Array {
   const { className, classId, seed = 0, width, height } = image;
-  const { model, sampler, numInferenceSteps, guidanceScale, guidanceChannels, timestepSpacing, cache } = report;
+  const { model, sampler, numInferenceSteps, guidanceScale, guidanceChannels, timestepSpacing, dtype, cache } = report;
   const parameters = parametersText({
     prompt: className,
     steps: numInferenceSteps,
@@ -135,7 +135,7 @@ function png(image: GeneratedImage, report: GenerationReport, version: string): 
     width,
     height,
     model,
-    extra: { Cache: cache.method, Version: `femo ${version}` },
+    extra: { Cache: cache.method, Precision: dtype, Version: `femo ${version}` },
   });
   const all = {
     version,
@@ -148,6 +148,7 @@ function png(image: GeneratedImage, report: GenerationReport, version: string): 
     guidanceChannels,
     sampler,
     timestepSpacing,
+    dtype,
     cache,
   };
   return encodePng(image, { text: { parameters, femo: JSON.stringify(all) } });

@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Granularity, granularities } from "../graph/index.js";
-import { type CacheMethod, cacheMethods, DiffusionPipeline } from "../pipelines/index.js";
+import { type CacheMethod, cacheMethods, DiffusionPipeline, type ModelDtype, modelDtypes } from "../pipelines/index.js";
 import { type SamplerName, samplerNames } from "../samplers/index.js";
 import { bytesText } from "../studies/table.js";
 import { progressLine } from "./progress.js";
@@ -24,6 +24,7 @@ export interface CommonFlags {
   batchSize: number;
   decodeTileSize?: number;
   vae?: string;
+  dtype?: ModelDtype;
   threads?: number;
   out?: string;
   force?: boolean;
@@ -39,13 +40,14 @@ export const modelOption = () =>
 
 /** The model that the flags name, downloaded if need be. */
 export async function openPipeline(
-  { model, vae, threads, quiet }: Pick<CommonFlags, "model" | "vae" | "threads" | "quiet">,
+  { model, vae, dtype, threads, quiet }: Pick<CommonFlags, "model" | "vae" | "dtype" | "threads" | "quiet">,
   signal: AbortSignal,
 ): Promise<DiffusionPipeline> {
   const progress = progressLine(quiet);
   try {
     return await DiffusionPipeline.fromPretrained(model, {
       ...(vae !== undefined && { vae }),
+      ...(dtype !== undefined && { dtype }),
       ...(threads !== undefined && { threads }),
       signal,
       onProgress: ({ file, bytesDone, bytesTotal }) =>
@@ -64,6 +66,7 @@ export function addCommon(command: Command, defaults: { batchSize: number }): Co
   return command
     .addOption(modelOption())
     .option("--vae <name>", "autoencoder for a model file that has none: folder, or owner/name on the Hub")
+    .option("--dtype <name>", `what linear layers compute in: ${modelDtypes.join(" or ")}`, modelDtype, "float32")
     .option("--num-images <n>", "images of each class", integer, 1)
     .option("--steps <n>", "sampler steps", integer, 50)
     .option("--guidance-scale <x>", "classifier-free guidance; 1 is off", number)
@@ -113,6 +116,8 @@ export const granularity = (value: string): Granularity => member(granularities,
 
 /** A sampler, however it is spelt: dpm-solver++, dpmsolver++. */
 const sampler = (value: string): SamplerName => member(samplerNames, value);
+
+const modelDtype = (value: string): ModelDtype => member(modelDtypes, value);
 
 /** "0 1 5" or "0,1,5" */
 export const listOf =

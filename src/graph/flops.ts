@@ -63,7 +63,8 @@ export const productsAnd = (rest: Partial<FlopsConvention>): FlopsConvention => 
 /**
  * Floating-point operations of one run of a graph: two for each multiply-add of a product (Gemm, MatMul, Conv,
  * attention), one for each addition of a bias, and for the rest the counts per element listed in this file. Needs no
- * weights: shapes suffice.
+ * weights: shapes suffice, and products of 8-bit numbers count as those of float32 that they stand for, their rounding
+ * and scaling nothing.
  * @param bindings what the symbolic dimensions stand for, e.g. { batch: 2, rows: 3 }
  * @throws FemoError E_GRAPH if an operator has no count or a dimension no value
  */

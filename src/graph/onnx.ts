@@ -1,5 +1,6 @@
 import { FemoError } from "../errors.js";
 import type { Attribute, DType, Graph, Value } from "./graph.js";
+import { blockShapes, checkUse, quantizedLinear } from "./quantized.js";
 import { formatShape, type Shape } from "./shape.js";
 
 /** Where the bytes of a weight lie: a file beside the model, little-endian, dense. */
@@ -7,10 +8,21 @@ export interface WeightLocation {
   readonly file: string;
   readonly offset: number;
   readonly byteLength: number;
-  /** float32, or float16 and bfloat16, which become float32 when the model is loaded. */
+  /** float32, or float16 and bfloat16, which become float32 when the model is loaded; uint8 in `QuantizedLocation`. */
   readonly dtype: string;
   readonly shape: readonly number[];
 }
+
+/** Where a weight lies that is stored in 8 bits, [out, in] in blocks of 128 (`QuantizedMatrix`). */
+export interface QuantizedLocation {
+  /** uint8 [out, blocks, 128] */
+  readonly values: WeightLocation;
+  /** float32 [out, blocks] */
+  readonly scales: WeightLocation;
+}
+
+/** How a weight is stored decides which operator a linear layer becomes. */
+export type WeightStorage = WeightLocation | QuantizedLocation;
 
 // onnx.proto3: TensorProto.DataType
 const DATA_TYPE: Record<DType, number> = {
@@ -23,34 +35,37 @@ const DATA_TYPE: Record<DType, number> = {
   bfloat16: 16,
 };
 const WEIGHT_TYPE = new Map(["float32", "float16", "bfloat16"].map((dtype) => [dtype, DATA_TYPE[dtype as DType]]));
+const UINT8 = 2;
 const OPSET = 21;
 const IR_VERSION = 10;
 
 /**
  * The graph as a serialised ONNX ModelProto. Weights stay in the checkpoint's own files: each initialiser points at
  * its bytes (`external_data`), and half-precision ones pass through a Cast that the runtime folds when it loads them.
- * @throws FemoError E_WEIGHT if a weight has no location, another shape there or another type than these
+ * Linear layers whose weight is stored in 8 bits become products of 8-bit numbers.
+ * @throws FemoError E_WEIGHT if a weight has no location, another shape there or another type than these; E_GRAPH if one
+ *   stored in 8 bits is not the weight of a linear layer
  */
-export function toOnnx(graph: Graph, locate: (tensor: string) => WeightLocation | undefined): Uint8Array {
+export function toOnnx(graph: Graph, locate: (tensor: string) => WeightStorage | undefined): Uint8Array {
   const { nodes, inputs, weights, constants } = graph.reachable();
   const message = new Writer();
   const casts = new Map<string, string>(); // name in the graph -> name as stored
+  const quantized = new Map<string, [values: string, scales: string]>();
   for (const weight of weights) {
     const location = locate(weight.name);
-    if (!location || formatShape(location.shape) !== formatShape(weight.shape)) {
-      throw new FemoError(
-        "E_WEIGHT",
-        `${weight.name}: expected ${formatShape(weight.shape)}, found ${location ? formatShape(location.shape) : "nothing"}`,
-      );
+    if (location && "scales" in location) {
+      const shapes = blockShapes(weight.shape as readonly number[]);
+      const names: [string, string] = [`${weight.name}:values`, `${weight.name}:scales`];
+      checkPlace(names[0], shapes.values, location.values, ["uint8"]);
+      checkPlace(names[1], shapes.scales, location.scales, ["float32"]);
+      message.message(5, externalTensor(names[0], location.values, UINT8));
+      message.message(5, externalTensor(names[1], location.scales, DATA_TYPE.float32));
+      quantized.set(weight.name, names);
+      continue;
     }
-    if (!WEIGHT_TYPE.has(location.dtype)) {
-      throw new FemoError(
-        "E_WEIGHT",
-        `${weight.name}: expected ${[...WEIGHT_TYPE.keys()].join(", ")}, found ${location.dtype}. Convert the checkpoint to one of them.`,
-      );
-    }
-    const stored = location.dtype === weight.dtype ? weight.name : `${weight.name}:${location.dtype}`;
-    message.message(5, externalTensor(stored, location));
+    const place = checkPlace(weight.name, weight.shape, location, [...WEIGHT_TYPE.keys()]);
+    const stored = place.dtype === weight.dtype ? weight.name : `${weight.name}:${place.dtype}`;
+    message.message(5, externalTensor(stored, place, WEIGHT_TYPE.get(place.dtype) as number));
     if (stored !== weight.name) casts.set(weight.name, stored);
   }
   for (const constant of constants) message.message(5, inlineTensor(constant));
@@ -58,8 +73,11 @@ export function toOnnx(graph: Graph, locate: (tensor: string) => WeightLocation 
   const outputNames = namesOfOutputs(graph);
   const nameOf = (value: Value): string => outputNames.get(value) ?? value.name;
   for (const node of nodes) {
-    const inputs = node.inputs.map((input) => (input ? nameOf(input) : ""));
-    message.message(1, call(node.op, inputs, node.outputs.map(nameOf), node.attributes, node.domain));
+    checkUse(node, (name) => quantized.has(name));
+    const stored = quantized.get(node.inputs[1]?.name ?? "");
+    const plain = { ...node, inputs: node.inputs.map((input) => (input ? nameOf(input) : "")) };
+    const { op, domain, inputs, attributes } = stored ? quantizedLinear(node, nameOf, ...stored) : plain;
+    message.message(1, call(op, inputs, node.outputs.map(nameOf), attributes, domain));
   }
   message.string(2, "femo");
   for (const input of inputs) message.message(11, valueInfo(input.name, input.dtype, input.shape));
@@ -90,11 +108,29 @@ function namesOfOutputs(graph: Graph): Map<Value, string> {
   return found;
 }
 
-function externalTensor(name: string, { file, offset, byteLength, dtype, shape }: WeightLocation): Writer {
-  const tensor = new Writer()
-    .packed(1, shape)
-    .integer(2, WEIGHT_TYPE.get(dtype) as number)
-    .string(8, name);
+function checkPlace(
+  name: string,
+  shape: Shape,
+  location: WeightLocation | undefined,
+  dtypes: readonly string[],
+): WeightLocation {
+  if (!location || formatShape(location.shape) !== formatShape(shape)) {
+    throw new FemoError(
+      "E_WEIGHT",
+      `${name}: expected ${formatShape(shape)}, found ${location ? formatShape(location.shape) : "nothing"}`,
+    );
+  }
+  if (!dtypes.includes(location.dtype)) {
+    throw new FemoError(
+      "E_WEIGHT",
+      `${name}: expected ${dtypes.join(", ")}, found ${location.dtype}. Convert the checkpoint to one of them.`,
+    );
+  }
+  return location;
+}
+
+function externalTensor(name: string, { file, offset, byteLength, shape }: WeightLocation, type: number): Writer {
+  const tensor = new Writer().packed(1, shape).integer(2, type).string(8, name);
   for (const [key, value] of Object.entries({ location: file, offset, length: byteLength })) {
     tensor.message(13, new Writer().string(1, key).string(2, String(value)));
   }

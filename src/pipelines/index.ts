@@ -13,5 +13,6 @@ export {
   type PipelineParts,
   type PretrainedOptions,
 } from "./diffusion-pipeline.js";
+export { type ModelDtype, modelDtypes } from "./dtype.js";
 export type { GenerationReport, StepRecord } from "./report.js";
 export { type GenerateOptions, type OutputType, outputTypes, type StepProgress } from "./request.js";

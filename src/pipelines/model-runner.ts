@@ -7,6 +7,7 @@ import {
   type ModelDefinition,
   names,
   type StateShape,
+  stackLinears,
   type TracedGraph,
   traceConditioning,
   traceFeatureKernel,
@@ -17,6 +18,7 @@ import {
 } from "../graph/index.js";
 import type { Engine, Feed, GraphFile, HostTensor, RunRequest, RunResult, Session } from "../runtime/engine.js";
 import type { Checkpoint } from "../weights/index.js";
+import type { ModelDtype, Quantize } from "./dtype.js";
 import { graphWriter } from "./graph-writer.js";
 
 /** Which graph of a model; sessions are kept by this. */
@@ -33,6 +35,8 @@ export const MAX_WHOLE_SESSIONS = 2;
 /** A model with its weights, as the graphs that a request asks for: traced, written and loaded when first needed. */
 export class ModelRunner {
   readonly model: ModelDefinition;
+  readonly dtype: ModelDtype;
+  readonly #checkpoint: Checkpoint;
   readonly #engine: Engine;
   readonly #write: (graph: Graph) => GraphFile;
   readonly #traced = new Map<string, TracedGraph & { inputs: ReadonlySet<string> }>();
@@ -41,14 +45,23 @@ export class ModelRunner {
   readonly #loaded = new Map<string, { readonly session: Promise<Session>; users: number }>();
 
   /**
+   * @param quantized 8-bit copies of weights, used in their place
    * @throws FemoError E_WEIGHT if the checkpoint does not have exactly the model's tensors; E_FILE as `graphWriter`
    */
-  constructor(model: ModelDefinition, checkpoint: Checkpoint, engine: Engine) {
+  constructor(model: ModelDefinition, checkpoint: Checkpoint, engine: Engine, quantized?: Checkpoint) {
     this.model = model;
+    this.dtype = quantized ? "int8" : "float32";
+    this.#checkpoint = checkpoint;
     this.#engine = engine;
     const needed = traceWhole(model).graph.reachable().weights;
     checkpoint.verify(needed.map(({ name, shape }) => ({ name, shape: shape as readonly number[] })));
-    this.#write = graphWriter(checkpoint);
+    this.#write = graphWriter(checkpoint, quantized);
+  }
+
+  /** The same model with the linear layers of its stack in 8 bits. */
+  async quantized(quantize: Quantize): Promise<ModelRunner> {
+    const quantized = await quantize(this.#checkpoint, stackLinears(this.model));
+    return new ModelRunner(this.model, this.#checkpoint, this.#engine, quantized);
   }
 
   /** The graph without its weights: for counting and for the shapes of its features. */

@@ -7,7 +7,9 @@ import { createNodeEngine } from "../runtime/node.js";
 import { componentFiles, type DownloadOptions, openHubModel, parseModelId } from "../weights/hub/index.js";
 import { type FolderSource, type ModelComponent, openComponent, openModelFolder } from "../weights/index.js";
 import { nodeFolder } from "../weights/node-folder.js";
+import { quantizedCheckpoint } from "../weights/quantized-node.js";
 import { DiffusionPipeline, type PretrainedOptions } from "./diffusion-pipeline.js";
+import { checkDtype, type Quantize } from "./dtype.js";
 import { openOriginalDiT } from "./original-node.js";
 
 /** The models that come with the package, each a folder in diffusers' layout. */
@@ -25,17 +27,21 @@ export async function openPretrained(
   pathOrName: string,
   options: PretrainedOptions & DownloadOptions = {},
 ): Promise<DiffusionPipeline> {
+  const quantize: Quantize | undefined =
+    checkDtype(options.dtype === undefined ? "float32" : options.dtype) === "int8"
+      ? (checkpoint, names) => quantizedCheckpoint(checkpoint, names, { signal: options.signal })
+      : undefined;
   const build = isFile(pathOrName) ? await originalDiTAt(pathOrName, options) : await folderAt(pathOrName, options);
   const engine = createNodeEngine(options);
   try {
-    return await build(engine);
+    return await build(engine, quantize);
   } catch (error) {
     await engine.close();
     throw error;
   }
 }
 
-type Build = (engine: Engine) => DiffusionPipeline | Promise<DiffusionPipeline>;
+type Build = (engine: Engine, quantize: Quantize | undefined) => Promise<DiffusionPipeline>;
 
 async function folderAt(pathOrName: string, options: PretrainedOptions & DownloadOptions): Promise<Build> {
   if (options.vae !== undefined) {
@@ -45,7 +51,7 @@ async function folderAt(pathOrName: string, options: PretrainedOptions & Downloa
     );
   }
   const folder = await openModelFolder(await folderOf(pathOrName, options));
-  return (engine) => DiffusionPipeline.fromFolder(folder, engine);
+  return (engine, quantize) => DiffusionPipeline.fromFolder(folder, engine, quantize);
 }
 
 async function originalDiTAt(path: string, options: PretrainedOptions & DownloadOptions): Promise<Build> {
@@ -57,7 +63,7 @@ async function originalDiTAt(path: string, options: PretrainedOptions & Download
     );
   }
   const vae = await openVae(options.vae, options);
-  return (engine) => DiffusionPipeline.fromOriginalDiT(basename(path), model, vae, engine);
+  return (engine, quantize) => DiffusionPipeline.fromOriginalDiT(basename(path), model, vae, engine, quantize);
 }
 
 /** An autoencoder alone, or that of a pipeline. */

@@ -1,6 +1,7 @@
 import type { SamplerName } from "../samplers/index.js";
 import type { CacheSettings } from "./cache-options.js";
 import type { MeasuredForecast } from "./coefficients.js";
+import type { ModelDtype } from "./dtype.js";
 
 /** One denoising step of one batch. */
 export interface StepRecord {
@@ -22,6 +23,7 @@ export interface StepRecord {
 /** What was done, and what it cost. */
 export interface GenerationReport {
   readonly model: string;
+  readonly dtype: ModelDtype;
   readonly numInferenceSteps: number;
   readonly guidanceScale: number;
   readonly guidanceChannels: "all" | number;

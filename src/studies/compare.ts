@@ -8,6 +8,7 @@ import type {
   GeneratedImage,
   GenerateOptions,
   GenerationReport,
+  ModelDtype,
   StepRecord,
 } from "../pipelines/index.js";
 import { MAX_WHOLE_SESSIONS } from "../pipelines/model-runner.js";
@@ -96,6 +97,7 @@ export interface ComparisonRow {
 /** A comparison: plain data but for `images`. */
 export interface Comparison {
   readonly model: string;
+  readonly dtype: ModelDtype;
   readonly numInferenceSteps: number;
   readonly guidanceScale: number;
   readonly guidanceChannels: "all" | number;
@@ -208,6 +210,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   const { report } = reference[0] as Part;
   return {
     model: report.model,
+    dtype: report.dtype,
     numInferenceSteps,
     guidanceScale: report.guidanceScale,
     guidanceChannels: report.guidanceChannels,

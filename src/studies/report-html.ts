@@ -61,10 +61,11 @@ ${inlineScript(reportScript)}
 }
 
 function factList(comparison: Comparison, extra: Readonly<Record<string, string>>): Html {
-  const { model, subjects, guidanceScale, guidanceChannels, batchSize } = comparison;
+  const { model, dtype, subjects, guidanceScale, guidanceChannels, batchSize } = comparison;
   const seeds = subjects.map(({ seed }) => seed);
   const facts: Record<string, string> = {
     Model: model,
+    Precision: dtype,
     Seeds: seeds.length > 1 ? `${seeds[0]} to ${seeds.at(-1)}` : String(seeds[0]),
     Steps: String(comparison.numInferenceSteps),
     Sampler: `${samplerTitles[comparison.sampler]}, ${comparison.timestepSpacing} spacing`,

@@ -11,6 +11,7 @@ export {
   openComponent,
   openModelFolder,
 } from "./model-folder.js";
+export { BLOCK, blocksOf, scalesOf } from "./quantize.js";
 export { readSafetensorsHeader, type SafetensorsFile, type TensorInfo } from "./safetensors.js";
 export { readTorchFile, type TorchFile } from "./torch.js";
 export type { ExpectedTensor, VerifyOptions } from "./verify.js";

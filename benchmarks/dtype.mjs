@@ -1,0 +1,89 @@
+/**
+ * What 8-bit linear layers gain and cost: time of a full step against float32, memory, and the error of the output.
+ *
+ *     npm run build && node benchmarks/dtype.mjs --model DIR [--rounds 5 --images 1 --threads 2]
+ *
+ * DIR is a DiT in diffusers' layout, with its transformer in one file of safetensors. Both types run in turn in every
+ * round, in reverse order every other round; ratios are formed within a round. CPU time is that of the whole process.
+ */
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { dit, ditConfigFromJson } from "../dist/models/dit.js";
+import { ModelRunner } from "../dist/pipelines/model-runner.js";
+import { createNodeEngine } from "../dist/runtime/node.js";
+import { TorchGenerator } from "../dist/samplers/index.js";
+import { openCheckpoint } from "../dist/weights/index.js";
+import { nodeFolder } from "../dist/weights/node-folder.js";
+import { quantizedCheckpoint } from "../dist/weights/quantized-node.js";
+
+const { values } = parseArgs({
+  options: {
+    model: { type: "string" },
+    rounds: { type: "string", default: "5" },
+    images: { type: "string", default: "1" },
+    threads: { type: "string" },
+  },
+});
+if (!values.model) throw new Error("--model DIR is needed");
+const [rounds, batch] = [Number(values.rounds), 2 * Number(values.images)];
+const config = ditConfigFromJson(JSON.parse(readFileSync(`${values.model}/transformer/config.json`, "utf8")));
+const checkpoint = await openCheckpoint(nodeFolder(values.model), "transformer/diffusion_pytorch_model.safetensors");
+const model = dit(config);
+const dims = [batch, ...model.sampleShape];
+const sample = { dims, data: new TorchGenerator(3).randn(dims) };
+const pairs = BigInt64Array.from({ length: batch }, (_, i) => (i < batch / 2 ? 0n : 1n));
+
+/** Resident megabytes: now and at most, so far. */
+const memory = () =>
+  ["VmRSS", "VmHWM"]
+    .map((name) => readFileSync("/proc/self/status", "utf8").match(new RegExp(`${name}:\\s+(\\d+)`))?.[1])
+    .map((kilobytes) => Math.round(Number(kilobytes) / 1024))
+    .join(", at most ");
+const step = { kind: "step" };
+const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
+
+const variants = [];
+for (const dtype of ["int8", "float32"]) {
+  const engine = createNodeEngine(values.threads ? { threads: Number(values.threads) } : {});
+  let runner = new ModelRunner(model, checkpoint, engine);
+  if (dtype === "int8") {
+    const start = process.cpuUsage();
+    runner = await runner.quantized((weights, names) => quantizedCheckpoint(weights, names));
+    const { user, system } = process.cpuUsage(start);
+    console.log(`int8 weights made or found in ${((user + system) / 1e6).toFixed(1)} s of CPU time`);
+  }
+  await runner.condition(dtype, {
+    timestep: { dtype: "float32", dims: [2], data: Float32Array.of(500, 500) },
+    class_label: { dtype: "int64", dims: [2], data: BigInt64Array.of(0n, BigInt(config.numEmbedsAdaNorm)) },
+  });
+  console.log(`${dtype}: conditioning loaded, ${memory()} MB`);
+  await runner.load(step);
+  console.log(`${dtype}: step loaded, ${memory()} MB`);
+  const run = () => runner.run(step, { feeds: runner.stepFeeds(dtype, step, sample, pairs), fetch: ["output"] });
+  variants.push({ dtype, engine, run, output: (await run()).outputs.output.data, wall: [], cpu: [] });
+  console.log(`${dtype}: run once, ${memory()} MB`);
+}
+
+const [int8, float32] = variants;
+let [error, size] = [0, 0];
+float32.output.forEach((y, i) => {
+  error += (int8.output[i] - y) ** 2;
+  size += y ** 2;
+});
+console.log(`relative L2 error of the output: ${Math.sqrt(error / size).toExponential(2)}`);
+
+for (let round = 0; round < rounds; round++) {
+  for (const variant of round % 2 ? variants.toReversed() : variants) {
+    const start = process.cpuUsage();
+    variant.wall.push((await variant.run()).durationMs);
+    const { user, system } = process.cpuUsage(start);
+    variant.cpu.push((user + system) / 1e3);
+  }
+}
+for (const of of ["wall", "cpu"]) {
+  const ratios = int8[of].map((ms, i) => ms / float32[of][i]);
+  const times = variants.map((variant) => `${variant.dtype} ${median(variant[of]).toFixed(0)} ms`).join(", ");
+  const spread = [Math.min(...ratios), Math.max(...ratios)].map((ratio) => ratio.toFixed(2)).join("-");
+  console.log(`full step, ${of}: ${times}; int8 / float32 ${median(ratios).toFixed(2)} (${spread})`);
+}
+for (const { engine } of variants) await engine.close();

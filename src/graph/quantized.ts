@@ -1,0 +1,46 @@
+import { FemoError } from "../errors.js";
+import { BLOCK, blocksOf } from "../weights/index.js";
+import type { Graph, Node, Value } from "./graph.js";
+import { type ModelDefinition, traceForecast, traceStep } from "./trace.js";
+
+/** Shapes in which the weight [rows, columns] of a linear layer is stored in 8 bits. */
+export function blockShapes([rows, columns]: readonly number[]): { values: number[]; scales: number[] } {
+  const blocks = [rows as number, blocksOf(columns as number)];
+  return { values: [...blocks, BLOCK], scales: blocks };
+}
+
+/**
+ * Weights of the linear layers that a step multiplies with and a forecast of the whole stack does without: most of the
+ * work, and neither first nor last layers, nor embeddings, nor modulation.
+ */
+export function stackLinears(model: ModelDefinition): string[] {
+  const left = new Set(linears(traceForecast(model, "stack", { history: 1, averages: 0 }).graph));
+  return linears(traceStep(model).graph).filter((name) => !left.has(name));
+}
+
+const linears = (graph: Graph): string[] =>
+  graph.reachable().nodes.flatMap(({ op, inputs: [, weight] }) => {
+    return op === "Gemm" && weight?.origin?.kind === "weight" ? [weight.origin.tensor] : [];
+  });
+
+/**
+ * A linear layer (`Value.linear`) as the operator that takes its weight in 8 bits. It rounds its input to 8 bits too, with
+ * a scale for every 128 neighbours of a row, and adds up whole numbers (accuracy_level 4); with other levels it
+ * expands the weights at every run, which is slower than not to quantise them.
+ */
+export function quantizedLinear({ inputs }: Node, nameOf: (value: Value) => string, values: string, scales: string) {
+  const [x, weight, bias] = inputs as [Value, Value, Value?];
+  const [rows, columns] = weight.shape as [number, number];
+  return {
+    op: "MatMulNBits",
+    domain: "com.microsoft",
+    inputs: [nameOf(x), values, scales, ...(bias ? ["", "", nameOf(bias)] : [])], // no zero points, no order of groups
+    attributes: { K: columns, N: rows, bits: 8, block_size: BLOCK, accuracy_level: 4 },
+  };
+}
+
+/** @throws FemoError E_GRAPH if a node uses a quantised weight as anything but the weight of a linear layer */
+export function checkUse({ op, inputs }: Node, isQuantized: (name: string) => boolean): void {
+  const stray = inputs.find((value, i) => value && isQuantized(value.name) && !(op === "Gemm" && i === 1));
+  if (stray) throw new FemoError("E_GRAPH", `${stray.name} is stored in 8 bits, which ${op} does not take`);
+}
