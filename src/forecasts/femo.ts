@@ -56,6 +56,7 @@ export function femo({ order, beta, seed = "zero", biasCorrection = "updates" }:
 
   return {
     history: order,
+    recent: 1,
     averages: order,
     start: (image) => ({
       beta: typeof beta === "number" ? beta : (beta[image % beta.length] as number),

@@ -31,6 +31,8 @@ export interface MemoryScope {
 export interface Forecaster<Memory = unknown> {
   /** h >= 1, true features that must be kept. */
   readonly history: number;
+  /** How many of these forecasts are made of, 1 .. h: c is zero for the others, which only updates need. */
+  readonly recent: number;
   /** r >= 0, running averages that must be kept. */
   readonly averages: number;
   /** What has a memory of its own; nothing more than each image does unless it is said here. */

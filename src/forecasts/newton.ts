@@ -10,6 +10,7 @@ export function newton(order: number): Forecaster<readonly number[]> {
   const history = order + 1;
   return {
     history,
+    recent: history,
     averages: 0,
     start: () => [],
     update: (positions, { position }) => ({ memory: [position, ...positions].slice(0, history), rows: [] }),

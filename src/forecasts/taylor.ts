@@ -18,6 +18,7 @@ export function taylorSeer(order: number): Forecaster<Differences> {
   const history = order + 1;
   return {
     history,
+    recent: history,
     averages: 0,
     start: () => noDifferences,
     update: (differences, step) => ({ memory: nextDifferences(differences, step, order), rows: [] }),

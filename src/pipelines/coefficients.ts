@@ -59,14 +59,16 @@ export class Coefficients {
     }));
   }
 
-  /** c for a forecast step, [features, samples, 1, k]. */
+  /** c for a forecast step without what is always zero, [features, samples, 1, recent + averages]. */
   combine(position: number): HostTensor {
     const weights = this.#memories.map((memory) => this.#forecaster.combine(memory, position));
     if (weights.includes(undefined)) throw new Error("a forecast before the first full step");
+    const { history, recent, averages } = this.#forecaster;
+    const used = weights.map((row) => (row as readonly number[]).filter((_, i) => i < recent || i >= history));
     return {
       dtype: "float32",
-      dims: [this.#features, this.#samples, 1, stateSize(this.#forecaster)],
-      data: Float32Array.from(this.#memoryOf.flatMap((memory) => weights[memory] as readonly number[])),
+      dims: [this.#features, this.#samples, 1, recent + averages],
+      data: Float32Array.from(this.#memoryOf.flatMap((memory) => used[memory] as readonly number[])),
     };
   }
 

@@ -52,13 +52,13 @@ export class FeatureCache {
     this.#forecaster = forecaster;
     this.#features = runner.features(granularity);
     this.#measure = measure;
-    const { history, averages } = forecaster;
+    const { history, recent, averages } = forecaster;
     const kernel = (work: { measure: boolean; update: boolean }): GraphKind[] =>
       work.measure || work.update ? [{ kind: "feature", history, averages, ...work }] : [];
     const update = averages > 0;
     this.graphs = {
       full: { kind: "full", granularity },
-      forecast: { kind: "forecast", granularity, history, averages },
+      forecast: { kind: "forecast", granularity, history: recent, averages },
       kernels: forecaster.adapt
         ? [...kernel({ measure, update: false }), ...kernel({ measure: false, update })]
         : kernel({ measure, update }),
@@ -117,7 +117,7 @@ export class FeatureCache {
   combine(position: number): Record<string, Feed> {
     const feeds: Record<string, Feed> = { [names.combine]: this.#started().combine(position) };
     for (const [i, { name }] of this.#features.entries()) {
-      for (let age = 0; age < this.#forecaster.history; age++) {
+      for (let age = 0; age < this.#forecaster.recent; age++) {
         feeds[names.history(name, age)] = this.#row(i, this.#seen - 1 - age);
       }
       if (this.#forecaster.averages > 0) feeds[names.averages(name)] = { held: this.#averages[i] as string };

@@ -149,7 +149,7 @@ export class ModelRunner {
 
   /** A session cannot be freed for another one while it is in use, so overlapping requests may hold more than the limit. */
   async #use<T>(graph: GraphKind, use: (session: Session) => Promise<T>): Promise<T> {
-    const key = keyOf(graph);
+    const key = this.#serving(graph);
     const known = this.#loaded.get(key);
     if (!known && holdsAllWeights(key)) this.#trim(MAX_WHOLE_SESSIONS - 1);
     const loaded = known ?? { session: this.#load(graph), users: 0 };
@@ -167,13 +167,28 @@ export class ModelRunner {
     }
   }
 
-  /** Frees the least recently used whole graphs until `limit` are left, sparing those in use. */
+  /** Which graph runs for this one: a full step gives all that a plain one does, so the weights are not loaded twice. */
+  #serving(graph: GraphKind): string {
+    return (graph.kind === "step" ? this.#lastFull() : undefined) ?? keyOf(graph);
+  }
+
+  #lastFull(): string | undefined {
+    return [...this.#loaded.keys()].findLast((key) => key.startsWith("full"));
+  }
+
+  /**
+   * Frees whole graphs until `limit` are left, sparing those in use: first the plain step's if a full one can serve,
+   * then the least recently used.
+   */
   #trim(limit: number): void {
     const whole = [...this.#loaded].filter(([key]) => holdsAllWeights(key));
-    const idle = whole.filter(([, { users }]) => users === 0);
-    for (const [key, { session }] of idle.slice(0, Math.max(0, whole.length - limit))) {
+    const idle = whole.filter(([, { users }]) => users === 0).map(([key]) => key);
+    const served = this.#lastFull() ? idle.filter((key) => key.startsWith("step")) : [];
+    const order = [...new Set([...served, ...idle])];
+    for (const key of order.slice(0, Math.max(served.length, whole.length - limit))) {
+      const session = this.#loaded.get(key)?.session;
       this.#loaded.delete(key);
-      session.then((loaded) => loaded.release()).catch(() => {}); // what did not load need not be freed
+      session?.then((loaded) => loaded.release()).catch(() => {}); // what did not load need not be freed
     }
   }
 }

@@ -44,6 +44,8 @@ export class Executor {
   async #load({ model, weightsFolder, once }: GraphFile): Promise<number> {
     const session = await this.#ort.InferenceSession.create(model, {
       ...this.#options,
+      // Folding would keep a float32 copy of every half-precision weight; a single run can do without.
+      ...(once && { graphOptimizationLevel: "disabled" as const }),
       extra: {
         session: {
           model_external_initializers_file_folder_path: weightsFolder,

@@ -167,7 +167,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   });
   const total = labels.length * costs.reduce((a, b) => a + b, 0);
   const graphs = settings.map(graphsOf);
-  const keepsAll = new Set(settings.map(wholeGraphOf)).size <= MAX_WHOLE_SESSIONS;
+  const keepsAll = levelsOf(settings).size <= MAX_WHOLE_SESSIONS;
   const warm = new Set<string>();
   const parts: Part[][] = variants.map(() => []);
   let spent = 0;
@@ -223,13 +223,14 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   };
 }
 
-/** The graph with all the weights that a variant's full steps run. */
-const wholeGraphOf = (settings: CacheSettings): string => (settings.method === "none" ? "none" : settings.granularity);
+/** Levels whose graphs hold all the weights; an uncached step runs on any of them. */
+const levelsOf = (settings: readonly CacheSettings[]): Set<string> =>
+  new Set(settings.flatMap((cache) => (cache.method === "none" ? [] : [cache.granularity])));
 /** Variants that run the same graphs have the same key. */
 function graphsOf(settings: CacheSettings): string {
   if (settings.method === "none") return "none";
-  const { history, averages } = forecasterOf(settings);
-  return `${settings.granularity} ${history} ${averages} ${measures(settings)}`;
+  const { history, recent, averages } = forecasterOf(settings);
+  return `${settings.granularity} ${history} ${recent} ${averages} ${measures(settings)}`;
 }
 
 const imagesOf = (parts: readonly Part[]): GeneratedImage[] => parts.flatMap(({ images }) => [...images]);

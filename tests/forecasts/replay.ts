@@ -29,11 +29,12 @@ export function replay(
 ): (Float64Array | undefined)[] {
   const size = feature(0).length;
   let memory = forecaster.start(0);
-  const { history, averages } = forecaster;
+  const { history, recent, averages } = forecaster;
   let state: Float64Array[] = Array.from({ length: history + averages }, () => new Float64Array(size));
   return steps.map(({ position, full, differences }) => {
     const weights = forecaster.combine(memory, position);
     const prediction = weights && weighted(weights, state);
+    for (const unused of weights?.slice(recent, history) ?? []) expect(unused).toBe(0);
     if (full) {
       const truth = feature(position);
       const stacked = [...state, truth];

@@ -55,6 +55,19 @@ test("a graph is loaded once, and of three whole ones the least recently used ma
   expect(count).toEqual({ loads: 3, releases: 1 });
 });
 
+test("a full step serves as a plain one, whose own graph then makes room", async () => {
+  const { engine, count } = countingEngine();
+  const runner = new ModelRunner(model, checkpoint, engine);
+  await runner.load({ kind: "step" });
+  await runner.load(full("module"));
+  await settled();
+  expect(count).toEqual({ loads: 2, releases: 1 });
+  await runner.load({ kind: "step" });
+  await runner.load(full("stack"));
+  await settled();
+  expect(count).toEqual({ loads: 3, releases: 1 });
+});
+
 test("a graph asked for twice at once is loaded once, and none that made room is forgotten", async () => {
   const { engine, count } = countingEngine();
   const runner = new ModelRunner(model, checkpoint, engine);
