@@ -66,7 +66,7 @@ async function generate(classes: string[], flags: GenerateFlags, { version, sign
   const progress = progressLine(flags.quiet);
   try {
     const names = classes.map((label) => {
-      const id = classId(label, pipeline.classes, Number.POSITIVE_INFINITY);
+      const id = classId(label, pipeline.classes);
       return pipeline.classes.get(id)?.[0] ?? String(id);
     });
     const paths = outputPaths(

@@ -71,7 +71,6 @@ export interface PipelineParts {
   readonly decoder?: LatentDecoder | undefined;
   readonly scheduler: SchedulerConfig;
   readonly classes: ClassNames;
-  readonly numClasses: number;
   readonly presets: CachePresets;
 }
 
@@ -152,7 +151,6 @@ export class DiffusionPipeline {
       classes: new Map(
         Array.from({ length: config.numEmbedsAdaNorm }, (_, id) => [id, classes.get(id) ?? [String(id)]]),
       ),
-      numClasses: config.numEmbedsAdaNorm,
       presets: ditPresets(name),
     });
   }
@@ -247,9 +245,9 @@ export class DiffusionPipeline {
 
   /** Runs the conditioning of every (step, class) pair once; step i of class c is row `rowOf(i, c)`. */
   async #condition(id: string, { labels, guided, sampler, signal }: Request) {
-    const { runner, numClasses } = this.#parts;
+    const { runner, classes } = this.#parts;
     signal?.throwIfAborted();
-    const distinct = [...new Set([...labels, ...(guided ? [numClasses] : [])])];
+    const distinct = [...new Set([...labels, ...(guided ? [noClass(classes)] : [])])];
     const pairs = sampler.timesteps.flatMap((timestep) => distinct.map((label) => ({ timestep, label })));
     const dims = [pairs.length];
     const { durationMs } = await runner.condition(id, {
@@ -267,11 +265,11 @@ export class DiffusionPipeline {
     members: readonly number[],
     rowOf: (step: number, label: number) => number,
   ): Promise<{ latents: Float32Array; steps: StepRecord[] }> {
-    const { runner, numClasses } = this.#parts;
+    const { runner, classes } = this.#parts;
     const { schedule, settings, sampler, numInferenceSteps, signal } = request;
     const { sampleShape } = runner.model;
     const rows = request.guided ? [...members, ...members] : [...members];
-    const labels = rows.map((image, i) => (i < members.length ? (request.labels[image] as number) : numClasses));
+    const labels = rows.map((image, i) => (i < members.length ? (request.labels[image] as number) : noClass(classes)));
     await cache?.start(rows);
 
     let state: SamplerState = { latent: initialLatents(request, members, sampleShape) };
@@ -369,6 +367,9 @@ export class DiffusionPipeline {
     };
   }
 }
+
+/** The label of a row without a class: the one after the last. */
+const noClass = (classes: ClassNames): number => classes.size;
 
 /** The graph of every step without a cache. */
 const plainStep: GraphKind = { kind: "step" };

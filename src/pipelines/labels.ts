@@ -1,20 +1,23 @@
 import { FemoError } from "../errors.js";
 
-/** Class names of a model: id to its synonyms. */
+/** Class names of a model: the ids from 0 on, each with its synonyms. */
 export type ClassNames = ReadonlyMap<number, readonly string[]>;
 
 /**
  * The class a user means: its number, or one of its names, in any case and with "-" for " ".
  * @throws FemoError E_OPTION naming the nearest classes
  */
-export function classId(label: string | number, classes: ClassNames, count: number): number {
+export function classId(label: string | number, classes: ClassNames): number {
   if (typeof label === "number") {
-    if (Number.isInteger(label) && label >= 0 && label < count) return label;
-    throw new FemoError("E_OPTION", `classLabels: expected a class from 0 to ${count - 1} or its name, found ${label}`);
+    if (Number.isInteger(label) && label >= 0 && label < classes.size) return label;
+    throw new FemoError(
+      "E_OPTION",
+      `classLabels: expected a class from 0 to ${classes.size - 1} or its name, found ${label}`,
+    );
   }
   const wanted = normalise(label);
   for (const [id, synonyms] of classes) if (synonyms.some((name) => normalise(name) === wanted)) return id;
-  if (/^\d+$/.test(wanted)) return classId(Number(wanted), classes, count);
+  if (/^\d+$/.test(wanted)) return classId(Number(wanted), classes);
   const near = [...classes]
     .flatMap(([, synonyms]) => synonyms)
     .map((name) => ({ name, distance: editDistance(wanted, normalise(name)) }))

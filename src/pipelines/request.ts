@@ -92,7 +92,6 @@ export interface Request {
 export interface RequestContext {
   readonly scheduler: SchedulerConfig;
   readonly classes: ClassNames;
-  readonly numClasses: number;
   readonly presets: CachePresets;
   /** Shape of one sample, channels first. */
   readonly sampleShape: readonly number[];
@@ -104,7 +103,7 @@ export interface RequestContext {
  */
 export function checkRequest(options: GenerateOptions, pipeline: RequestContext): Request {
   checkTypes(options);
-  const { scheduler, presets, classes, numClasses, sampleShape } = pipeline;
+  const { scheduler, presets, classes, sampleShape } = pipeline;
   const { numImages = 1, numInferenceSteps = 50, guidanceScale = 1.5, guidanceChannels = "all", seed = 0 } = options;
   const { latents, batchSize = 4, decodeTileSize, outputType = "image", signal, onStep } = options;
   checkInteger("numImages", numImages, 1, 100_000);
@@ -119,7 +118,7 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
   const given = [options.classLabels].flat() as (string | number)[];
   if (given.length === 0) throw new FemoError("E_OPTION", "classLabels: expected at least one class, found none");
   const labels = given
-    .map((label) => classId(label, classes, numClasses))
+    .map((label) => classId(label, classes))
     .flatMap((label) => new Array<number>(numImages).fill(label));
   const expected = labels.length * channels * area.reduce((a, b) => a * b, 1);
   if (latents && latents.length !== expected) {
