@@ -48,13 +48,14 @@ def main():
     parser.add_argument("--minutes", type=float, default=60, help="stop sampling after this time, with fewer images")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=2.0)
-    parser.add_argument("--batch", type=int, default=50, help="images sampled together, a multiple of the classes")
+    parser.add_argument("--batch", type=int, default=9, help="images sampled together, a multiple of the classes; many on a GPU")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", type=torch.device, default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    model, classifier = load_exported(args.model), load_classifier(args.classifier)
+    model, classifier = load_exported(args.model).to(args.device), load_classifier(args.classifier)
     names = json.loads((args.data / "index.json").read_text())["classes"]
     model.compile(dynamic=False)
     generator = torch.Generator().manual_seed(args.seed)
@@ -63,10 +64,11 @@ def main():
     parts, start = [], time.time()
     for rows in labels.split(args.batch):
         noise = torch.randn(len(rows), *shape, generator=generator)
+        rows, noise = rows.to(args.device), noise.to(args.device)
         drawn = sample_ddim(model, rows, args.steps, args.guidance, noise, torch.bfloat16)
-        parts.append(drawn.clamp(-1, 1))
+        parts.append(drawn.clamp(-1, 1).cpu())
         done = sum(map(len, parts))
-        if done % 250 == 0:
+        if done // 250 > (done - len(rows)) // 250:
             print(f"{done}/{len(labels)} images, {time.time() - start:.0f} s", flush=True)
         if time.time() - start > 60 * args.minutes:
             break

@@ -145,7 +145,8 @@ def main():
 
     model = DiTTransformer2DModel.from_pretrained(args.model, subfolder="transformer", torch_dtype=torch.float32).eval()
     scheduler = DDIMScheduler.from_pretrained(args.model, subfolder="scheduler")
-    save(args.out / "embedded.safetensors", forward_golden(model, [999, 500, 37, 0], [0, 3, 9, 10], token_step=4))
+    null = model.config.num_embeds_ada_norm
+    save(args.out / "embedded.safetensors", forward_golden(model, [999, 500, 37, 0], [0, 3, null - 1, null], token_step=4))
     save(args.out / "ddim.safetensors", ddim_golden(model, scheduler, [1, 8], steps=10, guidance=2.0))
     for name, tiny in TINY.items():
         folder = args.out / name

@@ -1,5 +1,5 @@
 /**
- * Renders the training and held-out images: ten DiceBear avatar styles at 64x64 RGB.
+ * Renders the training and held-out images: nine DiceBear avatar styles at 64x64 RGB.
  *
  *   node render.mjs --out DIR [--train 10000] [--heldout 1000] [--workers 2]
  *
@@ -34,7 +34,6 @@ const STYLES = [
   ["lorelei", collection.lorelei],
   ["open-peeps", collection.openPeeps],
   ["notionists", collection.notionists],
-  ["thumbs", collection.thumbs],
   ["fun-emoji", collection.funEmoji],
   ["adventurer", collection.adventurer],
   ["big-smile", collection.bigSmile],

@@ -55,19 +55,21 @@ def save_grid(images: torch.Tensor, columns: int, path: Path, zoom: int = 2) -> 
 
 
 class Batches:
-    """Endless shuffled passes over the training images; images of class c come shares[c] times in each pass."""
+    """Endless shuffled passes over the training images; images of class c come shares[c] times (default 1) in each."""
 
-    def __init__(self, images, labels, batch: int, seed: int, shares: list[int]):
+    def __init__(self, images, labels, batch: int, seed: int, shares: list[int] | None = None):
         self.images, self.labels, self.batch = images, labels, batch
-        self.pool = torch.arange(len(images)).repeat_interleave(torch.tensor(shares)[labels.cpu()])
+        self.pool = torch.arange(len(images))
+        if shares:
+            self.pool = self.pool.repeat_interleave(torch.tensor(shares)[labels.cpu()])
         self.generator = torch.Generator().manual_seed(seed)
         self.order, self.at = torch.empty(0, dtype=torch.long), 0
 
     def next(self):
         if self.at + self.batch > len(self.order):
-            self.order = self.pool[torch.randperm(len(self.pool), generator=self.generator)]
-            self.at = 0
-        rows = self.order[self.at : self.at + self.batch].to(self.images.device)
+            order = self.pool[torch.randperm(len(self.pool), generator=self.generator)]
+            self.order, self.at = order.to(self.images.device), 0
+        rows = self.order[self.at : self.at + self.batch]
         self.at += self.batch
         return to_model_range(self.images[rows]), self.labels[rows]
 
@@ -83,11 +85,14 @@ def parse_shares(names: list[str], given: list[str]) -> list[int]:
     return list(shares.values())
 
 
-def draw_timesteps(count: int) -> torch.Tensor:
+def draw_timesteps(count: int, device: torch.device) -> torch.Tensor:
     """Half uniform, half logit-normal(-0.7, 1.1), each stratified over the batch."""
-    uniform = (torch.arange(count - count // 2) + torch.rand(1)) / (count - count // 2)
-    strata = (torch.arange(count // 2) + torch.rand(1)) / (count // 2)
-    normal = math.sqrt(2) * torch.erfinv((2 * strata - 1).clamp(-0.9999, 0.9999))
+
+    def stratified(count: int) -> torch.Tensor:
+        return (torch.arange(count, device=device) + torch.rand(1, device=device)) / count
+
+    uniform, quantile = stratified(count - count // 2), stratified(count // 2)
+    normal = math.sqrt(2) * torch.erfinv((2 * quantile - 1).clamp(-0.9999, 0.9999))
     both = torch.cat([uniform, torch.sigmoid(1.1 * normal - 0.7)])
     return (both * TRAIN_STEPS).long().clamp(0, TRAIN_STEPS - 1)
 
@@ -148,7 +153,8 @@ def main():
 
     device = args.device
     images, labels = (part if device.type == "cpu" else part.to(device) for part in load_split(args.data, "train"))
-    config = DiTConfig(width=args.width, heads=args.heads, depth=args.depth)
+    names = json.loads((args.data / "index.json").read_text())["classes"]
+    config = DiTConfig(width=args.width, heads=args.heads, depth=args.depth, classes=len(names))
     model, ema = DiT(config), DiT(config)
     if args.start_from:
         model.load_state_dict(load_exported(args.start_from).state_dict())
@@ -156,7 +162,6 @@ def main():
     ema.load_state_dict(model.state_dict())
     ema.requires_grad_(False)
     optimizers = make_optimizers(model, args.muon_lr, args.adam_lr)
-    names = json.loads((args.data / "index.json").read_text())["classes"]
     batches = Batches(images, labels, args.batch, args.seed, parse_shares(names, args.share))
     step, start = 0, time.time()
     checkpoint_path = args.out / "checkpoint.pt"
@@ -220,7 +225,7 @@ def main():
 
         x, y = batches.next()
         y = torch.where(torch.rand(len(y), device=device) < args.label_dropout, config.classes, y)
-        t = draw_timesteps(len(x)).to(device)
+        t = draw_timesteps(len(x), device)
         noise = torch.randn_like(x)
         a = power[t].view(-1, 1, 1, 1)
         routed = None
