@@ -76,6 +76,6 @@ describe("femo generate", () => {
 });
 
 test("femo classes and femo --version", async () => {
-  expect((await femo(["classes"])).stdout).toContain("9\tmicah");
+  expect((await femo(["classes"])).stdout).toContain("8\tmicah");
   expect(await femo(["--version"])).toMatchObject({ code: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
 });

@@ -28,7 +28,7 @@ afterAll(async () => {
   vi.unstubAllEnvs();
 });
 
-const request: GenerateOptions = { classLabels: ["lorelei", "micah", "thumbs"], seed: 3, numInferenceSteps: 8 };
+const request: GenerateOptions = { classLabels: ["lorelei", "micah", "adventurer"], seed: 3, numInferenceSteps: 8 };
 const draw = (pipeline: DiffusionPipeline | undefined, options: Partial<GenerateOptions> = {}) =>
   (pipeline as DiffusionPipeline).generate({ ...request, ...options });
 

@@ -97,10 +97,10 @@ describe("requests", () => {
   });
 
   test.each<CacheOptions>(["none", cache])("image i is drawn again alone under its seed: %j", async (method) => {
-    const together = await draw({ classLabels: ["thumbs", 1, "micah"], cache: method, batchSize: 2 });
+    const together = await draw({ classLabels: ["adventurer", 1, "micah"], cache: method, batchSize: 2 });
     expect(together.report.batches.map(({ images }) => images)).toEqual([[0, 1], [2]]);
     expect(together.images.map(({ seed }) => seed)).toEqual([3, 4, 5]);
-    expect(together.images.map(({ classId }) => classId)).toEqual([4, 1, 9]);
+    expect(together.images.map(({ classId }) => classId)).toEqual([5, 1, 8]);
     for (const { className, seed, data } of together.images) {
       const alone = await draw({ classLabels: className, seed: seed as number, cache: method });
       // The size of a batch may change the order of sums.
@@ -219,11 +219,11 @@ describe.each(cacheMethods)("contract: %s", (method) => {
     if (method === "none") expect(pixels(plain)).toEqual(images.flatMap(({ data }) => Array.from(data)));
     expect(report.stepsMs + report.conditioningMs).toBeLessThanOrEqual(report.totalMs);
 
-    // Order 2, two images and their guidance rows, 16 features of 256 tokens x 128 channels. Measuring keeps the
+    // Order 2, two images and their guidance rows, 16 features of 256 tokens x 256 channels. Measuring keeps the
     // feature that falls out of the history until it is done; two averages have one buffer in common besides.
     const tensors = { none: 0, fora: 2, taylorSeer: 4, newton: 4, femo: 5, adaptedFemo: 5 }[method];
     const spare = method.toLowerCase().endsWith("femo") ? 2 : 0;
-    expect(report.stateBytes).toBe(4 * (2 * 2) * (16 * tensors + spare) * 256 * 128);
+    expect(report.stateBytes).toBe(4 * (2 * 2) * (16 * tensors + spare) * 256 * 256);
   });
 });
 
@@ -251,7 +251,8 @@ test("momentum moves the image, and adapting moves beta within its bounds", asyn
   expect(betas[0]).toEqual({ mean: expect.closeTo(0.1, 9), min: 0.1, max: 0.1 });
   expect(betas.at(-1)?.min).toBeGreaterThanOrEqual(0.07 - 1e-9);
   expect(betas.at(-1)?.max).toBeLessThanOrEqual(0.13 + 1e-9);
-  expect((betas.at(-1)?.max as number) - (betas.at(-1)?.min as number)).toBeGreaterThan(0.03);
+  // Some features went up where others went down: they are a step of gamma apart at least.
+  expect((betas.at(-1)?.max as number) - (betas.at(-1)?.min as number)).toBeGreaterThanOrEqual(0.02 - 1e-9);
 });
 
 test("any set of full steps is a schedule", async () => {

@@ -14,7 +14,7 @@ let comparison: Comparison;
 beforeAll(async () => {
   pipeline = await DiffusionPipeline.fromPretrained("avatars-dit");
   comparison = await compare(pipeline, {
-    classLabels: ["micah", "thumbs"],
+    classLabels: ["micah", "adventurer"],
     numInferenceSteps: 6,
     seed: 5,
     variants: [
