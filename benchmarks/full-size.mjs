@@ -33,6 +33,7 @@ const [numInferenceSteps, threads] = [values.steps, values.threads].map(Number);
 const rows = [
   { name: "FEMO, order 2", method: "femo", order: 2, measure: false, granularity: "output" },
   { name: "FEMO, order 2", method: "femo", order: 2, measure: false, granularity: "stack" },
+  { name: "FEMO, order 2", method: "femo", order: 2, measure: false, granularity: "block" },
   { name: "TaylorSeer, order 2", method: "taylorSeer", order: 2, measure: false, granularity: "module" },
   { name: "FEMO, order 2", method: "femo", order: 2, measure: false, granularity: "module" },
   { name: "FEMO, order 2, errors measured", method: "femo", order: 2, measure: true, granularity: "module" },
