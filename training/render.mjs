@@ -13,7 +13,7 @@
  * index.json says how often that happened.
  */
 import { createHash } from "node:crypto";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -83,6 +83,13 @@ async function renderSplit(split, perClass, workers) {
   return new Uint8Array(buffer);
 }
 
+/** Node writes at most 2 GiB at once. */
+function writeLarge(path, bytes) {
+  const file = openSync(path, "w");
+  for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes.subarray(at, at + 2 ** 30));
+  closeSync(file);
+}
+
 const hashImages = (rgb) =>
   Array.from({ length: rgb.length / IMAGE_BYTES }, (_, i) =>
     createHash("md5")
@@ -128,7 +135,7 @@ async function main() {
     const labels = Uint8Array.from({ length: perClass[split] * STYLES.length }, (_, i) =>
       Math.floor(i / perClass[split]),
     );
-    writeFileSync(join(values.out, `${split}_images.bin`), images[split]);
+    writeLarge(join(values.out, `${split}_images.bin`), images[split]);
     writeFileSync(join(values.out, `${split}_labels.bin`), labels);
     console.log(`${split}: ${labels.length} images`);
   }
