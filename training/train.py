@@ -75,7 +75,7 @@ class Batches:
 
 
 def parse_shares(names: list[str], given: list[str]) -> list[int]:
-    """["thumbs=5"] -> how often the images of every class come in a pass; 1 where nothing is given."""
+    """["adventurer=2"] -> how often the images of every class come in a pass; 1 where nothing is given."""
     shares = dict.fromkeys(names, 1)
     for part in given:
         name, _, count = part.partition("=")

@@ -4,7 +4,7 @@ import { FemoError } from "../errors.js";
 import { betaScopes } from "../forecasts/index.js";
 import { encodePng, parametersText } from "../images/index.js";
 import type { CacheOptions, GeneratedImage, GenerationReport } from "../pipelines/index.js";
-import { classId } from "../pipelines/labels.js";
+import { classId, className } from "../pipelines/labels.js";
 import { samplerTitles } from "../samplers/index.js";
 import { checkAbsent, writeFiles } from "./files.js";
 import {
@@ -65,10 +65,7 @@ async function generate(classes: string[], flags: GenerateFlags, { version, sign
   const pipeline = await openPipeline(flags, signal);
   const progress = progressLine(flags.quiet);
   try {
-    const names = classes.map((label) => {
-      const id = classId(label, pipeline.classes);
-      return pipeline.classes.get(id)?.[0] ?? String(id);
-    });
+    const names = classes.map((label) => className(classId(label, pipeline.classes), pipeline.classes));
     const paths = outputPaths(
       names.flatMap((name) => new Array<string>(Math.max(0, flags.numImages)).fill(name)),
       flags,

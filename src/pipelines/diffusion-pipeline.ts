@@ -18,7 +18,7 @@ import {
 } from "./cache-options.js";
 import type { ModelDtype, Quantize } from "./dtype.js";
 import { FeatureCache } from "./feature-cache.js";
-import type { ClassNames } from "./labels.js";
+import { type ClassNames, className } from "./labels.js";
 import { LatentDecoder } from "./latent-decoder.js";
 import { guide, initialLatents, modelInput } from "./latents.js";
 import { type GraphKind, ModelRunner } from "./model-runner.js";
@@ -327,8 +327,7 @@ export class DiffusionPipeline {
 
   #image({ labels, seeds }: Request, image: number, pixels: RgbImage): GeneratedImage {
     const classId = labels[image] as number;
-    const className = this.#parts.classes.get(classId)?.[0] ?? String(classId);
-    return { ...pixels, classId, className, seed: seeds[image] };
+    return { ...pixels, classId, className: className(classId, this.#parts.classes), seed: seeds[image] };
   }
 
   #report(

@@ -27,6 +27,9 @@ export function classId(label: string | number, classes: ClassNames): number {
   throw new FemoError("E_OPTION", `classLabels: there is no class "${label}". Nearest: ${near.join(", ")}`);
 }
 
+/** What a class is called: the first of its names. */
+export const className = (id: number, classes: ClassNames): string => classes.get(id)?.[0] ?? String(id);
+
 const normalise = (name: string): string =>
   name
     .trim()

@@ -15,7 +15,7 @@ const paper: CachePresets = {
 /**
  * The embedded model, as measured on it: the level "output" came closest to the uncached images for every method, and
  * of FEMO's betas from -0.7 to -0.02 the best over intervals 3 to 9 was -0.2. Stronger ones, which undo the half gap by
- * which differences lag, are better up to interval 5 and worse beyond.
+ * which differences lag, come closer at interval 3 and stray further beyond 5.
  */
 const avatars: CachePresets = {
   fora: { ...paper.fora, granularity: "output" },

@@ -245,14 +245,14 @@ test("momentum moves the image, and adapting moves beta within its bounds", asyn
   expect(relativeError((await femo(-0.3)).latents, taylor.latents)).toBeGreaterThan(1e-3);
   const { report } = await draw({
     cache: { method: "adaptedFemo", interval: 2, beta: 0.1, gamma: 0.02, delta: 0.03, order: 1, granularity: "module" },
-    numInferenceSteps: 8,
+    numInferenceSteps: 16,
   });
   const betas = report.batches[0]?.steps.flatMap(({ beta }) => (beta ? [beta] : [])) ?? [];
   expect(betas[0]).toEqual({ mean: expect.closeTo(0.1, 9), min: 0.1, max: 0.1 });
-  expect(betas.at(-1)?.min).toBeGreaterThanOrEqual(0.07 - 1e-9);
-  expect(betas.at(-1)?.max).toBeLessThanOrEqual(0.13 + 1e-9);
-  // Some features went up where others went down: they are a step of gamma apart at least.
-  expect((betas.at(-1)?.max as number) - (betas.at(-1)?.min as number)).toBeGreaterThanOrEqual(0.02 - 1e-9);
+  expect(Math.min(...betas.map(({ min }) => min))).toBeGreaterThanOrEqual(0.07 - 1e-9);
+  expect(Math.max(...betas.map(({ max }) => max))).toBeLessThanOrEqual(0.13 + 1e-9);
+  // Features part on the way; near the end all norms of this model grow, and every beta meets the upper bound.
+  expect(Math.max(...betas.map(({ min, max }) => max - min))).toBeGreaterThan(0.03);
 });
 
 test("any set of full steps is a schedule", async () => {
