@@ -1,0 +1,72 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+import {
+  type Graph,
+  granularities,
+  type ModelDefinition,
+  traceConditioning,
+  traceFeatureKernel,
+  traceForecast,
+  traceFull,
+  traceStep,
+  traceWhole,
+} from "../../src/graph/index.js";
+import { autoencoderKLConfigFromJson, autoencoderKLDecoder } from "../../src/models/autoencoder-kl.js";
+import { dit, ditConfigFromJson, ditXL2 } from "../../src/models/dit.js";
+import { flux } from "../../src/models/flux.js";
+import { fluxDev } from "../../src/models/flux-config.js";
+import { graphHash } from "./canonical.js";
+
+const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+const GOLDEN = here("../goldens/graphs.json");
+
+const embedded = ditConfigFromJson(
+  JSON.parse(readFileSync(here("../../models/avatars-dit/transformer/config.json"), "utf8")),
+);
+const stableDiffusion = autoencoderKLConfigFromJson({
+  block_out_channels: [128, 256, 512, 512],
+  layers_per_block: 2,
+  up_block_types: new Array(4).fill("UpDecoderBlock2D"),
+});
+
+/** Every graph of a model: with its conditioning, without, and at each level a full and a forecast step. */
+function graphsOf(model: ModelDefinition): Record<string, Graph> {
+  const state = { history: 1, averages: 2 };
+  return {
+    whole: traceWhole(model).graph,
+    conditioning: traceConditioning(model).graph,
+    step: traceStep(model).graph,
+    ...Object.fromEntries(
+      granularities.flatMap((level) => [
+        [`full ${level}`, traceFull(model, level).graph],
+        [`forecast ${level}`, traceForecast(model, level, state).graph],
+      ]),
+    ),
+  };
+}
+
+const models: Record<string, () => Record<string, Graph>> = {
+  "DiT-XL/2": () => graphsOf(dit(ditXL2)),
+  "avatars-dit": () => graphsOf(dit(embedded)),
+  "FLUX.1-dev": () => graphsOf(flux(fluxDev)),
+  autoencoder: () => ({ decoder: autoencoderKLDecoder(stableDiffusion) }),
+  kernels: () => ({
+    measure: traceFeatureKernel({ history: 2, averages: 2, measure: true, update: false }),
+    update: traceFeatureKernel({ history: 2, averages: 2, measure: false, update: true }),
+    both: traceFeatureKernel({ history: 3, averages: 1, measure: true, update: true }),
+  }),
+};
+
+// A change of a hash is a change of what is computed: say why in the commit. UPDATE_GRAPHS=1 writes them anew.
+test.each(Object.keys(models))("the graphs of %s are what they were", (name) => {
+  const found = Object.fromEntries(
+    Object.entries(models[name]?.() ?? {}).map(([kind, graph]) => [kind, graphHash(graph)]),
+  );
+  const golden = JSON.parse(readFileSync(GOLDEN, "utf8"));
+  if (process.env.UPDATE_GRAPHS === "1") {
+    writeFileSync(GOLDEN, `${JSON.stringify({ ...golden, [name]: found }, null, 2)}\n`);
+    return;
+  }
+  expect(found).toEqual(golden[name]);
+});
