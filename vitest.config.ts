@@ -1,5 +1,12 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
-  test: { include: ["tests/**/*.test.ts"], testTimeout: 60_000, pool: "forks", maxWorkers: 2 },
+  test: {
+    include: ["tests/**/*.test.ts"],
+    // For a slow machine that is busy besides: they end what hangs, and say nothing of speed.
+    hookTimeout: 120_000,
+    testTimeout: 180_000,
+    pool: "forks",
+    maxWorkers: 2,
+  },
 });

@@ -39,6 +39,7 @@ const memory = () =>
     .map((name) => readFileSync("/proc/self/status", "utf8").match(new RegExp(`${name}:\\s+(\\d+)`))?.[1])
     .map((kilobytes) => Math.round(Number(kilobytes) / 1024))
     .join(", at most ");
+/** @type {import("../dist/pipelines/model-runner.js").GraphKind} */
 const step = { kind: "step" };
 const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 

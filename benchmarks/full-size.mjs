@@ -28,8 +28,10 @@ const { values } = parseArgs({
   },
 });
 if (!values.model) throw new Error("--model DIR is needed");
+const model = values.model;
 const [numInferenceSteps, threads] = [values.steps, values.threads].map(Number);
 
+/** @type {(Exclude<import("femo").CacheOptions, string | { method: "none" }> & { name: string })[]} */
 const rows = [
   { name: "FEMO, order 2", method: "femo", order: 2, measure: false, granularity: "output" },
   { name: "FEMO, order 2", method: "femo", order: 2, measure: false, granularity: "stack" },
@@ -42,7 +44,7 @@ const rows = [
 const UNCACHED = 7;
 const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 const megabytes = (field) =>
-  Number(new RegExp(`${field}:\\s*(\\d+) kB`).exec(readFileSync("/proc/self/status", "utf8"))[1]) / 1000;
+  Number(new RegExp(`${field}:\\s*(\\d+) kB`).exec(readFileSync("/proc/self/status", "utf8"))?.[1]) / 1000;
 
 /** Floating-point operations per second of the model's largest products, on weights that stay in the cache. */
 async function productRate() {
@@ -53,6 +55,7 @@ async function productRate() {
   graph.output("y", x.linear(weight(hidden, width), null).linear(weight(width, hidden), null));
   const engine = createNodeEngine({ threads });
   const session = await engine.load({ model: toOnnx(graph, () => undefined), weightsFolder: "." });
+  /** @type {Record<string, import("../dist/runtime/engine.js").HostTensor>} */
   const feeds = { x: { dtype: "float32", dims: [tokens, width], data: new Float32Array(tokens * width).fill(1) } };
   const times = [];
   for (let i = 0; i < 40; i++) times.push((await session.run({ feeds, fetch: [] })).durationMs);
@@ -60,10 +63,12 @@ async function productRate() {
   return (2 * 2 * tokens * width * hidden) / median(times.slice(5)) / 1e-3;
 }
 
+/** @param {typeof rows[number]} row */
 async function measureRow({ name: _, ...cache }) {
   const start = performance.now();
-  const pipeline = await DiffusionPipeline.fromPretrained(values.model, { threads });
+  const pipeline = await DiffusionPipeline.fromPretrained(model, { threads });
   let beforeFirst;
+  /** @param {Partial<import("femo").GenerateOptions>} options */
   const draw = (options) =>
     pipeline.generate({
       classLabels: 1,
@@ -75,7 +80,12 @@ async function measureRow({ name: _, ...cache }) {
       },
       ...options,
     });
+  /** @param {import("femo").GenerationResult} result */
   const timeOf = ({ report }) => report.conditioningMs + report.stepsMs;
+  /**
+   * @param {import("femo").GenerationResult} result
+   * @param {import("femo").StepRecord["kind"]} kind
+   */
   const stepsOf = ({ report }, kind) =>
     report.batches[0].steps.filter((step) => step.kind === kind).map((step) => step.durationMs);
 
@@ -112,7 +122,7 @@ if (values.row !== undefined) {
   console.log(JSON.stringify(values.row === "rate" ? await productRate() : await measureRow(rows[Number(values.row)])));
 } else {
   const child = (row) => {
-    const args = ["--model", values.model, "--steps", values.steps, "--intervals", values.intervals];
+    const args = ["--model", model, "--steps", values.steps, "--intervals", values.intervals];
     const { stdout, stderr, status } = spawnSync(
       process.execPath,
       [fileURLToPath(import.meta.url), ...args, "--threads", values.threads, "--row", String(row)],
@@ -122,7 +132,7 @@ if (values.row !== undefined) {
     return JSON.parse(stdout);
   };
   const rate = child("rate");
-  console.log(`${values.model}: one guided image, ${numInferenceSteps} steps, ${threads} threads`);
+  console.log(`${model}: one guided image, ${numInferenceSteps} steps, ${threads} threads`);
   console.log(`products alone: ${(rate / 1e9).toFixed(0)} GFLOP/s\n`);
   console.log(
     "| method | level | full step | share of the rate | forecast | update | state | peak | first step after |",

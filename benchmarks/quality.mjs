@@ -33,6 +33,7 @@ const pipeline = await DiffusionPipeline.fromPretrained(values.model);
 const classLabels = Array.from({ length: images }, (_, i) => i % pipeline.classes.size);
 const common = { classLabels, seed, guidanceScale, batchSize: 4 };
 
+/** @type {Record<string, Exclude<import("femo").CacheOptions, string | { method: "none" }>>} */
 const methods = {
   FORA: { method: "fora", measure: false },
   "TaylorSeer O=1": { method: "taylorSeer", order: 1, measure: false },
@@ -47,8 +48,11 @@ const methods = {
   "Adapted-FEMO O=2 beta -0.02": { method: "adaptedFemo", order: 2, beta: -0.02, gamma: 0.007, delta: 0.02 },
 };
 
+const levels = /** @type {import("../dist/graph/index.js").Granularity[]} */ (values.levels.split(",")); // generate checks them
 const orders = values.orders.split(",").map(Number);
-const chosen = Object.entries(methods).filter(([, { order }]) => order === undefined || orders.includes(order));
+const chosen = Object.entries(methods).filter(
+  ([, cache]) => !("order" in cache) || orders.includes(Number(cache.order)),
+);
 
 const mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
 const header = "level,interval,method,full_steps,flops_speedup,psnr_db,psnr_standard_error,ssim,state_bytes";
@@ -60,6 +64,13 @@ if (values.csv) writeFileSync(values.csv, "");
 show(header);
 const reference = await pipeline.generate({ ...common, numInferenceSteps });
 
+/**
+ * @param {import("../dist/graph/index.js").Granularity | "-"} level
+ * @param {number} interval
+ * @param {string} name
+ * @param {Partial<import("femo").GenerateOptions>} options
+ * @returns {Promise<number>} how many steps ran in full
+ */
 async function measure(level, interval, name, options) {
   const result = await pipeline.generate({ ...common, ...options });
   const db = result.images.map((image, i) => psnr(image, reference.images[i]));
@@ -84,7 +95,7 @@ async function measure(level, interval, name, options) {
 
 for (const interval of values.intervals.split(",").map(Number)) {
   let fullSteps = 0;
-  for (const granularity of values.levels.split(",")) {
+  for (const granularity of levels) {
     for (const [name, cache] of chosen) {
       fullSteps = await measure(granularity, interval, name, {
         numInferenceSteps,

@@ -7,14 +7,12 @@
  *
  * The same options give the same bytes. What it draws is noise.
  */
-import { mkdirSync } from "node:fs";
-import { open, rename, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { traceWhole } from "../dist/graph/index.js";
 import { autoencoderKLConfigFromJson, autoencoderKLDecoder } from "../dist/models/autoencoder-kl.js";
 import { dit, ditConfigFromJson } from "../dist/models/dit.js";
 import { TorchGenerator } from "../dist/samplers/index.js";
+import { writeRandomPipeline } from "./random-pipeline.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -48,47 +46,15 @@ const index = {
   vae: ["diffusers", "AutoencoderKL"],
 };
 
-/** A stock of normal numbers, from which every tensor takes a part at another place. */
-const stock = new TorchGenerator(0).randn([1 << 22]);
+/**
+ * @param {import("../dist/graph/index.js").Graph} graph
+ * @returns the tensors that it reads
+ */
+const weightsOf = (graph) =>
+  graph.reachable().weights.map(({ name, shape }) => ({ name, shape: /** @type {number[]} */ (shape) }));
 
-async function writeSafetensors(path, weights) {
-  let offset = 0;
-  const header = {};
-  for (const { name, shape } of weights) {
-    const bytes = 4 * shape.reduce((a, b) => a * b, 1);
-    header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + bytes] };
-    offset += bytes;
-  }
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  const file = await open(`${path}.tmp`, "w");
-  await file.write(Buffer.concat([length, text]));
-  for (const [i, { shape }] of weights.entries()) {
-    const size = shape.reduce((a, b) => a * b, 1);
-    const fanIn = shape.length > 1 ? size / shape[0] : 100;
-    const scaled = stock.map((x) => x / Math.sqrt(fanIn));
-    for (let done = 0, at = (i * 7919) % stock.length; done < size; at = 0) {
-      const part = scaled.subarray(at, Math.min(stock.length, at + size - done));
-      await file.write(Buffer.from(part.buffer, part.byteOffset, part.byteLength));
-      done += part.length;
-    }
-  }
-  await file.close();
-  await rename(`${path}.tmp`, path);
-}
-
-const json = (value) => `${JSON.stringify(value, null, 2)}\n`;
-for (const folder of ["transformer", "vae", "scheduler"]) mkdirSync(join(values.out, folder), { recursive: true });
-await writeFile(join(values.out, "transformer/config.json"), json(transformer));
-await writeFile(join(values.out, "vae/config.json"), json(vae));
-await writeFile(join(values.out, "scheduler/scheduler_config.json"), json(scheduler));
-const graphs = {
-  transformer: traceWhole(dit(ditConfigFromJson(transformer))).graph,
-  vae: autoencoderKLDecoder(autoencoderKLConfigFromJson(vae)),
+const models = {
+  transformer: { config: transformer, weights: weightsOf(traceWhole(dit(ditConfigFromJson(transformer))).graph) },
+  vae: { config: vae, weights: weightsOf(autoencoderKLDecoder(autoencoderKLConfigFromJson(vae))) },
 };
-for (const [component, graph] of Object.entries(graphs)) {
-  const { weights } = graph.reachable();
-  await writeSafetensors(join(values.out, component, "diffusion_pytorch_model.safetensors"), weights);
-}
-await writeFile(join(values.out, "model_index.json"), json(index)); // last: a folder with it is whole
+await writeRandomPipeline(values.out, { index, scheduler, models }, new TorchGenerator(0).randn([1 << 22]));

@@ -22,17 +22,20 @@ const { values } = parseArgs({
 });
 const [rounds, images, numInferenceSteps] = [values.rounds, values.images, values.steps].map(Number);
 const pipeline = await DiffusionPipeline.fromPretrained(values.model, {
-  dtype: values.dtype,
+  dtype: /** @type {import("femo").ModelDtype} */ (values.dtype), // fromPretrained checks it
   ...(values.threads && { threads: Number(values.threads) }),
 });
 
 const intervals = [3, 5, 7, 9];
+/** @type {(Exclude<import("femo").CacheOptions, string | { method: "none" }> & { name: string })[]} */
 const methods = [
   { name: "FEMO, order 1", method: "femo", order: 1, measure: false },
   { name: "FEMO, order 2, errors measured", method: "femo", order: 2, measure: true },
 ];
+/** @type {import("../dist/graph/index.js").Granularity[]} */
 const levels = ["module", "stack", "output"];
 
+/** @param {import("femo").CacheOptions} cache */
 const draw = (cache) =>
   pipeline.generate({
     classLabels: 0,
@@ -44,7 +47,12 @@ const draw = (cache) =>
     cache,
   });
 const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
+/** @param {import("femo").GenerationResult} result */
 const timeOf = ({ report }) => report.conditioningMs + report.stepsMs;
+/**
+ * @param {import("femo").GenerationResult} result
+ * @param {import("femo").StepRecord["kind"]} kind
+ */
 const stepTimes = ({ report }, kind) =>
   report.batches.flatMap(({ steps }) => steps.filter((step) => step.kind === kind).map((step) => step.durationMs));
 
@@ -55,6 +63,7 @@ for (const { name, ...method } of methods) {
     const variants = intervals.map((interval) => ({ ...method, granularity, interval }));
     await draw("none");
     await draw(variants[0]);
+    /** @type {{ overFlops: number[], wallOverFlops: number[], forecast: number[], update: number[], flops: number }[]} */
     const samples = variants.map(() => ({ overFlops: [], wallOverFlops: [], forecast: [], update: [], flops: 0 }));
     for (let round = 0; round < rounds; round++) {
       const order = variants.map((_, i) => i);

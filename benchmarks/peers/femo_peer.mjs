@@ -9,9 +9,13 @@ import { DiffusionPipeline } from "femo";
 const job = JSON.parse(process.argv[2]);
 
 /** Peak resident memory since the start or the last reset, MB. */
-const peakMB = () => Number(/VmHWM:\s*(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))[1]) / 1000;
+const peakMB = () => Number(/VmHWM:\s*(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]) / 1000;
 const resetPeak = () => writeFileSync("/proc/self/clear_refs", "5");
 
+/**
+ * @param {DiffusionPipeline} pipeline
+ * @param {number} numInferenceSteps
+ */
 async function draw(pipeline, numInferenceSteps) {
   const ends = [];
   const start = performance.now();

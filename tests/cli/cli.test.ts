@@ -8,17 +8,23 @@ import { decodePng } from "../../src/images/index.js";
 const main = resolve("dist/cli/main.js");
 const folder = () => mkdtempSync(join(tmpdir(), "femo-cli-"));
 
-function femo(args: string[], options: { cwd?: string; interruptAfterMs?: number } = {}) {
+/** Shows its progress, as on a terminal. */
+const onTerminal = ["--import", "data:text/javascript,process.stderr.isTTY = true"];
+
+function femo(args: string[], options: { cwd?: string; interruptAt?: string } = {}) {
   return new Promise<{ code: number | null; stdout: string; stderr: string }>((done) => {
-    const child = spawn(process.execPath, [main, ...args], { cwd: options.cwd ?? folder() });
+    const flags = options.interruptAt === undefined ? [] : onTerminal;
+    const child = spawn(process.execPath, [...flags, main, ...args], { cwd: options.cwd ?? folder() });
     let [stdout, stderr] = ["", ""];
     child.stdout.on("data", (data) => {
       stdout += data;
     });
+    let interrupted = false;
     child.stderr.on("data", (data) => {
       stderr += data;
+      if (interrupted || !options.interruptAt || !stderr.includes(options.interruptAt)) return;
+      interrupted = child.kill("SIGINT");
     });
-    if (options.interruptAfterMs) setTimeout(() => child.kill("SIGINT"), options.interruptAfterMs);
     child.on("close", (code) => done({ code, stdout, stderr }));
   });
 }
@@ -49,9 +55,9 @@ describe("femo generate", () => {
 
   test("Ctrl-C leaves no file", async () => {
     const cwd = folder();
-    const { code } = await femo(["generate", "micah", "--steps", "500", "--num-images", "9"], {
+    const { code } = await femo(["generate", "micah", "--steps", "500", "--num-images", "2"], {
       cwd,
-      interruptAfterMs: 4000,
+      interruptAt: "step 2 of 500",
     });
     expect(code).toBe(130);
     expect(readdirSync(cwd)).toEqual([]);

@@ -2,13 +2,21 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { afterAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { decodePng } from "../../src/images/index.js";
+import { tinyPipeline } from "../tiny-pipeline.js";
 
 const cwd = mkdtempSync(join(tmpdir(), "femo-cli-dtype-"));
-afterAll(() => rmSync(cwd, { recursive: true }));
+let model: Awaited<ReturnType<typeof tinyPipeline>>;
+beforeAll(async () => {
+  model = await tinyPipeline();
+});
+afterAll(() => {
+  model.remove();
+  rmSync(cwd, { recursive: true });
+});
 const femo = (...args: string[]) =>
-  spawnSync(process.execPath, [resolve("dist/cli/main.js"), ...args], {
+  spawnSync(process.execPath, [resolve("dist/cli/main.js"), ...args, "--model", model.folder], {
     cwd,
     env: { ...process.env, FEMO_CACHE: join(cwd, "cache") },
     encoding: "utf8",

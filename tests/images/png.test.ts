@@ -6,6 +6,7 @@ import { describe, expect, test } from "vitest";
 import { FemoError } from "../../src/errors.js";
 import { type Chunk, readChunks, writeChunks } from "../../src/images/chunks.js";
 import { decodePng, encodePng, type RgbImage } from "../../src/images/index.js";
+import { anyCharacter } from "../unicode.js";
 
 interface Golden {
   name: string;
@@ -32,7 +33,7 @@ const anyImage = fc
       .uint8Array({ minLength: 3 * width * height, maxLength: 3 * width * height })
       .map((data): RgbImage => ({ width, height, data: Uint8Array.from(data) })),
   );
-const anyText = fc.string({ unit: "binary", maxLength: 60 }).map((text) => text.replaceAll("\0", "?"));
+const anyText = fc.string({ unit: anyCharacter, maxLength: 60 }).map((text) => text.replaceAll("\0", "?"));
 const anyKeyword = fc.stringMatching(/^[!-~¡-ÿ]{1,30}( [!-~¡-ÿ]{1,30})?$/);
 
 const refused = (code: string, message = /./) =>

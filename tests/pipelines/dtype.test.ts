@@ -8,35 +8,52 @@ import { psnr } from "../../src/metrics/index.js";
 import {
   cacheMethods,
   DiffusionPipeline,
+  type GeneratedImage,
   type GenerateOptions,
+  type ModelDtype,
   type PretrainedOptions,
 } from "../../src/pipelines/index.js";
 import { relativeError } from "../runtime/helpers.js";
+import { tinyPipeline } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
 
 const goldens = (name: string): string => fileURLToPath(new URL(`../goldens/${name}`, import.meta.url));
 const cache = mkdtempSync(join(tmpdir(), "femo-dtype-"));
+const open = (model: string, dtype: ModelDtype) => DiffusionPipeline.fromPretrained(model, { threads: 1, dtype });
+let model: Awaited<ReturnType<typeof tinyPipeline>>;
 let [float32, int8]: DiffusionPipeline[] = [];
 beforeAll(async () => {
   vi.stubEnv("FEMO_CACHE", cache);
-  float32 = await DiffusionPipeline.fromPretrained("avatars-dit", { threads: 1 });
-  int8 = await DiffusionPipeline.fromPretrained("avatars-dit", { threads: 1, dtype: "int8" });
+  model = await tinyPipeline();
+  float32 = await open(model.folder, "float32");
+  int8 = await open(model.folder, "int8");
 });
 afterAll(async () => {
   await Promise.all([float32?.close(), int8?.close()]);
+  model.remove();
   rmSync(cache, { recursive: true });
   vi.unstubAllEnvs();
 });
 
-const request: GenerateOptions = { classLabels: ["lorelei", "micah", "adventurer"], seed: 3, numInferenceSteps: 8 };
+const request: GenerateOptions = { classLabels: ["oak", "micah"], seed: 3, numInferenceSteps: 8 };
 const draw = (pipeline: DiffusionPipeline | undefined, options: Partial<GenerateOptions> = {}) =>
   (pipeline as DiffusionPipeline).generate({ ...request, ...options });
 
-test("8 bits draw the images of float32, not quite: over 35 dB on average (41 measured)", async () => {
-  const [a, b] = [await draw(float32), await draw(int8)];
-  const quality = a.images.map((image, i) => psnr(image, b.images[i] as typeof image));
+test("8 bits draw the images of float32, not quite: over 32 dB on average (38 measured)", async () => {
+  const options = { classLabels: ["lorelei", "micah"], numInferenceSteps: 5 };
+  const drawn = [];
+  for (const dtype of ["float32", "int8"] as const) {
+    const embedded = await open("avatars-dit", dtype);
+    try {
+      drawn.push((await draw(embedded, options)).images);
+    } finally {
+      await embedded.close();
+    }
+  }
+  const [a, b] = drawn as [GeneratedImage[], GeneratedImage[]];
+  const quality = a.map((image, i) => psnr(image, b[i] as typeof image));
   const mean = quality.reduce((sum, x) => sum + x, 0) / quality.length;
-  expect(mean, `${quality}`).toBeGreaterThan(35);
+  expect(mean, `${quality}`).toBeGreaterThan(32);
   expect(mean).toBeLessThan(99); // the same images would mean that nothing was quantised
 });
 
@@ -51,14 +68,17 @@ describe("caching works as it does in float32", () => {
     const steps = { classLabels: 0, numInferenceSteps: 3 };
     const plain = await draw(int8, steps);
     const cached = await draw(int8, { ...steps, cache: { method: "femo", interval: 1, granularity } });
-    expect(cached.images).toEqual(plain.images);
+    expect(cached.latents).toEqual(plain.latents);
+    expect(plain.latents).not.toEqual((await draw(float32, steps)).latents);
   });
 
   test.each(cacheMethods.filter((method) => method !== "none"))("%s skips steps and draws", async (method) => {
-    const { images, report } = await draw(int8, { classLabels: 1, cache: { method, interval: 3 } });
-    expect(report.dtype).toBe("int8");
-    expect(report.fullSteps.length).toBeLessThan(8);
-    expect(new Set(images[0]?.data).size).toBeGreaterThan(16);
+    const options: Partial<GenerateOptions> = { classLabels: 1, cache: { method, interval: 3 } };
+    const [a, b] = [await draw(float32, options), await draw(int8, options)];
+    expect(b.report.dtype).toBe("int8");
+    expect(b.report.fullSteps.length).toBeLessThan(8);
+    expect(new Set(b.images[0]?.data).size).toBeGreaterThan(16);
+    expect(relativeError(b.latents, a.latents)).toBeLessThan(0.02);
   });
 });
 
@@ -82,6 +102,6 @@ test.each<[string, string, PretrainedOptions]>([
 });
 
 test.each(["int4", "float16", "", null, 8])("the type %j is refused before anything is opened", async (dtype) => {
-  const open = () => DiffusionPipeline.fromPretrained("no-such-model", { dtype } as unknown as PretrainedOptions);
-  expect(await femoError("E_OPTION", open)).toMatch(/dtype: expected float32 or int8, found/);
+  const refused = () => open("no-such-model", dtype as ModelDtype);
+  expect(await femoError("E_OPTION", refused)).toMatch(/dtype: expected float32 or int8, found/);
 });

@@ -15,6 +15,15 @@ beforeAll(async () => {
   runner = new ModelRunner(tiny.model, tiny.checkpoint, engine);
 });
 
+function memoized<K, V>(make: (key: K) => V): (key: K) => V {
+  const made = new Map<K, V>();
+  return (key) => {
+    const value = made.get(key) ?? make(key);
+    made.set(key, value);
+    return value;
+  };
+}
+
 interface Options {
   readonly forecaster: Forecaster;
   readonly granularity: Granularity;
@@ -99,10 +108,15 @@ function reference(forecaster: Forecaster, images: readonly number[], walked: Aw
   return forecasts;
 }
 
+/** A forecast graph with its tables. One for each level: every new one would be a session of its own. */
+const graphAndTables = memoized(async (granularity: Granularity) => ({
+  graph: traceForecast(tiny.model, granularity, { history: 1, averages: 0 }),
+  tables: await tiny.tables([900, 500, 100], [0, 3, 7]),
+}));
+
 /** The forecast graph fed with forecasts made elsewhere. */
 async function outputOf(granularity: Granularity, forecasts: readonly number[][], feeds: object, samples: number) {
-  const graph = traceForecast(tiny.model, granularity, { history: 1, averages: 0 });
-  const tables = await tiny.tables([900, 500, 100], [0, 3, 7]);
+  const { graph, tables } = await graphAndTables(granularity);
   const state = Object.fromEntries(
     graph.features.map(({ name, elements }, f) => [
       names.history(name, 0),

@@ -8,20 +8,27 @@ import {
   type GenerateOptions,
   type GenerationResult,
 } from "../../src/pipelines/index.js";
-import { openGolden } from "../models/tiny.js";
-import { noise, numbers, relativeError } from "../runtime/helpers.js";
+import { noise, relativeError } from "../runtime/helpers.js";
+import { tiny, tinyPipeline } from "../tiny-pipeline.js";
 
+const values = 3 * tiny.size ** 2; // of an image
+
+let model: Awaited<ReturnType<typeof tinyPipeline>>;
 let pipeline: DiffusionPipeline;
 beforeAll(async () => {
-  pipeline = await DiffusionPipeline.fromPretrained("avatars-dit");
+  model = await tinyPipeline();
+  pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
 });
-afterAll(() => pipeline.close());
+afterAll(async () => {
+  await pipeline.close();
+  model.remove();
+});
 
 /** A request with the last latents, which show what rounding to 8 bits would hide. */
 async function draw(options: Partial<GenerateOptions>): Promise<GenerationResult & { result: GenerationResult }> {
   let latents = new Float32Array();
   const result = await pipeline.generate({
-    classLabels: "lorelei",
+    classLabels: "oak",
     numInferenceSteps: 6,
     seed: 3,
     ...options,
@@ -35,19 +42,6 @@ async function draw(options: Partial<GenerateOptions>): Promise<GenerationResult
 const pixels = ({ images }: GenerationResult): number[] => images.flatMap(({ data }) => Array.from(data));
 const caching = cacheMethods.filter((method) => method !== "none");
 const momentum = (method: CacheMethod): boolean => method === "femo" || method === "adaptedFemo";
-
-test("ten guided DDIM steps equal diffusers'", async () => {
-  const golden = await openGolden("ddim.safetensors");
-  const timesteps = numbers(await golden("timesteps"));
-  const { report, latents } = await draw({
-    classLabels: numbers(await golden("labels")),
-    latents: (await golden("latents")).data as Float32Array,
-    guidanceScale: numbers(await golden("guidance"))[0] as number,
-    numInferenceSteps: timesteps.length,
-  });
-  expect(report.batches[0]?.steps.map(({ timestep }) => timestep)).toEqual(timesteps);
-  expect(relativeError(latents, numbers(await golden("image")))).toBeLessThan(1e-4);
-});
 
 describe("with every step computed a method changes nothing, to the bit", () => {
   let plain: Awaited<ReturnType<typeof draw>>;
@@ -97,10 +91,10 @@ describe("requests", () => {
   });
 
   test.each<CacheOptions>(["none", cache])("image i is drawn again alone under its seed: %j", async (method) => {
-    const together = await draw({ classLabels: ["adventurer", 1, "micah"], cache: method, batchSize: 2 });
+    const together = await draw({ classLabels: ["ibis", 1, "micah"], cache: method, batchSize: 2 });
     expect(together.report.batches.map(({ images }) => images)).toEqual([[0, 1], [2]]);
     expect(together.images.map(({ seed }) => seed)).toEqual([3, 4, 5]);
-    expect(together.images.map(({ classId }) => classId)).toEqual([5, 1, 8]);
+    expect(together.images.map(({ classId }) => classId)).toEqual([4, 1, 3]);
     for (const { className, seed, data } of together.images) {
       const alone = await draw({ classLabels: className, seed: seed as number, cache: method });
       // The size of a batch may change the order of sums.
@@ -111,7 +105,7 @@ describe("requests", () => {
 
   test("beta of a list belongs to the image, for both of its guidance rows", async () => {
     const two = await draw({
-      classLabels: [1, 1],
+      classLabels: ["oak", "oak"],
       cache: { method: "femo", interval: 3, beta: [0.3, -0.3, 0.9], order: 1 },
     });
     expect(two.report.batches[0]?.steps[1]?.beta).toEqual({ mean: 0, min: -0.3, max: 0.3 });
@@ -146,17 +140,17 @@ describe("requests", () => {
     const [whole, bare] = [await draw(options), await draw({ ...options, outputType: "latent" })];
     expect(bare.images).toEqual([]);
     expect(bare.result.latents).toEqual(whole.result.latents);
-    expect(whole.result.latents.slice(2 * 3 * 64 * 64)).toEqual(whole.latents); // of the last batch
+    expect(whole.result.latents.slice(2 * values)).toEqual(whole.latents); // of the last batch
     expect(Array.from(whole.images[2]?.data ?? [])).toEqual(
-      Array.from({ length: 3 * 64 * 64 }, (_, i) => {
-        const value = whole.latents[(i % 3) * 64 * 64 + Math.floor(i / 3)] as number;
+      Array.from({ length: values }, (_, i) => {
+        const value = whole.latents[(i % 3) * tiny.size ** 2 + Math.floor(i / 3)] as number;
         return Math.round(Math.min(Math.max(value / 2 + 0.5, 0), 1) * 255);
       }),
     );
   });
 
   test("latents of one's own stay as they were and give images without a seed", async () => {
-    const latents = noise([1, 3, 64, 64], 1).data as Float32Array;
+    const latents = noise([1, 3, tiny.size, tiny.size], 1).data as Float32Array;
     const copy = Float32Array.from(latents);
     const { images } = await draw({ latents, numInferenceSteps: 2 });
     expect(latents).toEqual(copy);
@@ -178,7 +172,7 @@ describe.each(cacheMethods)("contract: %s", (method) => {
       cache,
       onStep: ({ step, numInferenceSteps, images, latents }) => {
         expect(numInferenceSteps).toBe(steps);
-        expect(latents).toHaveLength(images.length * 3 * 64 * 64);
+        expect(latents).toHaveLength(images.length * values);
         seen.push(step);
       },
     });
@@ -198,7 +192,7 @@ describe.each(cacheMethods)("contract: %s", (method) => {
         const measured = method !== "none" && full && step.step > 0;
         expect(step.forecast !== undefined).toBe(measured);
         if (measured) {
-          expect(step.forecast?.byFeature).toHaveLength(16); // two modules in each of 8 blocks
+          expect(step.forecast?.byFeature).toHaveLength(2 * tiny.blocks); // two modules in each
           expect(step.forecast?.relativeError).toBeGreaterThan(0);
           expect(step.forecast?.relativeError).toBeLessThan(2);
         }
@@ -215,15 +209,15 @@ describe.each(cacheMethods)("contract: %s", (method) => {
       .reduce((total, { flops }) => total + flops, 0);
     expect(done - sum).toBe(plain.report.flops.done - plainSteps);
     if (method === "none") expect(speedup).toBe(1);
-    else expect(speedup).toBeGreaterThan(2);
+    else expect(speedup).toBeGreaterThan(1.5);
     if (method === "none") expect(pixels(plain)).toEqual(images.flatMap(({ data }) => Array.from(data)));
     expect(report.stepsMs + report.conditioningMs).toBeLessThanOrEqual(report.totalMs);
 
-    // Order 2, two images and their guidance rows, 16 features of 256 tokens x 256 channels. Measuring keeps the
-    // feature that falls out of the history until it is done; two averages have one buffer in common besides.
+    // Order 2, two images and their guidance rows. Measuring keeps the feature that falls out of the history until it
+    // is done; two averages have one buffer in common besides.
     const tensors = { none: 0, fora: 2, taylorSeer: 4, newton: 4, femo: 5, adaptedFemo: 5 }[method];
     const spare = method.toLowerCase().endsWith("femo") ? 2 : 0;
-    expect(report.stateBytes).toBe(4 * (2 * 2) * (16 * tensors + spare) * 256 * 256);
+    expect(report.stateBytes).toBe(4 * (2 * 2) * (2 * tiny.blocks * tensors + spare) * tiny.tokens * tiny.width);
   });
 });
 
@@ -241,8 +235,8 @@ test.each(caching)("%s without measuring draws the same", async (method) => {
 test("momentum moves the image, and adapting moves beta within its bounds", async () => {
   const femo = (beta: number) => draw({ cache: { method: "femo", interval: 3, beta, granularity: "stack" } });
   const taylor = await draw({ cache: { method: "taylorSeer", interval: 3, granularity: "stack" } });
-  expect(relativeError((await femo(0)).latents, taylor.latents)).toBeLessThan(1e-4);
-  expect(relativeError((await femo(-0.3)).latents, taylor.latents)).toBeGreaterThan(1e-3);
+  expect(relativeError((await femo(0)).latents, taylor.latents)).toBeLessThan(1e-5);
+  expect(relativeError((await femo(-0.3)).latents, taylor.latents)).toBeGreaterThan(1e-4);
   const { report } = await draw({
     cache: { method: "adaptedFemo", interval: 2, beta: 0.1, gamma: 0.02, delta: 0.03, order: 1, granularity: "module" },
     numInferenceSteps: 16,
@@ -251,7 +245,7 @@ test("momentum moves the image, and adapting moves beta within its bounds", asyn
   expect(betas[0]).toEqual({ mean: expect.closeTo(0.1, 9), min: 0.1, max: 0.1 });
   expect(Math.min(...betas.map(({ min }) => min))).toBeGreaterThanOrEqual(0.07 - 1e-9);
   expect(Math.max(...betas.map(({ max }) => max))).toBeLessThanOrEqual(0.13 + 1e-9);
-  // Features part on the way; near the end all norms of this model grow, and every beta meets the upper bound.
+  // Features part on the way: one's norm grows while another's falls.
   expect(Math.max(...betas.map(({ min, max }) => max - min))).toBeGreaterThan(0.03);
 });
 
@@ -293,25 +287,4 @@ describe("stopping", () => {
     });
     await expect(stopped).rejects.toBe(error);
   });
-});
-
-test("the event loop stays free while steps run", async () => {
-  await pipeline.warmUp();
-  let ticks = 0;
-  const duringStep: number[] = [];
-  const timer = setInterval(() => ticks++, 1);
-  try {
-    await pipeline.generate({
-      classLabels: [0, 1, 2, 3],
-      numInferenceSteps: 3,
-      onStep() {
-        duringStep.push(ticks);
-        ticks = 0;
-      },
-    });
-  } finally {
-    clearInterval(timer);
-  }
-  // One a millisecond if nothing else ran; a blocked loop would catch up with one between two steps.
-  for (const count of duringStep) expect(count).toBeGreaterThan(1);
 });

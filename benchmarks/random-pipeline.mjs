@@ -1,0 +1,62 @@
+import { mkdir, open, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+/**
+ * A network of a pipeline: its config.json, and the tensors it has.
+ * @typedef {{ config: object, weights: readonly { name: string, shape: readonly number[] }[] }} RandomModel
+ */
+
+/**
+ * Writes a pipeline in diffusers' layout, with random weights: normal numbers over the square root of a layer's inputs,
+ * biases of a tenth. No layer is zero, so every part of the network bears on what it draws, which is noise.
+ * @param {string} folder made if it is not there
+ * @param {{ index: object, scheduler: object, models: Readonly<Record<string, RandomModel>> }} pipeline
+ *   model_index.json, scheduler_config.json, and the networks by the names of their folders
+ * @param {Float32Array} stock normal numbers, from which every tensor takes a part at another place
+ */
+export async function writeRandomPipeline(folder, { index, scheduler, models }, stock) {
+  await mkdir(join(folder, "scheduler"), { recursive: true });
+  await writeFile(join(folder, "scheduler/scheduler_config.json"), json(scheduler));
+  for (const [name, { config, weights }] of Object.entries(models)) {
+    await mkdir(join(folder, name), { recursive: true });
+    await writeFile(join(folder, name, "config.json"), json(config));
+    await writeSafetensors(join(folder, name, "diffusion_pytorch_model.safetensors"), weights, stock);
+  }
+  await writeFile(join(folder, "model_index.json"), json(index)); // last: a folder with it is whole
+}
+
+/** @param {object} value */
+const json = (value) => `${JSON.stringify(value, null, 2)}\n`;
+
+/**
+ * @param {string} path
+ * @param {RandomModel["weights"]} weights
+ * @param {Float32Array} stock
+ */
+async function writeSafetensors(path, weights, stock) {
+  let offset = 0;
+  /** @type {Record<string, object>} */
+  const header = {};
+  for (const { name, shape } of weights) {
+    const bytes = 4 * shape.reduce((a, b) => a * b, 1);
+    header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + bytes] };
+    offset += bytes;
+  }
+  const text = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  const file = await open(`${path}.tmp`, "w");
+  await file.write(Buffer.concat([length, text]));
+  for (const [i, { shape }] of weights.entries()) {
+    const size = shape.reduce((a, b) => a * b, 1);
+    const fanIn = shape.length > 1 ? size / /** @type {number} */ (shape[0]) : 100;
+    const scaled = stock.map((x) => x / Math.sqrt(fanIn));
+    for (let done = 0, at = (i * 7919) % stock.length; done < size; at = 0) {
+      const part = scaled.subarray(at, Math.min(stock.length, at + size - done));
+      await file.write(Buffer.from(part.buffer, part.byteOffset, part.byteLength));
+      done += part.length;
+    }
+  }
+  await file.close();
+  await rename(`${path}.tmp`, path);
+}

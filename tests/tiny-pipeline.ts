@@ -1,0 +1,60 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { writeRandomPipeline } from "../benchmarks/random-pipeline.mjs";
+import { traceWhole } from "../src/graph/index.js";
+import { dit, ditConfigFromJson } from "../src/models/dit.js";
+import { TorchGenerator } from "../src/samplers/index.js";
+
+/** What tests need to know of the tiny DiT: images of 16x16 RGB pixels in patches of 4, two blocks of width 32. */
+export const tiny = {
+  size: 16,
+  tokens: 16,
+  width: 32,
+  blocks: 2,
+  classes: ["oak", "sea lion", "pixel-art", "micah", "ibis"],
+} as const;
+
+const transformer = {
+  _class_name: "DiTTransformer2DModel",
+  in_channels: 3,
+  out_channels: 3,
+  num_layers: tiny.blocks,
+  num_attention_heads: 2,
+  attention_head_dim: tiny.width / 2,
+  num_embeds_ada_norm: tiny.classes.length,
+  patch_size: 4,
+  sample_size: tiny.size,
+};
+const scheduler = {
+  _class_name: "DDIMScheduler",
+  // Little noise: what an untrained network says is never far off, and images stay within the range of pixels.
+  beta_start: 0.0001,
+  beta_end: 0.01,
+  num_train_timesteps: 100,
+  clip_sample: false,
+  set_alpha_to_one: true,
+  steps_offset: 1,
+};
+const index = {
+  _class_name: "DiTPipeline",
+  id2label: Object.fromEntries(tiny.classes.map((name, i) => [i, name])),
+  scheduler: ["diffusers", "DDIMScheduler"],
+  transformer: ["diffusers", "DiTTransformer2DModel"],
+  vae: [null, null],
+};
+
+/** Writes the tiny DiT into a new temporary folder, the same bytes each time. The caller removes it. */
+export async function tinyPipeline(): Promise<{ folder: string; remove(): void }> {
+  const folder = mkdtempSync(join(tmpdir(), "femo-tiny-"));
+  const weights = traceWhole(dit(ditConfigFromJson(transformer)))
+    .graph.reachable()
+    .weights.map(({ name, shape }) => ({ name, shape: shape as number[] }));
+  const stock = new TorchGenerator(0).randn([1 << 14]);
+  await writeRandomPipeline(
+    folder,
+    { index, scheduler, models: { transformer: { config: transformer, weights } } },
+    stock,
+  );
+  return { folder, remove: () => rmSync(folder, { recursive: true }) };
+}
