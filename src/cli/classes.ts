@@ -1,13 +1,12 @@
 import { Command } from "commander";
-import { type CommandContext, modelOption, openPipeline } from "./options.js";
+import { pretrainedClasses } from "../pipelines/pretrained-node.js";
+import { addModel, type CommandContext, type ModelFlags } from "./options.js";
 
-/** `femo classes`: the classes of a model. */
+/** `femo classes`: the classes of a model, for which its configs are enough. */
 export const classesCommand = ({ signal }: CommandContext): Command =>
-  new Command("classes")
-    .description("list the classes of a model")
-    .addOption(modelOption())
-    .action(async ({ model }: { model: string }) => {
-      const pipeline = await openPipeline({ model }, signal);
-      for (const [id, names] of pipeline.classes) process.stdout.write(`${id}\t${names.join(", ")}\n`);
-      await pipeline.close();
-    });
+  addModel(new Command("classes").description("list the classes of a model")).action(
+    async ({ model, revision, cacheDir }: ModelFlags) => {
+      const classes = await pretrainedClasses(model, { revision, cacheDir, signal });
+      for (const [id, names] of classes) process.stdout.write(`${id}\t${names.join(", ")}\n`);
+    },
+  );

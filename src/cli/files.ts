@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
+import { writeFile } from "node:fs/promises";
 import { FemoError } from "../errors.js";
+import { writeWhole } from "../weights/whole-files.js";
 
 /**
  * @throws FemoError E_OPTION if one of the files exists
@@ -17,15 +17,6 @@ export async function writeFiles(
   files: readonly { path: string; content: Uint8Array | string }[],
   signal: AbortSignal,
 ): Promise<void> {
-  const temporary = (path: string): string => `${path}.${process.pid}.tmp`;
-  try {
-    for (const { path, content } of files) {
-      await mkdir(dirname(path), { recursive: true });
-      await writeFile(temporary(path), content, { signal });
-    }
-    signal.throwIfAborted();
-    for (const { path } of files) await rename(temporary(path), path);
-  } finally {
-    await Promise.all(files.map(({ path }) => rm(temporary(path), { force: true })));
-  }
+  const write = (content: Uint8Array | string) => (path: string) => writeFile(path, content, { signal });
+  await writeWhole(...files.map(({ path, content }) => ({ path, write: write(content) })));
 }

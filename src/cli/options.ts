@@ -1,6 +1,14 @@
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { type Granularity, granularities } from "../graph/index.js";
-import { type CacheMethod, cacheMethods, DiffusionPipeline, type ModelDtype, modelDtypes } from "../pipelines/index.js";
+import {
+  type CacheMethod,
+  cacheMethods,
+  type Device,
+  DiffusionPipeline,
+  devices,
+  type ModelDtype,
+  modelDtypes,
+} from "../pipelines/index.js";
 import { type SamplerName, samplerNames } from "../samplers/index.js";
 import { bytesText } from "../studies/table.js";
 import { progressLine } from "./progress.js";
@@ -11,9 +19,16 @@ export interface CommandContext {
   readonly signal: AbortSignal;
 }
 
-/** Options that both `generate` and `compare` have. */
-export interface CommonFlags {
+/** Which model. */
+export interface ModelFlags {
   model: string;
+  revision?: string;
+  cacheDir?: string;
+}
+
+/** Options that both `generate` and `compare` have. */
+export interface CommonFlags extends ModelFlags {
+  variant?: string;
   numImages: number;
   steps: number;
   guidanceScale?: number;
@@ -24,7 +39,9 @@ export interface CommonFlags {
   batchSize: number;
   decodeTileSize?: number;
   vae?: string;
+  heads?: number;
   dtype?: ModelDtype;
+  device?: Device;
   threads?: number;
   out?: string;
   force?: boolean;
@@ -35,20 +52,20 @@ export interface CommonFlags {
 export const methodNames = cacheMethods.join(", ");
 export const granularityNames = granularities.join(", ");
 
-export const modelOption = () =>
-  new Option("--model <name>", "embedded model, folder, or owner/name[@revision] on the Hub").default("avatars-dit");
+/** Adds the options that say which model. */
+export const addModel = (command: Command): Command =>
+  command
+    .option("--model <name>", "embedded model, folder, or owner/name[@revision] on the Hub", "avatars-dit")
+    .option("--revision <name>", "branch, tag or commit of a model on the Hub (default: main)")
+    .option("--cache-dir <path>", "folder of downloads (default: that of huggingface_hub)");
 
 /** The model that the flags name, downloaded if need be. */
-export async function openPipeline(
-  { model, vae, dtype, threads, quiet }: Pick<CommonFlags, "model" | "vae" | "dtype" | "threads" | "quiet">,
-  signal: AbortSignal,
-): Promise<DiffusionPipeline> {
+export async function openPipeline(flags: CommonFlags, signal: AbortSignal): Promise<DiffusionPipeline> {
+  const { model, variant, revision, cacheDir, device, vae, heads, dtype, threads, quiet } = flags;
   const progress = progressLine(quiet);
   try {
     return await DiffusionPipeline.fromPretrained(model, {
-      ...(vae !== undefined && { vae }),
-      ...(dtype !== undefined && { dtype }),
-      ...(threads !== undefined && { threads }),
+      ...{ variant, revision, cacheDir, device, vae, heads, dtype, threads },
       signal,
       onProgress: ({ file, bytesDone, bytesTotal }) =>
         progress.show(
@@ -63,9 +80,11 @@ export async function openPipeline(
 
 /** Adds the options that both `generate` and `compare` have. */
 export function addCommon(command: Command, defaults: { batchSize: number }): Command {
-  return command
-    .addOption(modelOption())
+  return addModel(command)
+    .option("--variant <name>", 'infix of the weight files to take, such as "fp16"')
+    .option("--device <name>", `what computes: ${devices.join(" or ")}`, "auto")
     .option("--vae <name>", "autoencoder for a model file that has none: folder, or owner/name on the Hub")
+    .option("--heads <n>", "attention heads of a model file whose width does not tell them", integer)
     .option("--dtype <name>", `what linear layers compute in: ${modelDtypes.join(" or ")}`, modelDtype, "float32")
     .option("--num-images <n>", "images of each class", integer, 1)
     .option("--steps <n>", "sampler steps", integer, 50)

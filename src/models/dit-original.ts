@@ -1,5 +1,6 @@
 import { FemoError } from "../errors.js";
 import type { Checkpoint, ExpectedTensor, TensorInfo } from "../weights/index.js";
+import { quote } from "../weights/text.js";
 import { type DiTConfig, ditConfigFromJson } from "./dit.js";
 
 /** A DiT of the original release, as `dit` takes it. */
@@ -45,10 +46,14 @@ function inferConfig(checkpoint: Checkpoint, { heads: given }: OriginalDiTOption
   const shape = (name: string, axes: number): readonly number[] => {
     const found = checkpoint.get(name)?.shape;
     if (found?.length === axes) return found;
+    const alike = checkpoint.names().find((other) => other.endsWith(`.${name}`));
+    const advice = alike
+      ? `It has ${quote(alike)}: it was saved as a part of something larger. Save the DiT alone.`
+      : "A DiT in diffusers' layout is opened by its folder.";
     throw new FemoError(
       "E_WEIGHT",
       `${checkpoint.name}: expected a DiT of the original release, with a tensor "${name}" of ${axes} axes, ` +
-        `found ${found ? `${found.length} axes` : "none"}. A DiT in diffusers' layout is opened by its folder.`,
+        `found ${found ? `${found.length} axes` : "none"}. ${advice}`,
     );
   };
   const [width, inChannels, patchSize] = shape("x_embedder.proj.weight", 4) as [number, number, number];

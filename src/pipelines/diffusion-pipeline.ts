@@ -16,9 +16,10 @@ import {
   forecasterOf,
   measures,
 } from "./cache-options.js";
+import type { Device } from "./device.js";
 import type { ModelDtype, Quantize } from "./dtype.js";
 import { FeatureCache } from "./feature-cache.js";
-import { type ClassNames, className } from "./labels.js";
+import { allClasses, type ClassNames, className, labelNames } from "./labels.js";
 import { LatentDecoder } from "./latent-decoder.js";
 import { guide, initialLatents, modelInput } from "./latents.js";
 import { type GraphKind, ModelRunner } from "./model-runner.js";
@@ -45,21 +46,33 @@ export interface GenerationResult {
 
 /** How to get and to run a model. */
 export interface PretrainedOptions extends Pick<DownloadOptions, "signal" | "onProgress"> {
+  /**
+   * Which weights to take where a folder or repository has several, by the infix of their files: "fp16" for
+   * `diffusion_pytorch_model.fp16.safetensors`. Components without it give what they have. Default: weights without an
+   * infix, or the only variant there is.
+   */
+  variant?: string | undefined;
+  /** Of a model on the Hub: a branch, tag or commit, as after the "@" of "owner/name@revision". Default "main". */
+  revision?: string | undefined;
+  /** Where downloads are kept, in folders as Python's huggingface_hub makes them. Default: that of the environment. */
+  cacheDir?: string | undefined;
+  /** What computes: "cpu", or "auto", the default, which takes the best there is. */
+  device?: Device | undefined;
   /** CPU threads. Default: one per physical core. */
-  threads?: number;
+  threads?: number | undefined;
   /**
    * In what the transformer's linear layers compute: "float32", the default, or "int8", faster and in a quarter of the
    * memory for images that differ a little. The 8-bit weights are made once, from any checkpoint, and kept in a cache
    * folder ($FEMO_CACHE, $XDG_CACHE_HOME/femo or ~/.cache/femo).
    */
-  dtype?: ModelDtype;
+  dtype?: ModelDtype | undefined;
   /**
    * The autoencoder for a model file that has none: a folder or a repository on the Hub, of an autoencoder alone or of a
    * pipeline that has one.
    */
-  vae?: string;
+  vae?: string | undefined;
   /** Attention heads of a model file of the original DiT release whose width is not one of the paper's. */
-  heads?: number;
+  heads?: number | undefined;
 }
 
 /** What a pipeline is made of; see `DiffusionPipeline.fromPretrained` for the usual way to one. */
@@ -101,16 +114,14 @@ export class DiffusionPipeline {
       throw new FemoError("E_CONFIG", `${folder.name}: expected a DiTPipeline, found ${folder.className}`);
     }
     const { config, checkpoint } = await folder.component("transformer");
-    const labels = Object.entries(folder.id2label ?? {});
-    const name = folder.name.split(/[\\/]/).filter(Boolean).at(-1) ?? folder.name;
     return DiffusionPipeline.#ofDiT(engine, {
-      name,
+      name: folder.model,
       config: ditConfigFromJson(config, `${folder.name}/transformer/config.json`),
       checkpoint,
       vae: folder.components.vae ? await folder.component("vae") : undefined,
       quantize,
       scheduler: schedulerFromConfig(await folder.config("scheduler")),
-      classes: new Map(labels.map(([id, names]) => [Number(id), names.split(",").map((name) => name.trim())])),
+      classes: labelNames(folder.id2label),
     });
   }
 
@@ -148,9 +159,7 @@ export class DiffusionPipeline {
       engine,
       decoder,
       scheduler,
-      classes: new Map(
-        Array.from({ length: config.numEmbedsAdaNorm }, (_, id) => [id, classes.get(id) ?? [String(id)]]),
-      ),
+      classes: allClasses(config.numEmbedsAdaNorm, classes),
       presets: ditPresets(name),
     });
   }
@@ -160,8 +169,9 @@ export class DiffusionPipeline {
    * @param pathOrName the name of an embedded model, "avatars-dit"; a folder in diffusers' layout; a file of the original
    *   DiT release, "DiT-XL-2-256x256.pt", with the option `vae`; or a model on the Hugging Face Hub, "owner/name" or
    *   "owner/name@revision", which is downloaded unless the cache has it
-   * @throws FemoError E_FILE, E_CONFIG or E_WEIGHT if there is no such model or it is not whole; E_NETWORK or E_ACCESS if
-   *   it cannot be downloaded; the signal's reason if it was aborted
+   * @throws FemoError E_OPTION if an option does not exist, is of another type or does not go with this model; E_FILE,
+   *   E_CONFIG or E_WEIGHT if there is no such model or it is not whole; E_NETWORK or E_ACCESS if it cannot be downloaded;
+   *   the signal's reason if it was aborted
    */
   static async fromPretrained(pathOrName: string, options: PretrainedOptions = {}): Promise<DiffusionPipeline> {
     const { openPretrained } = await import("./pretrained-node.js");

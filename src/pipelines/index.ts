@@ -6,6 +6,7 @@ export {
   cacheMethods,
 } from "./cache-options.js";
 export type { MeasuredForecast } from "./coefficients.js";
+export { type Device, devices } from "./device.js";
 export {
   DiffusionPipeline,
   type GeneratedImage,

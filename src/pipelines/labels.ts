@@ -3,6 +3,14 @@ import { FemoError } from "../errors.js";
 /** Class names of a model: the ids from 0 on, each with its synonyms. */
 export type ClassNames = ReadonlyMap<number, readonly string[]>;
 
+/** Names of classes as `model_index.json` has them: synonyms are separated by commas. */
+export const labelNames = (id2label: Readonly<Record<number, string>> = {}): ClassNames =>
+  new Map(Object.entries(id2label).map(([id, names]) => [Number(id), names.split(",").map((name) => name.trim())]));
+
+/** All classes of a model; one without a name is called by its number. */
+export const allClasses = (count: number, names: ClassNames = new Map()): ClassNames =>
+  new Map(Array.from({ length: count }, (_, id) => [id, names.get(id) ?? [String(id)]]));
+
 /**
  * The class a user means: its number, or one of its names, in any case and with "-" for " ".
  * @throws FemoError E_OPTION naming the nearest classes

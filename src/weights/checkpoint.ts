@@ -6,7 +6,9 @@ import { isObject, parseJson } from "./json.js";
 import type { TensorInfo } from "./safetensors.js";
 import { readTensors } from "./tensor-file.js";
 import { describeValue, listSome, quote } from "./text.js";
+import { tiedTensors } from "./tied.js";
 import { type ExpectedTensor, type VerifyOptions, verifyTensors } from "./verify.js";
+import { unwrapped } from "./wrappers.js";
 
 /** Opens `TensorInfo.file` anew; who opens closes. */
 export type OpenFile = (file: string) => Promise<ByteSource>;
@@ -49,15 +51,15 @@ export class Checkpoint {
   }
 
   /**
-   * A checkpoint of files that are open, such as buffers: safetensors, or what `torch.save` wrote. They must stay open
-   * while bytes are read, and differ in name.
+   * A checkpoint of files that are open, such as buffers: safetensors, or what `torch.save` wrote, names as
+   * `openCheckpoint`. They must stay open while bytes are read, and differ in name.
    * @throws FemoError E_FILE, E_WEIGHT as `readTensors`, or if a name occurs twice
    */
   static async fromSources(name: string, sources: readonly ByteSource[]): Promise<Checkpoint> {
     const byName = new Map(sources.map((source) => [source.name, source]));
     const tensors = [];
     for (const source of byName.values()) tensors.push(...(await readTensors(source)));
-    return Checkpoint.fromTensors(name, tensors, async (file) => {
+    return Checkpoint.fromTensors(name, unwrapped(tensors), async (file) => {
       const source = byName.get(file);
       if (!source) throw new FemoError("E_FILE", `${name}: has no file ${quote(file)}.`);
       // Whoever opened the source closes it.
@@ -139,7 +141,8 @@ export class Checkpoint {
 
 /**
  * Opens a checkpoint in a folder: a `.safetensors` file or one of `torch.save` (`.bin`, `.pt`), or the index of a sharded
- * one, a `.json` file whose `weight_map` says which tensor is in which file beside it.
+ * one, a `.json` file whose `weight_map` says which tensor is in which file beside it. Names lose what wrappers of
+ * training, such as `torch.compile`, put before them; tied tensors, which are stored once, are there by every name.
  * @throws FemoError E_FILE, E_WEIGHT if a file is missing or malformed, or an index does not describe its files
  */
 export async function openCheckpoint(folder: FolderSource, path: string): Promise<Checkpoint> {
@@ -156,9 +159,9 @@ export async function openCheckpoint(folder: FolderSource, path: string): Promis
       await source.close();
     }
   };
-  if (!path.endsWith(".json")) return Checkpoint.fromTensors(name, await readFile(path), open);
+  if (!path.endsWith(".json")) return Checkpoint.fromTensors(name, unwrapped(await readFile(path)), open);
 
-  const shardOf = readWeightMap(name, await folder.readText(path));
+  const { shardOf, metadata } = readIndex(name, await folder.readText(path));
   const base = path.slice(0, path.lastIndexOf("/") + 1);
   const shards = new Map<string, string>(); // as the index names it → path in the folder
   for (const shard of new Set(shardOf.values())) shards.set(shard, base + pathInside(name, shard));
@@ -186,14 +189,22 @@ export async function openCheckpoint(folder: FolderSource, path: string): Promis
     }
     tensors.push(...inShard);
   }
-  return Checkpoint.fromTensors(name, tensors, open);
+  tensors.push(...tiedTensors(tensors, metadata));
+  return Checkpoint.fromTensors(name, unwrapped(tensors), open);
 }
 
-/** Tensor name → file name, of the index of a sharded checkpoint. */
-function readWeightMap(name: string, text: string): ReadonlyMap<string, string> {
-  const advice = "Download it again.";
+interface ShardIndex {
+  /** Tensor name → file name. */
+  readonly shardOf: ReadonlyMap<string, string>;
+  /** The free entries, such as `total_size`. */
+  readonly metadata: Iterable<[string, unknown]>;
+}
+
+/** The index of a sharded checkpoint. */
+function readIndex(name: string, text: string): ShardIndex {
+  const advice = "Is it the index of weights? If so, download it again.";
   const index = parseJson(text, name, "E_FILE", advice);
-  const map = isObject(index) ? index.weight_map : undefined;
+  const { weight_map: map, metadata } = isObject(index) ? index : {};
   if (!isObject(map)) {
     throw new FemoError(
       "E_FILE",
@@ -208,5 +219,8 @@ function readWeightMap(name: string, text: string): ReadonlyMap<string, string> 
       );
     }
   }
-  return new Map(Object.entries(map) as [string, string][]);
+  return {
+    shardOf: new Map(Object.entries(map) as [string, string][]),
+    metadata: isObject(metadata) ? Object.entries(metadata) : [],
+  };
 }

@@ -9,6 +9,12 @@ export interface FolderSource {
   /** True if there is a file at the path. @throws FemoError E_FILE if the path leads out of the folder */
   exists(path: string): Promise<boolean>;
   /**
+   * Names of the files directly in a folder inside, none if it is not there. Absent where what is there may not be all
+   * that the model has, so that nothing follows from what is missing.
+   * @throws FemoError E_FILE if the path leads out of the folder
+   */
+  list?(path: string): Promise<readonly string[]>;
+  /**
    * A UTF-8 text without its byte order mark.
    * @param maxBytes longer files are refused; 32 MiB unless told
    * @throws FemoError E_FILE
@@ -52,6 +58,18 @@ export function pathInside(folder: string, path: string): string {
   return parts.filter((part) => part !== "" && part !== ".").join("/");
 }
 
+/** As `pathInside`; also the folder itself, ".", which is "". */
+export const folderInside = (folder: string, path: string): string => (path === "." ? "" : pathInside(folder, path));
+
+/** Of paths, the names of those directly in a folder. */
+export function namesIn(paths: Iterable<string>, folder: string): string[] {
+  const start = folder === "" ? "" : `${folder}/`;
+  return [...paths].flatMap((path) => {
+    const name = path.slice(start.length);
+    return path.startsWith(start) && !name.includes("/") ? [name] : [];
+  });
+}
+
 /** Files in memory as a folder, such as those a user dropped on a page. `resolve` gives back the path. */
 export function memoryFolder(name: string, files: ReadonlyMap<string, Uint8Array>): FolderSource {
   const find = (path: string): Uint8Array => {
@@ -63,6 +81,7 @@ export function memoryFolder(name: string, files: ReadonlyMap<string, Uint8Array
   const folder: FolderSource = {
     name,
     exists: async (path) => files.has(pathInside(name, path)),
+    list: async (path) => namesIn(files.keys(), folderInside(name, path)),
     async readText(path, maxBytes = MAX_TEXT_BYTES) {
       return readUtf8(await folder.open(path), maxBytes);
     },

@@ -7,6 +7,7 @@ export {
   type ComponentOptions,
   type ModelComponent,
   type ModelFolder,
+  type ModelFolderOptions,
   type ModelIndex,
   openComponent,
   openModelFolder,

@@ -4,6 +4,7 @@ import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
 import type { FolderSource } from "./folder-source.js";
 import { parseJson } from "./json.js";
 import { describeValue, listSome, quote } from "./text.js";
+import { findWeights, firstThatExists, variantByComponent } from "./weight-files.js";
 
 /** The part of a pipeline that a component's entry in `model_index.json` names: [library, class]. */
 export type ComponentClass = readonly [library: string, className: string];
@@ -16,8 +17,6 @@ export interface ModelIndex {
   readonly components: Readonly<Record<string, ComponentClass | null>>;
   /** Names of the classes of a class-conditional model; synonyms are separated by ", ". */
   readonly id2label?: Readonly<Record<number, string>>;
-  /** Everything else that the file says of the pipeline, such as `requires_safety_checker`. */
-  readonly options: Readonly<Record<string, unknown>>;
 }
 
 /** A component with weights. */
@@ -29,14 +28,24 @@ export interface ModelComponent {
 
 /** Which of several weight files to take. */
 export interface ComponentOptions {
-  /** The infix of the file name, such as "fp16" for `diffusion_pytorch_model.fp16.safetensors`. */
-  readonly variant?: string;
+  /**
+   * The infix of the file name, such as "fp16" for `diffusion_pytorch_model.fp16.safetensors`. Default: weights without
+   * one, or the only variant there is.
+   */
+  readonly variant?: string | undefined;
+}
+
+export interface ModelFolderOptions extends ComponentOptions {
+  /** What reports call the model. Default: the last part of the folder's name. */
+  readonly model?: string | undefined;
 }
 
 /** A pipeline in the layout of diffusers: `model_index.json` and a folder for each component. */
 export interface ModelFolder extends ModelIndex {
   /** Path or address, for messages. */
   readonly name: string;
+  /** What reports call the model. */
+  readonly model: string;
   /**
    * The config of a component, with or without weights, such as the scheduler's.
    * @throws FemoError E_CONFIG if the pipeline has no such component, or the file is malformed; E_FILE if it is missing
@@ -46,14 +55,16 @@ export interface ModelFolder extends ModelIndex {
    * Config and weights of a component.
    * @throws FemoError as `config`, and E_FILE, E_WEIGHT if the weights are missing or malformed
    */
-  component(component: string, options?: ComponentOptions): Promise<ModelComponent>;
+  component(component: string): Promise<ModelComponent>;
 }
 
 /**
- * Opens a pipeline folder in the layout of diffusers; weights are not touched before they are asked for.
- * @throws FemoError E_FILE if it has no `model_index.json`, E_CONFIG if that is malformed
+ * Opens a pipeline folder in the layout of diffusers; weights are not touched before they are asked for. A variant is
+ * taken of the components that have it, and what has no variant of the others.
+ * @throws FemoError E_FILE if it has no `model_index.json` or no component of the variant, E_CONFIG if the index is
+ *   malformed, E_OPTION if the variant is no name
  */
-export async function openModelFolder(folder: FolderSource): Promise<ModelFolder> {
+export async function openModelFolder(folder: FolderSource, options: ModelFolderOptions = {}): Promise<ModelFolder> {
   if (!(await folder.exists("model_index.json"))) {
     const advice = (await folder.exists("config.json"))
       ? "It has a config.json: it may be one component of a pipeline. Give the folder above it."
@@ -64,26 +75,28 @@ export async function openModelFolder(folder: FolderSource): Promise<ModelFolder
     );
   }
   const index = await readModelIndex(folder);
+  const present = Object.keys(index.components).filter((name) => index.components[name]);
+  const variantOf = await variantByComponent(folder, present, options.variant);
   const check = (component: string): void => {
     const entry = Object.hasOwn(index.components, component) ? index.components[component] : undefined;
     if (entry) return;
-    const known = Object.keys(index.components).filter((name) => index.components[name]);
     throw new FemoError(
       "E_CONFIG",
       `${folder.name}/model_index.json: expected a component ${quote(component)}, ` +
-        `found ${entry === null ? "null in its place" : "none"}. The ${index.className} has: ${known.join(", ") || "no components"}.`,
+        `found ${entry === null ? "null in its place" : "none"}. The ${index.className} has: ${present.join(", ") || "no components"}.`,
     );
   };
   return {
     ...index,
     name: folder.name,
+    model: options.model ?? folder.name.split(/[\\/]/).findLast(Boolean) ?? folder.name,
     async config(component) {
       check(component);
       return readConfig(folder, component);
     },
-    async component(component, options) {
+    async component(component) {
       check(component);
-      return openComponent(folder, component, options);
+      return openComponent(folder, component, { variant: variantOf(component) });
     },
   };
 }
@@ -91,7 +104,7 @@ export async function openModelFolder(folder: FolderSource): Promise<ModelFolder
 /**
  * Opens one component, such as an autoencoder that is published alone.
  * @param component where it lies in the folder; "." if the folder is the component
- * @throws FemoError as `ModelFolder.component`
+ * @throws FemoError as `ModelFolder.component`, and E_OPTION if the variant is no name
  */
 export async function openComponent(
   folder: FolderSource,
@@ -99,7 +112,7 @@ export async function openComponent(
   options: ComponentOptions = {},
 ): Promise<ModelComponent> {
   const config = await readConfig(folder, component);
-  return { config, checkpoint: await openWeights(folder, component, options.variant) };
+  return { config, checkpoint: await openCheckpoint(folder, await findWeights(folder, component, options.variant)) };
 }
 
 // model_index.json: "_..." are notes of diffusers, pairs are components, anything else is an option of the pipeline.
@@ -118,11 +131,9 @@ async function readModelIndex(folder: FolderSource): Promise<ModelIndex> {
   }
   const { _class_name: className, id2label, ...rest } = parsed.data;
   const components: [string, ComponentClass | null][] = [];
-  const options: [string, unknown][] = [];
   for (const [name, value] of Object.entries(rest)) {
-    if (name.startsWith("_")) continue;
-    if (!Array.isArray(value)) options.push([name, value]);
-    else if (value.length === 2 && value.every((item) => item === null)) components.push([name, null]);
+    if (name.startsWith("_") || !Array.isArray(value)) continue;
+    if (value.length === 2 && value.every((item) => item === null)) components.push([name, null]);
     else {
       const pair = componentSchema.safeParse(value);
       if (!pair.success) {
@@ -138,7 +149,6 @@ async function readModelIndex(folder: FolderSource): Promise<ModelIndex> {
   return {
     className,
     components: Object.fromEntries(components),
-    options: Object.fromEntries(options),
     ...(id2label && { id2label: Object.fromEntries(Object.entries(id2label)) as Record<number, string> }),
   };
 }
@@ -161,58 +171,4 @@ async function readConfig(folder: FolderSource, component: string): Promise<unkn
     );
   }
   return parseJson(await folder.readText(path), `${folder.name}/${path}`);
-}
-
-/** diffusers' own models before those of transformers, safetensors before what `torch.save` writes. */
-const WEIGHT_FILES = [
-  ["diffusion_pytorch_model", "safetensors"],
-  ["model", "safetensors"],
-  ["diffusion_pytorch_model", "bin"],
-  ["pytorch_model", "bin"],
-];
-
-/** Where weights may be: an index before a single file, as diffusers looks. The variant's place differs by version. */
-export function weightPaths(component: string, variant: string | undefined): string[] {
-  const infix = variant === undefined ? "" : `.${variant}`;
-  return WEIGHT_FILES.flatMap(([stem, ending]) => [
-    `${component}/${stem}.${ending}.index${infix}.json`,
-    ...(variant === undefined ? [] : [`${component}/${stem}.${ending}${infix}.index.json`]),
-    `${component}/${stem}${infix}.${ending}`,
-  ]);
-}
-
-async function openWeights(folder: FolderSource, component: string, variant: string | undefined): Promise<Checkpoint> {
-  if (variant !== undefined && !/^[\w-]+$/.test(variant)) {
-    throw new FemoError(
-      "E_OPTION",
-      `variant: expected letters, digits, "-" and "_", such as "fp16"; found ${quote(variant)}.`,
-    );
-  }
-  const paths = weightPaths(component, variant);
-  const path = await firstThatExists(folder, paths);
-  if (path !== undefined) return openCheckpoint(folder, path);
-
-  const advice = await adviceOnMissingWeights(folder, component, variant);
-  throw new FemoError(
-    "E_FILE",
-    `${folder.name}: found no weights of ${quote(component)}. ${advice} Looked for:${listSome(paths, paths.length)}`,
-  );
-}
-
-async function adviceOnMissingWeights(
-  folder: FolderSource,
-  component: string,
-  variant: string | undefined,
-): Promise<string> {
-  const other = variant === undefined ? "fp16" : undefined;
-  if (await firstThatExists(folder, weightPaths(component, other))) {
-    return other ? 'There is a variant: pass variant: "fp16".' : "They exist without the variant: leave it out.";
-  }
-  return "Check that the download is complete.";
-}
-
-/** The first of the paths at which there is a file. */
-export async function firstThatExists(folder: FolderSource, paths: readonly string[]): Promise<string | undefined> {
-  for (const path of paths) if (await folder.exists(path)) return path;
-  return undefined;
 }

@@ -6,31 +6,32 @@ import { type ByteSource, checkRange } from "./byte-source.js";
 const CHUNK_BYTES = 2 ** 30;
 
 /**
- * Opens a file on disk. Symbolic links are followed. The name in messages is the path as given.
+ * Opens a file on disk. Symbolic links are followed.
+ * @param name in messages, if not the path as given
  * @throws FemoError E_FILE if there is no such file, it is not a regular file, or it may not be read
  */
-export async function openFile(path: string): Promise<ByteSource> {
+export async function openFile(path: string, name = path): Promise<ByteSource> {
   let handle: FileHandle | undefined;
   let size: number;
   try {
     // Asked first, because opening a pipe waits for somebody to write into it.
     if (!(await stat(path)).isFile()) {
-      throw new FemoError("E_FILE", `${path}: expected a file, found a folder or a device. Give the path of a file.`);
+      throw new FemoError("E_FILE", `${name}: expected a file, found a folder or a device. Give the path of a file.`);
     }
     handle = await open(path, "r");
     size = (await handle.stat()).size;
   } catch (cause) {
     await handle?.close();
-    throw fileError(path, cause);
+    throw fileError(name, cause);
   }
   const file = handle;
   let closing: Promise<void> | undefined;
   return {
-    name: path,
+    name,
     size,
     async read(start, end) {
-      if (closing) throw new FemoError("E_FILE", `${path}: read after it was closed. Open it again.`);
-      checkRange(path, size, start, end);
+      if (closing) throw new FemoError("E_FILE", `${name}: read after it was closed. Open it again.`);
+      checkRange(name, size, start, end);
       try {
         const bytes = new Uint8Array(end - start);
         for (let done = 0; done < bytes.length; ) {
@@ -38,7 +39,7 @@ export async function openFile(path: string): Promise<ByteSource> {
           if (bytesRead === 0) {
             throw new FemoError(
               "E_FILE",
-              `${path}: had ${size} bytes when it was opened and now ends at ${start + done}. ` +
+              `${name}: had ${size} bytes when it was opened and now ends at ${start + done}. ` +
                 "Wait until nothing writes to it any more, or download it again.",
             );
           }
@@ -46,7 +47,7 @@ export async function openFile(path: string): Promise<ByteSource> {
         }
         return bytes;
       } catch (cause) {
-        throw fileError(path, cause);
+        throw fileError(name, cause);
       }
     },
     close() {

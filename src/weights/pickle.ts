@@ -94,15 +94,15 @@ export function unpickle(bytes: Uint8Array, name: string, options: PickleOptions
   };
   const uint8 = (): number => view.getUint8(take(1));
   const uint32 = (): number => view.getUint32(take(4), true);
-  /** Two's complement, little-endian: of any length in Python, of up to 64 bits here. */
+  /** Two's complement, little-endian, of any length; a number if that is exact. */
   const long = (length: number): number | bigint => {
-    if (length > 8) fail(`a number of ${length} bytes`);
     const digits = bytes.subarray(take(length), at);
     const value = BigInt.asIntN(
       8 * length,
-      digits.reduceRight((sum, digit) => sum * 256n + BigInt(digit), 0n),
+      digits.reduceRight((sum, digit) => (sum << 8n) | BigInt(digit), 0n),
     );
-    return BigInt(Number(value)) === value ? Number(value) : value;
+    const rounded = Number(value);
+    return Number.isFinite(rounded) && BigInt(rounded) === value ? rounded : value;
   };
   const text = (length: number): string => {
     const from = take(length);

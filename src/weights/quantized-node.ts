@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { open, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { FemoError } from "../errors.js";
@@ -8,11 +8,11 @@ import { fileError } from "./node-file.js";
 import { nodeFolder } from "./node-folder.js";
 import { BLOCK, blocksOf, quantizeMatrix, scalesOf } from "./quantize.js";
 import type { TensorInfo } from "./safetensors.js";
+import { safetensorsHeader } from "./safetensors-header.js";
+import { writeWhole } from "./whole-files.js";
 
 /** Of what is written; another number, another file. */
 const FORMAT = 1;
-
-let serial = 0;
 
 export interface QuantizeOptions {
   /** Where quantised weights are kept. Default: $FEMO_CACHE, $XDG_CACHE_HOME/femo or ~/.cache/femo. */
@@ -41,8 +41,7 @@ export async function quantizedCheckpoint(
     if (!(error instanceof FemoError)) throw error; // not there, or not what was written
   }
   try {
-    await mkdir(dirname(path), { recursive: true });
-    await write(path, checkpoint, matrices, options.signal);
+    await writeWhole({ path, write: (temporary) => write(temporary, checkpoint, matrices, options.signal) });
   } catch (cause) {
     options.signal?.throwIfAborted();
     if (cause instanceof FemoError) throw cause;
@@ -93,23 +92,20 @@ const layout = (matrices: readonly TensorInfo[]) =>
   matrices.flatMap(({ name, shape: [rows, columns] }) => {
     const blocks = [rows as number, blocksOf(columns as number)];
     return [
-      { name: scalesOf(name), dtype: "F32", shape: blocks, bytes: 4 },
-      { name, dtype: "U8", shape: [...blocks, BLOCK], bytes: 1 },
-    ];
+      { name: scalesOf(name), dtype: "float32", shape: blocks },
+      { name, dtype: "uint8", shape: [...blocks, BLOCK] },
+    ] as const;
   });
 
-/** Under another name until it is whole. */
 async function write(
   path: string,
   checkpoint: Checkpoint,
   matrices: readonly TensorInfo[],
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const temporary = `${path}.${process.pid}-${serial++}.tmp`;
-  let file: FileHandle | undefined;
+  const file = await open(path, "wx");
   try {
-    file = await open(temporary, "wx");
-    await file.writeFile(header(matrices));
+    await file.writeFile(safetensorsHeader(layout(matrices)));
     for (const { name, shape } of matrices) {
       signal?.throwIfAborted();
       const weights = await checkpoint.readTensor(name);
@@ -117,26 +113,7 @@ async function write(
       await file.writeFile(new Uint8Array(scales.buffer));
       await file.writeFile(values);
     }
-    await file.close();
-    await rename(temporary, path);
   } finally {
-    await file?.close().catch(() => {}); // the cause says more
-    await rm(temporary, { force: true });
+    await file.close();
   }
-}
-
-/** Length and JSON of a safetensors file, filled up with spaces to a multiple of eight. */
-function header(matrices: readonly TensorInfo[]): Uint8Array {
-  let end = 0;
-  const entries = layout(matrices).map(({ name, dtype, shape, bytes }) => {
-    const start = end;
-    end += shape.reduce((a, b) => a * b, bytes);
-    return [name, { dtype, shape, data_offsets: [start, end] }];
-  });
-  const text = JSON.stringify(Object.fromEntries(entries));
-  const json = new TextEncoder().encode(text.padEnd(Math.ceil(text.length / 8) * 8));
-  const whole = new Uint8Array(8 + json.length);
-  new DataView(whole.buffer).setBigUint64(0, BigInt(json.length), true);
-  whole.set(json, 8);
-  return whole;
 }

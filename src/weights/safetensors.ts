@@ -4,6 +4,7 @@ import { DTYPE_BITS, SAFETENSORS_DTYPES, type TensorDtype } from "./dtypes.js";
 import { isObject, parseJson } from "./json.js";
 import { recognize, startsAsZip } from "./recognize.js";
 import { describeValue, formatDims, quote } from "./text.js";
+import { tiedTensors } from "./tied.js";
 
 /** A tensor and where its bytes lie: little-endian, row-major, without gaps. */
 export interface TensorInfo {
@@ -20,10 +21,8 @@ export interface TensorInfo {
 
 /** What the header of a safetensors file says. */
 export interface SafetensorsFile {
-  /** By name, in the order of their bytes. */
+  /** By name, in the order of their bytes; after them those that the file leaves out because another has their bytes. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
-  /** The free text entries, such as `format: "pt"`. */
-  readonly metadata: ReadonlyMap<string, string>;
 }
 
 /** The format's own limit. */
@@ -52,7 +51,8 @@ export async function readSafetensorsHeader(source: ByteSource, file = source.na
   }
   tensors.sort((a, b) => a.offset - b.offset || a.byteLength - b.byteLength);
   checkCoverage(source, tensors, dataStart);
-  return { tensors: new Map(tensors.map((tensor) => [tensor.name, tensor])), metadata };
+  const all = [...tensors, ...tiedTensors(tensors, metadata)];
+  return { tensors: new Map(all.map((tensor) => [tensor.name, tensor])) };
 }
 
 /** The first eight bytes: the length of the header, as an unsigned little-endian integer. */

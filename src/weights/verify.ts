@@ -1,11 +1,17 @@
 import { FemoError } from "../errors.js";
+import type { TensorDtype } from "./dtypes.js";
+import type { TensorInfo } from "./safetensors.js";
 import { formatDims, listSome, quote } from "./text.js";
 
 /** A tensor that a model needs. */
 export interface ExpectedTensor {
   readonly name: string;
   readonly shape: readonly number[];
+  /** Unless told, one of those that a graph computes with: float32, float16 or bfloat16. */
+  readonly dtype?: TensorDtype;
 }
+
+const COMPUTABLE: readonly TensorDtype[] = ["float32", "float16", "bfloat16"];
 
 /** How strict `Checkpoint.verify` is. */
 export interface VerifyOptions {
@@ -21,31 +27,41 @@ interface Misshapen {
 
 /**
  * Compares what a model needs with what is stored, all at once.
- * @throws FemoError E_WEIGHT that lists missing, misshapen and surplus tensors, the first ten of each, with the shapes
+ * @throws FemoError E_WEIGHT that lists missing, misshapen and surplus tensors and those of another type, the first ten of
+ *   each, with the shapes
  */
 export function verifyTensors(
   file: string,
-  stored: ReadonlyMap<string, { readonly shape: readonly number[] }>,
+  stored: ReadonlyMap<string, TensorInfo>,
   expected: Iterable<ExpectedTensor>,
   options: VerifyOptions = {},
 ): void {
-  const needed = new Map<string, readonly number[]>();
-  for (const { name, shape } of expected) needed.set(name, shape);
-
+  const needed = new Map(Array.from(expected, (tensor) => [tensor.name, tensor]));
   const missing: string[] = [];
   const misshapen: Misshapen[] = [];
-  for (const [name, shape] of needed) {
-    const found = stored.get(name)?.shape;
+  const mistyped: string[] = [];
+  for (const { name, shape, dtype } of needed.values()) {
+    const found = stored.get(name);
     if (!found) missing.push(name);
-    else if (found.length !== shape.length || found.some((dim, i) => dim !== shape[i])) {
-      misshapen.push({ name, expected: shape, found });
+    else if (found.shape.length !== shape.length || found.shape.some((dim, i) => dim !== shape[i])) {
+      misshapen.push({ name, expected: shape, found: found.shape });
+    } else if (!(dtype === undefined ? COMPUTABLE : [dtype]).includes(found.dtype)) {
+      mistyped.push(`${quote(name)}: expected ${dtype ?? COMPUTABLE.join(", ")}, found ${found.dtype}`);
     }
   }
   const surplus = [...stored.keys()].filter((name) => !needed.has(name) && !options.ignore?.(name));
-  if (missing.length + misshapen.length + surplus.length === 0) return;
+  if (missing.length + misshapen.length + surplus.length === 0) {
+    if (mistyped.length === 0) return;
+    throw new FemoError(
+      "E_WEIGHT",
+      `${file}: the model cannot compute with its weights as they are stored.` +
+        `${section("of another type", mistyped, (line) => line)}\nConvert them, in Python: tensor.float(). Of weights that ` +
+        "a tool has quantised take the originals.",
+    );
+  }
 
   const parts = [
-    section("missing", missing, (name) => `${quote(name)} ${formatDims(needed.get(name) ?? [])}`),
+    section("missing", missing, (name) => `${quote(name)} ${formatDims(needed.get(name)?.shape ?? [])}`),
     section("of another shape", misshapen, (tensor) => {
       return `${quote(tensor.name)}: expected ${formatDims(tensor.expected)}, found ${formatDims(tensor.found)}`;
     }),
@@ -84,10 +100,12 @@ function hint(
       return `The names in the file start with ${quote(prefix)}: it was saved as a part of something larger.`;
     }
   }
-  if (surplus.length === 0 && misshapen.length === 0 && onlyNumbersDiffer(missing, stored)) {
-    return "The file looks like the same kind of model with fewer layers: use the config that came with it.";
+  if (surplus.length + misshapen.length === 0 && missing.length < needed.size) {
+    return areLayersBeyond(missing, stored)
+      ? "The file looks like the same kind of model with fewer layers: use the config that came with it."
+      : "All that is there is right: the rest was left out when the file was saved. Save all of the model, or download it again.";
   }
-  if (missing.length === 0 && misshapen.length === 0 && onlyNumbersDiffer(surplus, needed)) {
+  if (missing.length + misshapen.length === 0 && areLayersBeyond(surplus, needed)) {
     return "The file looks like the same kind of model with more layers: use the config that came with it.";
   }
   const size = missing.length === 0 ? smallestDifference(misshapen) : undefined;
@@ -97,12 +115,32 @@ function hint(
   return undefined;
 }
 
-/** True if every name is that of a known tensor but for its numbers, as `blocks.12.weight` and `blocks.3.weight`. */
-function onlyNumbersDiffer(names: readonly string[], known: ReadonlyMap<string, unknown>): boolean {
-  const pattern = (name: string) => name.replace(/\d+/g, "#");
-  const patterns = new Set([...known.keys()].map(pattern));
-  return names.length > 0 && names.every((name) => patterns.has(pattern(name)));
+/**
+ * True if all names are of layers after the last that is known, such as `blocks.3`, and each has a twin in a layer before,
+ * as `blocks.3.weight` has in `blocks.2.weight`.
+ */
+function areLayersBeyond(names: readonly string[], known: ReadonlyMap<string, unknown>): boolean {
+  const last = new Map<string, number>();
+  for (const { list, number } of [...known.keys()].flatMap(places))
+    last.set(list, Math.max(number, last.get(list) ?? 0));
+  const isBeyond = ({ list, number, rest }: ReturnType<typeof places>[number]): boolean => {
+    const before = Math.min(last.get(list) ?? -1, MAX_LAYERS);
+    return (
+      number > before && Array.from({ length: before + 1 }, (_, i) => list + i + rest).some((twin) => known.has(twin))
+    );
+  };
+  return names.every((name) => places(name).some(isBeyond));
 }
+
+const MAX_LAYERS = 1000;
+
+/** Every place of a name at which there is a number: `a.1.b.2.c` is in layer 1 of `a.` and in layer 2 of `a.1.b.` */
+const places = (name: string) =>
+  [...name.matchAll(/(?<=^|\.)\d{1,9}(?=\.)/g)].map(({ index, 0: digits }) => ({
+    list: name.slice(0, index),
+    number: Number(digits),
+    rest: name.slice(index + digits.length),
+  }));
 
 /** The smallest size that differs: the width of a model rather than its multiples. */
 function smallestDifference(misshapen: readonly Misshapen[]): string | undefined {

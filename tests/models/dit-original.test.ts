@@ -16,6 +16,7 @@ import {
   type TensorInfo,
 } from "../../src/weights/index.js";
 import { nodeFolder } from "../../src/weights/node-folder.js";
+import { safetensorsHeader } from "../../src/weights/safetensors-header.js";
 import { engineForTests, evaluate, numbers, relativeError, weightsOf } from "../runtime/helpers.js";
 import { femoError, safetensors } from "../weights/helpers.js";
 import { torchGoldens } from "../weights/torch-helpers.js";
@@ -30,8 +31,8 @@ interface Opened {
   readonly checkpoint: Checkpoint;
 }
 async function openDiffusers(options?: ComponentOptions): Promise<Opened> {
-  const model = await openModelFolder(nodeFolder(`${torchGoldens}/pipeline`));
-  const { config, checkpoint } = await model.component("transformer", options);
+  const model = await openModelFolder(nodeFolder(`${torchGoldens}/pipeline`), options);
+  const { config, checkpoint } = await model.component("transformer");
   return { config: ditConfigFromJson(config), checkpoint };
 }
 
@@ -82,6 +83,26 @@ describe("weights inside files that torch.save wrote", () => {
     writeFileSync(join(folder, "model.safetensors"), safetensors(header, Buffer.concat(parts)));
     const copy = await openCheckpoint(nodeFolder(folder), "model.safetensors");
     expect(await run({ config, checkpoint })).toEqual(await run({ config, checkpoint: copy }));
+  });
+
+  test("the original release's names, changed by what training wraps around a model", async () => {
+    const file = await openCheckpoint(nodeFolder(torchGoldens), "DiT-tiny.pt");
+    const plain = await openTiny();
+    const data = await Promise.all(file.names().map((name) => file.readBytes(name)));
+    const openAs = (prefix: string) => {
+      const tensors = file.tensors().map((tensor) => ({ ...tensor, name: prefix + tensor.name }));
+      writeFileSync(join(folder, "wrapped.safetensors"), Buffer.concat([safetensorsHeader(tensors), ...data]));
+      return openOriginalDiT(join(folder, "wrapped.safetensors"), { heads: 2 });
+    };
+    for (const prefix of ["module.", "_orig_mod.", "module._orig_mod."]) {
+      const { config, checkpoint } = await openAs(prefix);
+      expect(config).toEqual(plain.config);
+      expect(checkpoint.names().sort()).toEqual(plain.checkpoint.names().sort());
+    }
+    expect(await run(await openAs("module."))).toEqual(await run(plain));
+    expect(await femoError("E_WEIGHT", () => openAs("model.dit."))).toMatch(
+      /It has "model\.dit\.x_embedder\.proj\.weight": it was saved as a part of something larger/,
+    );
   });
 
   test("a runner takes both", async () => {

@@ -26,6 +26,10 @@ const blocks = (depth: number, width: number, prefix = ""): TensorInfo[] =>
     info(`${prefix}blocks.${i}.attn.bias`, [3 * width]),
   ]).flat();
 
+/** Three layers, each with a list of two that differ. */
+const nested = [0, 1, 2].flatMap((i) => [info(`a.${i}.net.0.proj.weight`, [2]), info(`a.${i}.net.2.weight`, [2])]);
+const without = (start: string): TensorInfo[] => nested.filter(({ name }) => !name.startsWith(start));
+
 describe("verify", () => {
   const verify = (stored: TensorInfo[], expected: TensorInfo[], ignore?: (name: string) => boolean) =>
     Checkpoint.fromTensors("model.safetensors", stored).verify(expected, ignore && { ignore });
@@ -64,8 +68,65 @@ describe("verify", () => {
     ["more layers", blocks(3, 8), blocks(2, 8), "more layers"],
     ["a prefix", blocks(2, 8, "model.dit."), blocks(2, 8), '"model.dit."'],
     ["something else", [info("x", [1])], blocks(2, 8), "Are the weights those of this model"],
+    ["a part of a layer that is there", blocks(3, 8).slice(0, -1), blocks(3, 8), "left out when the file was saved"],
+    ["an inner layer", without("a.0.net.2."), nested, "left out when the file was saved"],
+    ["a layer in the middle", without("a.1."), nested, "left out when the file was saved"],
+    ["the last layer, of layers that have layers", without("a.2."), nested, "fewer layers"],
   ])("hint: %s", async (_, stored, expected, hint) => {
     expect(await femoError("E_WEIGHT", () => verify(stored, expected))).toContain(hint);
+  });
+});
+
+test.each(["float64", "float8_e4m3fn", "int8"] as const)(
+  "weights in %s: file, tensor and type are named",
+  async (dtype) => {
+    const stored = [{ ...info("a", [2]), dtype }, info("b", [2])];
+    const verify = () =>
+      Checkpoint.fromTensors("dir/model.safetensors", stored).verify(
+        [info("b", [2]), info("a", [2])].map(({ name, shape }) => ({ name, shape })),
+      );
+    const message = await femoError("E_WEIGHT", verify);
+    expect(message).toMatch(/^dir\/model\.safetensors: .*\n {2}1 tensor of another type:\n/);
+    expect(message).toContain(`"a": expected float32, float16, bfloat16, found ${dtype}`);
+  },
+);
+
+describe("names that wrappers of training have changed", () => {
+  const namesOf = async (...names: string[]): Promise<string[]> => {
+    const header = Object.fromEntries(
+      names.map((name, i) => [name, { dtype: "U8", shape: [1], data_offsets: [i, i + 1] }]),
+    );
+    const file = safetensors(header, new Uint8Array(names.length));
+    const inMemory = await Checkpoint.fromSources("c", [memoryByteSource("f", file)]);
+    const inFolder = await openCheckpoint(memoryFolder("dir", new Map([["a.safetensors", file]])), "a.safetensors");
+    expect(inMemory.names()).toEqual(inFolder.names());
+    return inFolder.names();
+  };
+
+  test.each([
+    "_orig_mod.",
+    "module.",
+    "module._orig_mod.",
+    "_orig_mod.module.",
+    "module.module.",
+    "_fsdp_wrapped_module._checkpoint_wrapped_module.",
+  ])("%s is taken off", async (prefix) => {
+    expect(await namesOf(`${prefix}blocks.0.w`, `${prefix}x.b`)).toEqual(["blocks.0.w", "x.b"]);
+  });
+
+  test("also inside, where single blocks were compiled", async () => {
+    expect(await namesOf("blocks.0._orig_mod.attn.w", "norm.w")).toEqual(["blocks.0.attn.w", "norm.w"]);
+  });
+
+  test("but not what only looks like it", async () => {
+    const names = ["module.w", "x.b"];
+    expect(await namesOf(...names)).toEqual(names);
+    const others = ["my_orig_mod.w", "a.module.w", "module", "_orig_mod"];
+    expect(await namesOf(...others)).toEqual(others);
+  });
+
+  test("two names that become one are an error", async () => {
+    expect(await femoError("E_WEIGHT", () => namesOf("a.w", "_orig_mod.a.w"))).toContain('"a.w"');
   });
 });
 
@@ -116,6 +177,17 @@ describe("a sharded checkpoint", () => {
     );
     expect(checkpoint.names()).toEqual(["a", "b"]);
     expect(checkpoint.get("a")?.file).toBe("m/a.safetensors");
+  });
+
+  test("has tensors that its index names as left out in favour of another", async () => {
+    const index = {
+      metadata: { total_size: 2, "c.w": "b", "d.w": "x" },
+      weight_map: { a: "a.safetensors", b: "b.safetensors" },
+    };
+    const files = { "m/a.safetensors": shard("a"), "m/b.safetensors": shard("b") };
+    const checkpoint = await openCheckpoint(sharded(index, files), "m/x.index.json");
+    expect(checkpoint.names()).toEqual(["a", "b", "c.w"]);
+    expect(checkpoint.get("c.w")).toEqual({ ...checkpoint.get("b"), name: "c.w" });
   });
 
   test("with missing files lists them all", async () => {

@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
-import { type FolderSource, memoryFolder, openModelFolder } from "../../src/weights/index.js";
+import { type FolderSource, memoryFolder, openComponent, openModelFolder } from "../../src/weights/index.js";
 import { nodeFolder } from "../../src/weights/node-folder.js";
 import { femoError, golden, goldens } from "./helpers.js";
 import { torchGolden } from "./torch-helpers.js";
 
 describe("a folder written in the layout of diffusers", () => {
-  const open = () => openModelFolder(nodeFolder(`${goldens}/pipeline`));
+  const open = (variant?: string) => openModelFolder(nodeFolder(`${goldens}/pipeline`), { variant });
 
   test("its index", async () => {
     const model = await open();
@@ -17,7 +17,7 @@ describe("a folder written in the layout of diffusers", () => {
       feature_extractor: null,
     });
     expect(model.id2label?.[10]).toBe("brambling, Fringilla montifringilla");
-    expect(model.options).toEqual({ requires_safety_checker: true });
+    expect(model.model).toBe("pipeline");
   });
 
   test("its components", async () => {
@@ -26,7 +26,7 @@ describe("a folder written in the layout of diffusers", () => {
     expect(transformer.config).toEqual({ _class_name: "Transformer2DModel", num_layers: 2 });
     expect(transformer.checkpoint.names()).toHaveLength(4);
     expect((await model.component("vae")).checkpoint.get("conv.weight")?.dtype).toBe("float32");
-    const half = await model.component("vae", { variant: "fp16" });
+    const half = await (await open("fp16")).component("vae");
     expect(half.checkpoint.get("conv.weight")).toMatchObject({ dtype: "float16", shape: [2, 1, 3, 3] });
     expect(half.checkpoint.name).toContain("vae/diffusion_pytorch_model.fp16.safetensors");
     expect(await model.config("scheduler")).toMatchObject({ num_train_timesteps: 1000 });
@@ -43,10 +43,8 @@ describe("a folder written in the layout of diffusers", () => {
     expect(message).toMatch(
       /no weights of "scheduler"[\s\S]*scheduler\/diffusion_pytorch_model.safetensors[\s\S]*scheduler\/model.safetensors/,
     );
-    expect(await femoError("E_FILE", () => model.component("transformer", { variant: "fp16" }))).toContain(
-      "leave it out",
-    );
-    expect(await femoError("E_OPTION", () => model.component("vae", { variant: "../x" }))).toContain('"../x"');
+    expect(await femoError("E_FILE", () => open("bf16"))).toMatch(/of the variant "bf16"\. There are "fp16"/);
+    expect(await femoError("E_OPTION", () => open("../x"))).toContain('"../x"');
   });
 });
 
@@ -61,9 +59,10 @@ function folderOf(files: Record<string, unknown>): FolderSource {
 
 const weights = golden("odd.safetensors");
 const torch = torchGolden("protocol-2.pt");
-const pipeline = (files: Record<string, unknown>) =>
+const pipeline = (files: Record<string, unknown>, variant?: string) =>
   openModelFolder(
     folderOf({ "model_index.json": { _class_name: "P", unet: ["diffusers", "U"] }, "unet/config.json": {}, ...files }),
+    { variant },
   );
 
 describe("where weights are looked for", () => {
@@ -77,8 +76,8 @@ describe("where weights are looked for", () => {
     ["unet/diffusion_pytorch_model.fp16.bin", "fp16"],
     ["unet/pytorch_model.fp16.bin", "fp16"],
   ])("%s, variant %s", async (path, variant) => {
-    const model = await pipeline({ [path]: path.endsWith(".bin") ? torch : weights });
-    expect((await model.component("unet", variant ? { variant } : {})).checkpoint.name).toBe(`dir/${path}`);
+    const model = await pipeline({ [path]: path.endsWith(".bin") ? torch : weights }, variant);
+    expect((await model.component("unet")).checkpoint.name).toBe(`dir/${path}`);
   });
 
   test.each([
@@ -91,13 +90,9 @@ describe("where weights are looked for", () => {
     ["unet/diffusion_pytorch_model.bin.index.fp16.json", "fp16"],
     ["unet/pytorch_model.bin.fp16.index.json", "fp16"],
   ])("%s, variant %s", async (path, variant) => {
-    const model = await pipeline({
-      [path]: { weight_map: { f: "shard.safetensors" } },
-      "unet/shard.safetensors": weights,
-    });
-    expect((await model.component("unet", variant ? { variant } : {})).checkpoint.get("f")?.file).toBe(
-      "unet/shard.safetensors",
-    );
+    const files = { [path]: { weight_map: { f: "shard.safetensors" } }, "unet/shard.safetensors": weights };
+    const model = await pipeline(files, variant);
+    expect((await model.component("unet")).checkpoint.get("f")?.file).toBe("unet/shard.safetensors");
   });
 
   test("an index wins over a single file, as in diffusers", async () => {
@@ -118,14 +113,62 @@ describe("where weights are looked for", () => {
     expect((await model.component("unet")).checkpoint.name).toBe("dir/unet/model.safetensors");
   });
 
+  const SHARDED = {
+    "unet/model.safetensors.index.fp16.json": { weight_map: { f: "model.fp16-00001-of-00001.safetensors" } },
+    "unet/model.fp16-00001-of-00001.safetensors": weights,
+  };
+  test.each<[string, Record<string, unknown>]>([
+    ["unet/diffusion_pytorch_model.fp16.safetensors", {}],
+    ["unet/pytorch_model.non_ema.bin", {}],
+    ["unet/model.safetensors.index.fp16.json", SHARDED],
+    [
+      "unet/diffusion_pytorch_model.safetensors.bf16.index.json",
+      {
+        "unet/diffusion_pytorch_model.safetensors.bf16.index.json": { weight_map: { f: "a.safetensors" } },
+        "unet/a.safetensors": weights,
+      },
+    ],
+  ])("%s, the only weights there are, without being asked for", async (path, others) => {
+    const model = await pipeline({ [path]: path.endsWith(".bin") ? torch : weights, ...others });
+    expect((await model.component("unet")).checkpoint.name).toBe(`dir/${path}`);
+  });
+
+  test("without a variant, weights without one come before the only variant", async () => {
+    const files = { "unet/model.fp16.safetensors": weights, "unet/pytorch_model.bin": torch };
+    expect((await (await pipeline(files)).component("unet")).checkpoint.name).toBe("dir/unet/pytorch_model.bin");
+  });
+
+  test("of a pipeline, the variant where there is one and what there is elsewhere", async () => {
+    const index = { _class_name: "P", unet: ["diffusers", "U"], vae: ["diffusers", "V"] };
+    const model = await pipeline(
+      {
+        "model_index.json": index,
+        "unet/diffusion_pytorch_model.safetensors": weights,
+        "unet/diffusion_pytorch_model.fp16.safetensors": weights,
+        "vae/config.json": {},
+        "vae/diffusion_pytorch_model.safetensors": weights,
+      },
+      "fp16",
+    );
+    const nameOf = async (component: string) => (await model.component(component)).checkpoint.name;
+    expect(await nameOf("unet")).toBe("dir/unet/diffusion_pytorch_model.fp16.safetensors");
+    expect(await nameOf("vae")).toBe("dir/vae/diffusion_pytorch_model.safetensors");
+  });
+
   test("what is there instead is named", async () => {
-    const fails = async (files: Record<string, unknown>) => {
-      const model = await pipeline(files);
-      return femoError("E_FILE", () => model.component("unet"));
-    };
+    const fails = async (files: Record<string, unknown>, variant?: string) =>
+      femoError("E_FILE", async () => (await pipeline(files, variant)).component("unet"));
     expect(await fails({})).toMatch(/Check that the download is complete[\s\S]*unet\/pytorch_model.bin$/);
-    expect(await fails({ "unet/diffusion_pytorch_model.fp16.bin": torch })).toContain('pass variant: "fp16"');
-    expect(await fails({ "unet/diffusion_pytorch_model.fp16.safetensors": weights })).toContain('pass variant: "fp16"');
+    const two = { "unet/model.fp16.safetensors": weights, "unet/diffusion_pytorch_model.bf16.bin": torch };
+    expect(await fails(two)).toContain('There are variants: pass variant, one of "bf16", "fp16"');
+    expect(await fails(two, "fp8")).toContain(
+      'no component has weights of the variant "fp8". There are "bf16", "fp16"',
+    );
+    expect(await fails({ "unet/model.safetensors": weights }, "fp16")).toContain("leave it out");
+    const alone = folderOf({ "config.json": {}, "model.safetensors": weights, "model.bf16.safetensors": weights });
+    expect(await femoError("E_FILE", () => openComponent(alone, ".", { variant: "fp16" }))).toContain(
+      'exist without the variant: leave it out, or pass one that is there: "bf16"',
+    );
   });
 });
 

@@ -124,6 +124,16 @@ describe.each<[string, () => Promise<FolderSource>]>([
     await source.close();
   });
 
+  test("lists the files directly in a folder", async () => {
+    const folder = await open();
+    expect(await folder.list?.("sub")).toEqual(["a.txt"]);
+    const names = await folder.list?.(".");
+    expect(names).toContain("data.bin");
+    expect(names).not.toContain("sub");
+    expect(names).not.toContain("loop");
+    expect(await folder.list?.("none")).toEqual([]);
+  });
+
   test("refuses texts that are too long or not UTF-8", async () => {
     const folder = await open();
     expect(await femoError("E_FILE", () => folder.readText("data.bin", 99_999))).toContain(
@@ -154,11 +164,29 @@ describe.each<[string, () => Promise<FolderSource>]>([
     "a\nb",
   ])("stays inside: %j", async (path) => {
     const folder = await open();
-    for (const action of ["exists", "open", "readText", "resolve"] as const) {
-      const message = await femoError("E_FILE", async () => folder[action](path));
+    const actions = ["exists", "open", "readText", "resolve", ...(path === "." ? [] : (["list"] as const))] as const;
+    for (const action of actions) {
+      const message = await femoError("E_FILE", async () => folder[action]?.(path));
       expect(message).toContain(`the path ${JSON.stringify(path)}`);
     }
   });
+});
+
+test("nodeFolder under another name: messages have it, and not the path", async () => {
+  const folder = nodeFolder(join(root, "folder"), "owner/name");
+  expect(folder.name).toBe("owner/name");
+  const source = await folder.open("sub/a.txt");
+  expect(source.name).toBe("owner/name/sub/a.txt");
+  await source.close();
+  for (const action of [
+    () => folder.open("sub"),
+    () => folder.readText("latin1.txt"),
+    async () => folder.resolve("none"),
+  ]) {
+    const message = await femoError("E_FILE", action);
+    expect(message).toMatch(/^owner\/name\//);
+    expect(message).not.toContain(root);
+  }
 });
 
 test("nodeFolder follows its own links, as the Hugging Face cache needs, and resolve says where they lead", async () => {

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { FemoError } from "../../src/errors.js";
 import { DTYPE_BITS, SAFETENSORS_DTYPES, toFloat32 } from "../../src/weights/dtypes.js";
 import { Checkpoint, memoryByteSource, readSafetensorsHeader, type SafetensorsFile } from "../../src/weights/index.js";
+import { safetensorsHeader } from "../../src/weights/safetensors-header.js";
 import { expectedOf, femoError, golden, guardedSource, hex, safetensors } from "./helpers.js";
 
 const read = (bytes: Uint8Array): Promise<SafetensorsFile> => readSafetensorsHeader(guardedSource(bytes));
@@ -41,9 +42,26 @@ describe.each(["dtypes", "names", "odd"])("%s.safetensors, written by the refere
   });
 });
 
-test("metadata", async () => {
-  const { metadata } = await read(golden("dtypes.safetensors"));
-  expect(Object.fromEntries(metadata)).toEqual({ format: "pt", título: '日本 "x"\n' });
+describe("free text entries", () => {
+  const [one, two] = [entry("U8", [1], [0, 1]), entry("U8", [2], [1, 3])];
+  const tensorsOf = async (metadata: unknown) =>
+    (await read(safetensors({ __metadata__: metadata, pt: one, "a.w": two }, new Uint8Array(3)))).tensors;
+
+  test("that name a stored tensor are tensors left out in its favour, as save_model writes them", async () => {
+    const tensors = await tensorsOf({ format: "pt", "b.w": "a.w", "c.w": "a.w" });
+    expect([...tensors.keys()]).toEqual(["pt", "a.w", "b.w", "c.w"]);
+    const kept = tensors.get("a.w");
+    for (const name of ["b.w", "c.w"]) expect(tensors.get(name)).toEqual({ ...kept, name });
+  });
+
+  test("of any other kind are passed over", async () => {
+    for (const metadata of [null, {}, { format: "pt", título: '日本 "x"\n', "b.w": "x.w", "a.w": "pt" }]) {
+      const tensors = await tensorsOf(metadata);
+      expect([...tensors.keys()]).toEqual(["pt", "a.w"]);
+      expect(tensors.get("a.w")?.shape).toEqual([2]);
+    }
+    expect((await read(golden("dtypes.safetensors"))).tensors.has("título")).toBe(false);
+  });
 });
 
 test("every element type of the format is known, with its size", async () => {
@@ -73,7 +91,7 @@ test("float16: all 65536 values, against the definition", () => {
 
 test("files without tensors, with empty tensors anywhere, with spaces behind the header", async () => {
   expect((await read(safetensors({}))).tensors.size).toBe(0);
-  expect((await read(safetensors({ __metadata__: null }))).metadata.size).toBe(0);
+  expect((await read(safetensors({ __metadata__: null }))).tensors.size).toBe(0);
   const one = entry("U8", [1], [0, 1]);
   const { tensors } = await read(
     safetensors({ z: entry("F32", [0, 7], [0, 0]), a: one, y: entry("I64", [0], [1, 1]) }, new Uint8Array(1)),
@@ -274,3 +292,32 @@ describe("whatever the bytes, the result is a file whose tensors fill it, or a F
       ),
     ));
 });
+
+/** Tensors of random names, types of whole bytes and shapes. */
+test("what safetensorsHeader writes is read as it was meant, at a multiple of eight", () =>
+  fc.assert(
+    fc.asyncProperty(
+      fc.uniqueArray(
+        fc.record({
+          name: fc.string({ unit: "grapheme" }).filter((name) => name !== "__metadata__"),
+          dtype: fc.constantFrom(...SAFETENSORS_DTYPES.values()).filter((dtype) => DTYPE_BITS[dtype] % 8 === 0),
+          shape: fc.array(fc.nat(3), { maxLength: 4 }),
+        }),
+        { selector: ({ name }) => name, maxLength: 6 },
+      ),
+      async (tensors) => {
+        const header = safetensorsHeader(tensors);
+        expect(header.length % 8).toBe(0);
+        const bytes = tensors.map(({ dtype, shape }) => shape.reduce((a, b) => a * b, DTYPE_BITS[dtype] / 8));
+        const file = new Uint8Array(header.length + bytes.reduce((a, b) => a + b, 0));
+        file.set(header);
+        const read = await readSafetensorsHeader(guardedSource(file));
+        expect(read.tensors.size).toBe(tensors.length);
+        let at = header.length;
+        for (const [i, { name, dtype, shape }] of tensors.entries()) {
+          expect(read.tensors.get(name)).toMatchObject({ dtype, shape, offset: at, byteLength: bytes[i] });
+          at += bytes[i] as number;
+        }
+      },
+    ),
+  ));

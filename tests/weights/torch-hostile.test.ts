@@ -149,7 +149,20 @@ describe("a pickle", () => {
       instructions({ call: "torch._utils._rebuild_parameter", args: [1, true, null] }),
       "of a parameter",
     ],
-    ["a number of 9 bytes", [0x8a, 9, ...new Array(9).fill(1)], "a number of 9 bytes"],
+    [
+      "a storage whose size has 200 bytes",
+      instructions({
+        id: [
+          "storage",
+          { global: "torch.FloatStorage" },
+          "0",
+          "cpu",
+          { bytes: [0x8a, 200, ...new Array(200).fill(1)] },
+        ],
+      }),
+      "the class, name and size",
+    ],
+    ["a number longer than the file", [0x8a, 255, 1, 1], "it ends after"],
     ["a text longer than the file", [0x58, 255, 255, 255, 255], "it ends after"],
     ["a text that is not UTF-8", [0x8c, 1, 255], "not UTF-8"],
     ["a global without an end", [0x63, ...new Array(1200).fill(97)], "without an end"],

@@ -211,13 +211,13 @@ describe("another kind of file", () => {
 });
 
 describe("as a part of a pipeline's folder", () => {
-  const open = () => openModelFolder(nodeFolder(`${torchGoldens}/pipeline`));
+  const open = (variant?: string) => openModelFolder(nodeFolder(`${torchGoldens}/pipeline`), { variant });
 
   test("one .bin, and a variant in several, as diffusers names them", async () => {
     const model = await open();
     const { checkpoint } = await model.component("transformer");
     expect(checkpoint.name).toMatch(/transformer\/diffusion_pytorch_model\.bin$/);
-    const half = (await model.component("transformer", { variant: "fp16" })).checkpoint;
+    const half = (await (await open("fp16")).component("transformer")).checkpoint;
     expect(half.name).toMatch(/diffusion_pytorch_model\.bin\.index\.fp16\.json$/);
     expect(half.names().sort()).toEqual(checkpoint.names().sort());
     expect(new Set(half.tensors().map(({ file }) => file)).size).toBe(3);
@@ -227,6 +227,20 @@ describe("as a part of a pipeline's folder", () => {
       const [wide, narrow] = [await checkpoint.readTensor(name), await half.readTensor(name)];
       const error = narrow.map((x, i) => Math.abs(x - (wide[i] as number)));
       expect(Math.max(...error)).toBeLessThan(2 ** -11 * Math.max(1, ...wide.map(Math.abs)));
+    }
+  });
+
+  test("a training run with numbers of any size beside its tensors", async () => {
+    for (const length of [9, 255]) {
+      const seed: Py = { bytes: [0x8a, length, ...new Array<number>(length - 1).fill(255), 0x7f] };
+      const file = torchFile(
+        new Map<Py, Py>([
+          ["ema", new Map([["w", tensor()]])],
+          ["seed", seed],
+        ]),
+        { 0: new Uint8Array(4) },
+      );
+      expect([...(await read(file)).tensors.keys()]).toEqual(["w"]);
     }
   });
 

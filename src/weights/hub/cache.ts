@@ -72,11 +72,12 @@ export class RepositoryCache {
     const blob = this.blob(file);
     const path = join(this.snapshot(commit), file.path);
     if (this.#symlinks && (await linkInPlace(blob, path))) return;
-    if (!fresh) return putInPlace(path, (temporary) => copyFile(blob, temporary));
     try {
+      if (!fresh) return await putInPlace(path, (temporary) => copyFile(blob, temporary));
       await mkdir(dirname(path), { recursive: true });
       await rename(blob, path);
     } catch (cause) {
+      if (await this.has(commit, file)) return; // another process has moved the blob there meanwhile
       throw writeError(path, cause);
     }
   }

@@ -1,6 +1,7 @@
 import { FemoError } from "../../errors.js";
 import { MAX_TEXT_BYTES } from "../folder-source.js";
 import { parseJson } from "../json.js";
+import { fetchThrough, placesToCheck } from "./proxy.js";
 import { explainRefusal, type Wanted } from "./refusal.js";
 import { type RetryPolicy, retry, retryAfterMs, TransientError } from "./retry.js";
 import type { HubSettings } from "./settings.js";
@@ -66,7 +67,8 @@ export class HubClient {
    * @throws TransientError if another attempt may succeed; FemoError E_ACCESS, E_FILE or E_NETWORK if not
    */
   async get(url: URL, wanted: Wanted, headers: Readonly<Record<string, string>> = {}): Promise<Answer> {
-    const watch = new Watch(shown(url), this.settings.timeoutMs, this.signal);
+    const { timeoutMs, proxies } = this.settings;
+    const watch = new Watch(shown(url), timeoutMs, this.signal, placesToCheck(proxies, url));
     try {
       const response = await watch.soon(this.#follow(url, headers, watch.signal));
       const discard = async () => {
@@ -90,15 +92,16 @@ export class HubClient {
   }
 
   #refusal(response: Response, wanted: Wanted): FemoError {
-    const { endpoint } = this.settings;
     const from = new URL(response.url);
-    const refusal = explainRefusal(response, wanted, this.settings);
+    const away = from.origin !== new URL(this.settings.endpoint).origin;
     const retryAfter = retryAfterMs(response.headers.get("retry-after"));
-    // Where the Hub redirects to knows no accounts: its addresses expire, and the next attempt gets a new one.
-    if (from.origin !== new URL(endpoint).origin) {
-      const message = `${shown(from)}, to which ${endpoint} redirects, answered ${response.status}. Try again later.`;
+    // A store of files that the Hub redirects to knows no accounts: its addresses expire, and the next attempt gets a
+    // new one. A mirror that redirects leads to another Hub, which says by this header why it refuses.
+    if (away && wanted.file !== undefined && !response.headers.has("x-error-code")) {
+      const message = `${shown(from)}, to which ${this.settings.endpoint} redirects, answered ${response.status}. Try again later.`;
       return new TransientError(message, { retryAfterMs: retryAfter });
     }
+    const refusal = explainRefusal(response, wanted, this.settings, away ? from.origin : undefined);
     return isTransient(response.status) ? new TransientError(refusal.message, { retryAfterMs: retryAfter }) : refusal;
   }
 
@@ -108,6 +111,7 @@ export class HubClient {
     let url = start;
     for (let hops = 0; hops <= MAX_REDIRECTS; hops++) {
       const authorization = token !== undefined && url.origin === home ? { authorization: `Bearer ${token}` } : {};
+      const fetch = await fetchThrough(this.settings.proxies, url);
       const response = await fetch(url, {
         redirect: "manual",
         signal,

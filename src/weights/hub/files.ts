@@ -1,7 +1,7 @@
-import { mkdir, rename, rm, stat, writeFile } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { stat, writeFile } from "node:fs/promises";
 import { FemoError } from "../../errors.js";
 import { codeOf, fileError, isMissing } from "../node-file.js";
+import { writeWhole } from "../whole-files.js";
 
 /** Bytes of the file at a path, all links followed; undefined if there is none. */
 export async function sizeOf(path: string): Promise<number | undefined> {
@@ -14,24 +14,14 @@ export async function sizeOf(path: string): Promise<number | undefined> {
   }
 }
 
-let serial = 0;
-
-/** A name that no other file has, in this process or another. Not for files that a later run should find. */
-export const uniqueName = (path: string): string =>
-  join(dirname(path), `.${basename(path)}.${process.pid}-${Date.now().toString(36)}-${serial++}.tmp`);
-
 /**
- * Makes a file whole under its name or not at all: `make` is given another name in the same folder.
+ * Makes a file whole under its name or not at all: `write` is given another name in the same folder.
  * @throws FemoError E_FILE
  */
-export async function putInPlace(path: string, make: (temporary: string) => Promise<void>): Promise<void> {
-  const temporary = uniqueName(path);
+export async function putInPlace(path: string, write: (temporary: string) => Promise<void>): Promise<void> {
   try {
-    await mkdir(dirname(path), { recursive: true });
-    await make(temporary);
-    await rename(temporary, path);
+    await writeWhole({ path, write });
   } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => {}); // the cause says more
     throw writeError(path, cause);
   }
 }

@@ -1,6 +1,7 @@
 import { FemoError } from "../../errors.js";
 import { quote } from "../text.js";
 import type { ModelId } from "./model-id.js";
+import { NotFoundError } from "./retry.js";
 import type { HubSettings } from "./settings.js";
 
 /** What was asked for, for messages. */
@@ -10,18 +11,30 @@ export interface Wanted {
   readonly file?: string;
 }
 
-/** What an answer other than "here it is" means, and what to do about it. */
+/**
+ * What an answer other than "here it is" means, and what to do about it.
+ * @param askedInstead the Hub that answered, if the endpoint redirects there
+ * @returns NotFoundError if there is no such model; other FemoErrors for other reasons
+ */
 export function explainRefusal(
   { status, headers }: Pick<Response, "status" | "headers">,
   { id, file }: Wanted,
-  { endpoint, token, tokenSource }: HubSettings,
+  settings: HubSettings,
+  askedInstead?: string,
 ): FemoError {
+  const { tokenSource, tokenWithheld } = settings;
   const { repo, revision } = id;
+  const endpoint = askedInstead ?? settings.endpoint;
+  const token = askedInstead === undefined ? settings.token : undefined; // it was not sent there
   const page = `${endpoint}/${repo}`;
   const what = file === undefined ? repo : `${repo}/${file}`;
   const code = headers.get("x-error-code");
   const said = headers.get("x-error-message");
-  const signIn = `set HF_TOKEN to a token of that account (${endpoint}/settings/tokens)`;
+  const there =
+    askedInstead === undefined ? "" : `set HF_ENDPOINT to ${askedInstead}, for tokens go nowhere else, and `;
+  const signIn = tokenWithheld
+    ? `unset HF_HUB_DISABLE_IMPLICIT_TOKEN, which keeps back the token in ${tokenSource}`
+    : `${there}set HF_TOKEN to a token of that account (${endpoint}/settings/tokens)`;
 
   if (code === "GatedRepo") {
     const advice =
@@ -56,10 +69,8 @@ export function explainRefusal(
       token === undefined
         ? `if it is private, ${signIn}.`
         : `if it is private, the account of the token in ${tokenSource} has no access to it.`;
-    return new FemoError(
-      status === 401 ? "E_ACCESS" : "E_FILE",
-      `${repo}: found no such model at ${endpoint}. Check its name; ${advice}`,
-    );
+    const message = `${repo}: found no such model at ${endpoint}. Check its name; ${advice}`;
+    return status === 401 ? new FemoError("E_ACCESS", message) : new NotFoundError(message);
   }
   if (status === 403) {
     return new FemoError(

@@ -26,6 +26,13 @@ export class TransientError extends FemoError {
   }
 }
 
+/** The Hub does not have what was asked for. */
+export class NotFoundError extends FemoError {
+  constructor(message: string) {
+    super("E_FILE", message);
+  }
+}
+
 /**
  * The result of the first attempt that succeeds. Attempts that fail for good, and the last, throw.
  * @param progress grows when an attempt brought something; then the count of attempts starts anew

@@ -1,21 +1,24 @@
 import { FemoError } from "../../errors.js";
 import { type FolderSource, pathInside } from "../folder-source.js";
 import { isObject, parseJson } from "../json.js";
-import { CONFIG_FILES, type ComponentOptions, firstThatExists, openModelFolder, weightPaths } from "../model-folder.js";
+import { CONFIG_FILES, type ComponentOptions, openModelFolder } from "../model-folder.js";
 import { listSome, quote } from "../text.js";
+import { findWeights, firstThatExists, variantByComponent } from "../weight-files.js";
 
 /**
  * The files of a diffusers pipeline that are needed to run it: the index, and of each component its config and its
  * weights, once: those that `ModelFolder.component` would open.
  * @param folder of the repository's files; only indices are read
  * @throws FemoError E_FILE if there is no pipeline, or a part of it without its config or weights; E_CONFIG if its index
- *   is malformed
+ *   is malformed; E_OPTION if the variant is no name
  */
-export async function pipelineFiles(folder: FolderSource, options?: ComponentOptions): Promise<string[]> {
+export async function pipelineFiles(folder: FolderSource, options: ComponentOptions = {}): Promise<string[]> {
   const { components } = await openModelFolder(folder);
+  const present = Object.keys(components).filter((component) => components[component]);
+  const variantOf = await variantByComponent(folder, present, options.variant);
   const files = ["model_index.json"];
-  for (const [component, entry] of Object.entries(components)) {
-    if (entry !== null) files.push(...(await componentFiles(folder, component, options)));
+  for (const component of present) {
+    files.push(...(await componentFiles(folder, component, { variant: variantOf(component) })));
   }
   return [...new Set(files)];
 }
@@ -33,21 +36,18 @@ export async function componentFiles(
   const plain = (path: string): string => pathInside(folder.name, path);
   const configs = CONFIG_FILES.map((file) => `${component}/${file}`);
   const config = await firstThatExists(folder, configs);
-  if (config === undefined) throw absent(folder, "config", component, configs);
-  const candidates = weightPaths(component, variant);
-  const weights = await firstThatExists(folder, candidates);
-  if (weights !== undefined) return [config, weights, ...(await shards(folder, weights))].map(plain);
+  if (config === undefined) {
+    throw new FemoError(
+      "E_FILE",
+      `${folder.name}: found no config of ${quote(component)}. Another revision, or another copy of the model, may have ` +
+        `one of these files:${listSome(configs)}`,
+    );
+  }
   // Only models have a config of that name; schedulers and tokenizers need no weights.
-  if (config.endsWith("/config.json")) throw absent(folder, "weights", component, candidates);
-  return [plain(config)];
+  if (!config.endsWith("/config.json")) return [plain(config)];
+  const weights = await findWeights(folder, component, variant);
+  return [config, weights, ...(await shards(folder, weights))].map(plain);
 }
-
-const absent = (folder: FolderSource, what: string, component: string, paths: readonly string[]): FemoError =>
-  new FemoError(
-    "E_FILE",
-    `${folder.name}: found no ${what} of ${quote(component)} that can be read. Another revision, or another copy of the ` +
-      `model, may have one of these files:${listSome(paths, paths.length)}`,
-  );
 
 /** The files that an index names; none if it is the weights themselves. */
 async function shards(folder: FolderSource, weights: string): Promise<string[]> {

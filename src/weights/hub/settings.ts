@@ -3,6 +3,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { FemoError } from "../../errors.js";
 import { fileError, isMissing } from "../node-file.js";
+import { type Proxies, proxiesOf } from "./proxy.js";
 
 /** The variables that Python's huggingface_hub reads too, with the same meaning. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -16,16 +17,21 @@ export interface HubSettings {
   readonly token: string | undefined;
   /** Where the token is from, for messages. */
   readonly tokenSource: string;
-  readonly offline: boolean;
+  /** There is a token, which HF_HUB_DISABLE_IMPLICIT_TOKEN forbids to send. */
+  readonly tokenWithheld: boolean;
+  /** The variable that forbids to use the network, if one does. */
+  readonly offline: "HF_HUB_OFFLINE" | "TRANSFORMERS_OFFLINE" | undefined;
   /** False: the snapshot holds the files themselves, as it does where symbolic links are impossible. */
   readonly symlinks: boolean;
   /** A server that sends nothing for so long is taken for dead. */
   readonly timeoutMs: number;
+  readonly proxies: Proxies;
 }
 
 /**
- * Reads the environment: HF_HOME, HF_HUB_CACHE (or HUGGINGFACE_HUB_CACHE), HF_TOKEN (or the file HF_TOKEN_PATH),
- * HF_ENDPOINT, HF_HUB_OFFLINE, HF_HUB_DISABLE_SYMLINKS and HF_HUB_DOWNLOAD_TIMEOUT. Empty ones count as absent.
+ * Reads the environment: HF_HOME, HF_HUB_CACHE (or HUGGINGFACE_HUB_CACHE), HF_TOKEN (or HUGGING_FACE_HUB_TOKEN, or the
+ * file HF_TOKEN_PATH), HF_HUB_DISABLE_IMPLICIT_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE),
+ * HF_HUB_DISABLE_SYMLINKS, HF_HUB_DOWNLOAD_TIMEOUT and the proxies' (`proxiesOf`). Empty ones count as absent.
  * @throws FemoError E_OPTION if an address or a token is none
  */
 export async function hubSettings(env: Environment = process.env): Promise<HubSettings> {
@@ -39,14 +45,20 @@ export async function hubSettings(env: Environment = process.env): Promise<HubSe
   return {
     endpoint: endpointOf(env.HF_ENDPOINT || "https://huggingface.co"),
     cache: expand(env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || join(hfHome, "hub")),
-    ...(await tokenOf(env.HF_TOKEN, expand(env.HF_TOKEN_PATH || join(hfHome, "token")))),
-    offline: isTrue(env.HF_HUB_OFFLINE),
+    ...(await tokenOf(env, expand(env.HF_TOKEN_PATH || join(hfHome, "token")))),
+    offline: offlineBy(env),
     symlinks: !isTrue(env.HF_HUB_DISABLE_SYMLINKS),
     timeoutMs: seconds > 0 ? 1000 * seconds : 30_000,
+    proxies: proxiesOf(env),
   };
 }
 
 const isTrue = (value: string | undefined): boolean => /^(?:1|on|yes|true)$/i.test(value ?? "");
+
+function offlineBy(env: Environment): HubSettings["offline"] {
+  const variable = env.HF_HUB_OFFLINE ? "HF_HUB_OFFLINE" : "TRANSFORMERS_OFFLINE";
+  return isTrue(env[variable]) ? variable : undefined;
+}
 
 function endpointOf(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
@@ -70,17 +82,18 @@ async function readIfThere(file: string): Promise<string> {
 }
 
 async function tokenOf(
-  given: string | undefined,
+  env: Environment,
   file: string,
-): Promise<{ token: string | undefined; tokenSource: string }> {
-  const inEnvironment = given?.trim();
-  const token = inEnvironment || (await readIfThere(file)).trim();
-  const tokenSource = inEnvironment ? "HF_TOKEN" : file;
+): Promise<Pick<HubSettings, "token" | "tokenSource" | "tokenWithheld">> {
+  const variable = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].find((name) => env[name]?.trim());
+  const tokenSource = variable ?? file;
+  const token = (variable ? (env[variable] ?? "") : await readIfThere(file)).trim();
   if (/[^\x21-\x7e]/.test(token)) {
     throw new FemoError(
       "E_OPTION",
       `${tokenSource}: expected one token, such as "hf_...", found spaces or characters that no token has.`,
     );
   }
-  return { token: token || undefined, tokenSource };
+  const withheld = isTrue(env.HF_HUB_DISABLE_IMPLICIT_TOKEN);
+  return { token: withheld ? undefined : token || undefined, tokenSource, tokenWithheld: withheld && token !== "" };
 }

@@ -153,6 +153,68 @@ describe("refusals say what to do, and never the token", () => {
   });
 });
 
+describe("a mirror that redirects everything to the Hub", () => {
+  /** The two, and a download by way of the mirror; waits between attempts would be longer than the test. */
+  async function mirrored(contents?: Record<string, unknown>) {
+    const [hub, mirror, cache] = [await startHub(contents), await startHub({}), temporaryFolder()];
+    mirror.intercept = ({ path }, response) => {
+      response.writeHead(308, { location: hub.url + path }).end();
+      return true;
+    };
+    const retry = { attempts: 5, firstDelayMs: 60_000 };
+    return { hub, mirror, cache, get: (more = {}) => download(mirror, cache, { retry, ...more }) };
+  }
+
+  test("gives the files", async () => {
+    const { cache, get } = await mirrored();
+    await get();
+    expect(filesBelow(snapshotFolder(cache)).size).toBe(NEEDED.length);
+  });
+
+  test.each<["E_ACCESS" | "E_FILE", number, string | undefined, RegExp, string]>([
+    ["E_FILE", 404, "RepoNotFound", /api/, "found no such model at HUB"],
+    ["E_FILE", 404, undefined, /api/, "found no such model at HUB"],
+    ["E_ACCESS", 401, undefined, /api/, "found no such model at HUB"],
+    ["E_FILE", 404, "RevisionNotFound", /revision/, 'has no revision "main"'],
+    ["E_ACCESS", 401, "GatedRepo", /tree/, "the repository is gated. Sign in and accept the licence at HUB/owner/tiny"],
+    ["E_ACCESS", 403, "GatedRepo", /resolve/, "owner/tiny/model_index.json: the repository is gated"],
+    ["E_FILE", 404, "EntryNotFound", /resolve/, "no such file at revision"],
+  ])("%s: what the Hub says by %i %s is explained at once", async (code, status, errorCode, path, words) => {
+    const { hub, mirror, get } = await mirrored();
+    hub.intercept = (request, response) => {
+      if (!path.test(request.path)) return false;
+      refuse(response, status, errorCode);
+      return true;
+    };
+    const message = await femoError(code, () => get());
+    expect(message.replaceAll(hub.url, "HUB")).toContain(words);
+    expect(message).not.toContain(mirror.url);
+  });
+
+  test("the token is not sent to the Hub behind it, and the refusal says what to set", async () => {
+    const { hub, get } = await mirrored();
+    hub.intercept = (_, response) => {
+      refuse(response, 401, "GatedRepo");
+      return true;
+    };
+    const message = await femoError("E_ACCESS", () => get({ env }));
+    expect(message).toContain(`set HF_ENDPOINT to ${hub.url}, for tokens go nowhere else`);
+    expect(withToken(hub)).toEqual([]);
+  });
+});
+
+test("a token that is kept back is named where it is missed", async () => {
+  const [hub, cache] = [await startHub(), temporaryFolder()];
+  hub.intercept = (_, response) => {
+    refuse(response, 401, "GatedRepo");
+    return true;
+  };
+  const withheld = { ...env, HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" };
+  const message = await femoError("E_ACCESS", () => download(hub, cache, { env: withheld }));
+  expect(message).toContain("unset HF_HUB_DISABLE_IMPLICIT_TOKEN, which keeps back the token in HF_TOKEN");
+  expect(withToken(hub)).toEqual([]);
+});
+
 describe("servers that mean harm, or are no Hub", () => {
   test.each(["../../outside", "/outside", "a/../../../outside", "a\\..\\outside", "a//b", "./a", "C:/a", "a\u0000b"])(
     "a file named %j is refused, and nothing is written",

@@ -1,8 +1,8 @@
 import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { componentFiles, type DownloadProgress, openHubModel } from "../../../src/weights/hub/index.js";
-import { openModelFolder } from "../../../src/weights/index.js";
+import { componentFiles, type DownloadProgress, openHubModel, pipelineFiles } from "../../../src/weights/hub/index.js";
+import { type FolderSource, openCheckpoint, openModelFolder } from "../../../src/weights/index.js";
 import { femoError } from "../helpers.js";
 import { COMMIT, digestOf, filesOf, gitHash, refuse, sha256 } from "./server.js";
 import {
@@ -251,6 +251,57 @@ describe("without the Hub", () => {
     await femoError("E_FILE", () => download(hub, cache));
   });
 
+  test.each<[string, number, string | undefined]>([
+    ["has no such model any more", 404, "RepoNotFound"],
+    ["has another API", 404, undefined],
+    ["has gated it", 403, "GatedRepo"],
+    ["is in trouble", 502, undefined],
+    ["has other ideas", 418, undefined],
+  ])("a Hub that %s: what is in the cache", async (_, status, code) => {
+    const [hub, cache] = [await startHub(), temporaryFolder()];
+    await download(hub, cache);
+    hub.intercept = (_, response) => {
+      refuse(response, status, code);
+      return true;
+    };
+    expect(await download(hub, cache)).toBe(snapshotFolder(cache));
+  });
+
+  test("a Hub that knows a newer commit, but does not give its files: what is in the cache", async () => {
+    const [hub, cache] = [await startHub(), temporaryFolder()];
+    await download(hub, cache);
+    const next = "f".repeat(40);
+    hub.commits.set(next, filesOf({ ...PIPELINE, "transformer/config.json": { changed: true } }));
+    hub.refs.set("main", next);
+    hub.intercept = ({ path }, response) => {
+      if (!path.includes("/resolve/")) return false;
+      refuse(response, 403, "GatedRepo");
+      return true;
+    };
+    expect(await download(hub, cache)).toBe(snapshotFolder(cache));
+    hub.intercept = () => false;
+    expect(await download(hub, cache)).toBe(snapshotFolder(cache, next));
+  });
+
+  test("a disk that is full is no reason to take an older copy", async () => {
+    const [hub, cache] = [await startHub(), temporaryFolder()];
+    await download(hub, cache);
+    const next = "f".repeat(40);
+    hub.commits.set(next, filesOf({ ...PIPELINE, "transformer/config.json": { changed: true } }));
+    hub.refs.set("main", next);
+    writeFileSync(join(repositoryFolder(cache), "snapshots", next), "where a folder should be");
+    await femoError("E_FILE", () => download(hub, cache));
+  });
+
+  test("a Hub that is silent: what is in the cache, within seconds of the thirty", async () => {
+    const [hub, cache] = [await startHub(), temporaryFolder()];
+    await download(hub, cache);
+    hub.requests.length = 0;
+    hub.intercept = () => true;
+    expect(await download(hub, cache, { signal: AbortSignal.timeout(20_000) })).toBe(snapshotFolder(cache));
+    expect(hub.requests).toHaveLength(1);
+  });
+
   test("a Hub that is down and nothing in the cache", async () => {
     const [hub, cache] = [await startHub(), temporaryFolder()];
     await hub.close();
@@ -265,6 +316,55 @@ test("hashes: of the bytes for stored files, of git for others", () => {
   expect(gitHash(new Uint8Array(0))).toBe("e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
   expect(gitHash(Buffer.from("hello\n"))).toBe("ce013625030ba8dba906f756967f9e9ca394464a");
   expect(sha256(weights(0))).toBe("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+});
+
+describe("a repository that has only a variant", () => {
+  const half = "transformer/diffusion_pytorch_model.fp16.safetensors";
+  const { [BIG]: bytes, "transformer/diffusion_pytorch_model.bin": _, ...others } = PIPELINE;
+  const only = { ...others, [half]: bytes };
+
+  test("is downloaded without being asked for it, and found again with and without the Hub", async () => {
+    const [hub, cache] = [await startHub(only), temporaryFolder()];
+    const snapshot = await download(hub, cache);
+    expect(filesBelow(snapshot).has(half)).toBe(true);
+    hub.requests.length = 0;
+    for (const revision of ["main", COMMIT]) expect(await download(hub, cache, { revision })).toBe(snapshot);
+    expect(await download(hub, cache, { env: { HF_HUB_OFFLINE: "1" } })).toBe(snapshot);
+    expect(hub.downloads()).toEqual([]);
+    await hub.close();
+    for (const revision of ["main", COMMIT]) expect(await download(hub, cache, { revision })).toBe(snapshot);
+  });
+
+  test("a variant that was downloaded before does not stand for weights that were not", async () => {
+    const [hub, cache] = [await startHub({ ...PIPELINE, [half]: bytes }), temporaryFolder()];
+    const fp16 = (folder: FolderSource) => pipelineFiles(folder, { variant: "fp16" });
+    expect(filesBelow(await download(hub, cache, { select: fp16 })).has(BIG)).toBe(false);
+    for (const revision of ["main", COMMIT]) {
+      expect(filesBelow(await download(hub, cache, { revision })).has(BIG)).toBe(true);
+    }
+  });
+});
+
+test("messages name the model by its id, not by where it is kept", async () => {
+  const [hub, cache] = [await startHub({ ...PIPELINE, "transformer/config.json": "{" }), temporaryFolder()];
+  const folder = await openHubModel({ repo: REPO, revision: "main" }, { env: environment(hub, cache) });
+  const model = await openModelFolder(folder);
+  for (const [code, action] of [
+    ["E_CONFIG", () => model.config("transformer")],
+    ["E_FILE", () => openCheckpoint(folder, BIG)],
+  ] as const) {
+    const message = await femoError(code, action);
+    expect(message).toMatch(/^owner\/tiny\/transformer\//);
+    expect(message).not.toContain(cache);
+  }
+});
+
+test("a cache folder for this call alone", async () => {
+  const [hub, cache, other] = [await startHub(), temporaryFolder(), temporaryFolder()];
+  const snapshot = await download(hub, cache, { cacheDir: other });
+  expect(snapshot).toBe(join(other, "models--owner--tiny/snapshots", COMMIT));
+  expect(filesBelow(snapshot).size).toBe(NEEDED.length);
+  expect(existsSync(join(cache, "hub"))).toBe(false);
 });
 
 test("a component published alone, by its place in the folder", async () => {

@@ -1,7 +1,9 @@
+import { execFile } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, renameSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import type { ServerResponse } from "node:http";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
 import { femoError } from "../helpers.js";
 import { COMMIT, filesOf, type HubFile, refuse, type SeenRequest, sha256 } from "./server.js";
@@ -284,14 +286,55 @@ describe("servers in trouble", () => {
 });
 
 describe("several downloads", () => {
-  test("at once, of the same files: each gets them whole", async () => {
+  test("at once, of the same files: each gets them whole, and each file is fetched once", async () => {
     const [hub, cache] = [await startHub(), temporaryFolder()];
-    const snapshots = await Promise.all([1, 2, 3].map(() => download(hub, cache)));
+    const snapshots = await Promise.all([1, 2, 3, 4, 5].map(() => download(hub, cache)));
     expect(new Set(snapshots)).toEqual(new Set([snapshotFolder(cache)]));
+    expect(hub.downloads().sort()).toEqual([...NEEDED].sort());
     expect(filesBelow(snapshotFolder(cache)).size).toBe(NEEDED.length);
     expect(isWhole(cache)).toBe(true);
     expect(partials(cache)).toEqual([]);
   });
+
+  test("one that is aborted leaves the rest to another, and one that waits can be aborted", async () => {
+    const [hub, cache] = [await startHub(), temporaryFolder()];
+    hub.intercept = times(1, new RegExp(digest), stallAfter(60_000));
+    const [first, second] = [new AbortController(), new AbortController()];
+    const onProgress = ({ bytesDone }: { bytesDone: number }) => {
+      if (bytesDone < 60_000) return;
+      second.abort(new Error("tired of waiting"));
+      setTimeout(() => first.abort(new Error("enough")), 50);
+    };
+    const running = download(hub, cache, { select, signal: first.signal, onProgress });
+    const waiting = download(hub, cache, { select, signal: second.signal });
+    const patient = download(hub, cache, { select });
+    await Promise.all([
+      expect(running).rejects.toThrow("enough"),
+      expect(waiting).rejects.toThrow("tired of waiting"),
+      patient,
+    ]);
+    expect(hub.downloads()).toEqual([BIG, `${BIG} bytes=60000-`]);
+    expect(isWhole(cache)).toBe(true);
+  });
+
+  test.each(["0", "1"])(
+    "by two processes at once, HF_HUB_DISABLE_SYMLINKS=%s: both get them whole",
+    async (disabled) => {
+      const [hub, cache] = [await startHub(), temporaryFolder()];
+      const script =
+        `import { downloadFiles } from ${JSON.stringify(resolve("dist/weights/hub/index.js"))};\n` +
+        `console.log(await downloadFiles({ repo: "${REPO}", revision: "main" }));`;
+      const env = { ...process.env, HF_ENDPOINT: hub.url, HF_HOME: cache, HF_HUB_DISABLE_SYMLINKS: disabled };
+      const run = promisify(execFile);
+      const outputs = await Promise.all(
+        [1, 2, 3].map(() => run(process.execPath, ["--input-type=module", "-e", script], { env })),
+      );
+      expect(new Set(outputs.map(({ stdout }) => stdout))).toEqual(new Set([`${snapshotFolder(cache)}\n`]));
+      expect(filesBelow(snapshotFolder(cache)).size).toBe(NEEDED.length);
+      expect(isWhole(cache)).toBe(true);
+      expect(partials(cache)).toEqual([]);
+    },
+  );
 
   test("of several that could go on, one does", async () => {
     const [hub, cache] = [await startHub(), temporaryFolder()];
@@ -299,7 +342,7 @@ describe("several downloads", () => {
     mkdirSync(blobs, { recursive: true });
     writeFileSync(join(blobs, `${digest}.femo.incomplete`), big.subarray(0, 1000));
     await Promise.all([1, 2].map(() => download(hub, cache, { select })));
-    expect(hub.downloads().sort()).toEqual([BIG, `${BIG} bytes=1000-`]);
+    expect(hub.downloads()).toEqual([`${BIG} bytes=1000-`]);
     expect(isWhole(cache)).toBe(true);
   });
 

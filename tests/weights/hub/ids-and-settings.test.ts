@@ -56,16 +56,21 @@ describe("settings", () => {
     ["~ and variables are expanded", { HF_HUB_CACHE: `~/$A/$\{B}`, HOME: "/me", A: "x", B: "y" }, "/me/x/y"],
   ])("cache: %s", async (_, env, cache) => expect((await hubSettings(env)).cache).toBe(cache));
 
-  test.each([
-    ["1", true],
-    ["TRUE", true],
-    ["yes", true],
-    ["on", true],
-    ["0", false],
-    ["", false],
-    ["no", false],
-  ])("HF_HUB_OFFLINE=%s is %s", async (HF_HUB_OFFLINE, offline) => {
-    expect((await hubSettings({ HF_HUB_OFFLINE })).offline).toBe(offline);
+  test.each(["1", "TRUE", "yes", "on"])("HF_HUB_OFFLINE=%s forbids the network", async (HF_HUB_OFFLINE) => {
+    expect((await hubSettings({ HF_HUB_OFFLINE })).offline).toBe("HF_HUB_OFFLINE");
+  });
+
+  test.each(["0", "", "no"])("HF_HUB_OFFLINE=%s does not", async (HF_HUB_OFFLINE) => {
+    expect((await hubSettings({ HF_HUB_OFFLINE })).offline).toBeUndefined();
+  });
+
+  test("TRANSFORMERS_OFFLINE counts where HF_HUB_OFFLINE is not set", async () => {
+    const offline = async (HF_HUB_OFFLINE: string | undefined) =>
+      (await hubSettings({ HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE: "1" })).offline;
+    expect(await offline(undefined)).toBe("TRANSFORMERS_OFFLINE");
+    expect(await offline("")).toBe("TRANSFORMERS_OFFLINE");
+    expect(await offline("0")).toBeUndefined();
+    expect(await offline("1")).toBe("HF_HUB_OFFLINE");
   });
 
   test("the endpoint has no slash at its end and may have a path", async () => {
@@ -92,6 +97,44 @@ describe("settings", () => {
       token: "hf_env",
       tokenSource: "HF_TOKEN",
     });
+  });
+
+  test("the token: HUGGING_FACE_HUB_TOKEN between HF_TOKEN and the file", async () => {
+    const folder = temporaryFolder();
+    writeFileSync(join(folder, "token"), "hf_file\n");
+    const env = { HF_HOME: folder, HUGGING_FACE_HUB_TOKEN: "hf_old" };
+    expect(await hubSettings(env)).toMatchObject({ token: "hf_old", tokenSource: "HUGGING_FACE_HUB_TOKEN" });
+    expect(await hubSettings({ ...env, HF_TOKEN: "hf_new" })).toMatchObject({
+      token: "hf_new",
+      tokenSource: "HF_TOKEN",
+    });
+  });
+
+  test("the token: HF_HUB_DISABLE_IMPLICIT_TOKEN keeps it back, wherever it is from", async () => {
+    const folder = temporaryFolder();
+    const env = { HF_HOME: folder, HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" };
+    expect(await hubSettings(env)).toMatchObject({ token: undefined, tokenWithheld: false });
+    expect(await hubSettings({ ...env, HF_TOKEN: "hf_x" })).toMatchObject({ token: undefined, tokenWithheld: true });
+    writeFileSync(join(folder, "token"), "hf_file\n");
+    expect(await hubSettings(env)).toMatchObject({ token: undefined, tokenWithheld: true });
+    expect((await hubSettings({ ...env, HF_HUB_DISABLE_IMPLICIT_TOKEN: "0" })).token).toBe("hf_file");
+  });
+
+  test.each<[Record<string, string>, string | undefined, string | undefined, string]>([
+    [{}, undefined, undefined, ""],
+    [{ HTTP_PROXY: "", HTTPS_PROXY: " " }, undefined, undefined, ""],
+    [{ HTTPS_PROXY: "http://p:1", NO_PROXY: "a,b" }, undefined, "http://p:1", "a,b"],
+    [{ https_proxy: "http://p:1", HTTPS_PROXY: "http://q:1" }, undefined, "http://p:1", ""],
+    [{ http_proxy: "p:1", no_proxy: "a", NO_PROXY: "b" }, "http://p:1", undefined, "a"],
+    [{ HTTP_PROXY: "https://p", HTTPS_PROXY: "socks5://p:1" }, "https://p", "socks5://p:1", ""],
+  ])("proxies of %j", async (env, http, https, none) => {
+    expect((await hubSettings(env)).proxies).toEqual({ "http:": http, "https:": https, none });
+  });
+
+  test("a proxy that cannot be one is not repeated", async () => {
+    const message = await femoError("E_OPTION", () => hubSettings({ HTTPS_PROXY: "ftp://me:secret@host" }));
+    expect(message).toContain("HTTPS_PROXY: expected an address");
+    expect(message).not.toContain("secret");
   });
 
   test("a token that cannot be one is not repeated", async () => {

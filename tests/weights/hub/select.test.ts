@@ -56,8 +56,17 @@ test("a variant, if asked for", async () => {
     [...(await pipelineFiles(folder))].map((path) => (path === SINGLE ? half : path)),
   );
   expect(await femoError("E_FILE", () => pipelineFiles(folderOf({ [SINGLE]: "" }), { variant: "fp16" }))).toContain(
-    half,
+    'no component has weights of the variant "fp16". There are no variants: leave it out',
   );
+});
+
+test("the only variant there is, without being asked for; but not where more may be than is there", async () => {
+  const half = "unet/diffusion_pytorch_model.fp16.safetensors";
+  const folder = folderOf({ [half]: "" });
+  expect(await weightsOf(folder)).toEqual([half]);
+  const { list: _, ...part } = folder;
+  expect(await femoError("E_FILE", () => pipelineFiles(part))).toContain('found no weights of "unet"');
+  expect(await pipelineFiles(part, { variant: "fp16" })).toContain(half);
 });
 
 test("a shard that is not there is named", async () => {

@@ -1,0 +1,19 @@
+/** A certificate for 127.0.0.1 that nobody but itself has signed, made for these tests alone. */
+export const KEY = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgbfEg9jecJonCzv1s
+tkxg3U75Qa4K4xeahk+9rbhebmuhRANCAATuiwxkTa4+/IaBXbiJHuwep5gTphz4
+Ipu45jbRTpkinu63OzrlLb3QsTI+KhDF4Xt1jxOoHnhm3h9Vd9psv3td
+-----END PRIVATE KEY-----
+`;
+export const CERTIFICATE = `-----BEGIN CERTIFICATE-----
+MIIBkDCCATagAwIBAgIUMcbgDbP1QxYtUNYnYvww+Ci+h6AwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJMTI3LjAuMC4xMCAXDTI2MTEyNjE2MzgzOFoYDzIxMjYxMTAy
+MTYzODM4WjAUMRIwEAYDVQQDDAkxMjcuMC4wLjEwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAATuiwxkTa4+/IaBXbiJHuwep5gTphz4Ipu45jbRTpkinu63OzrlLb3Q
+sTI+KhDF4Xt1jxOoHnhm3h9Vd9psv3tdo2QwYjAdBgNVHQ4EFgQUsDXgt9iAIVdP
+rT+StpMqs5NOSTwwHwYDVR0jBBgwFoAUsDXgt9iAIVdPrT+StpMqs5NOSTwwDwYD
+VR0TAQH/BAUwAwEB/zAPBgNVHREECDAGhwR/AAABMAoGCCqGSM49BAMCA0gAMEUC
+IFlVFnsiilbzLlQvQeuJTHbf/yNJtLIU50QPvs2w3EzmAiEA4U8ZmezvYVvwxgVw
+MdzU7nM9yntVo/qx4jI0J/z85yo=
+-----END CERTIFICATE-----
+`;
