@@ -10,7 +10,7 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { dit, ditConfigFromJson } from "../dist/models/dit.js";
 import { ModelRunner } from "../dist/pipelines/model-runner.js";
-import { createNodeEngine } from "../dist/runtime/node.js";
+import { createNodeEngine } from "../dist/platform/node/engine.js";
 import { TorchGenerator } from "../dist/samplers/index.js";
 import { openCheckpoint } from "../dist/weights/index.js";
 import { nodeFolder } from "../dist/weights/node-folder.js";
@@ -33,12 +33,15 @@ const dims = [batch, ...model.sampleShape];
 const sample = { dims, data: new TorchGenerator(3).randn(dims) };
 const pairs = BigInt64Array.from({ length: batch }, (_, i) => (i < batch / 2 ? 0n : 1n));
 
-/** Resident megabytes: now and at most, so far. */
-const memory = () =>
-  ["VmRSS", "VmHWM"]
-    .map((name) => readFileSync("/proc/self/status", "utf8").match(new RegExp(`${name}:\\s+(\\d+)`))?.[1])
-    .map((kilobytes) => Math.round(Number(kilobytes) / 1024))
+/** Resident megabytes of this process and its engine's: now and at most, so far. */
+const memory = () => {
+  const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").match(/\d+/g) ?? [];
+  const statuses = ["self", ...children].map((pid) => readFileSync(`/proc/${pid}/status`, "utf8"));
+  return ["VmRSS", "VmHWM"]
+    .map((name) => statuses.map((status) => Number(status.match(new RegExp(`${name}:\\s+(\\d+)`))?.[1])))
+    .map((kilobytes) => Math.round(kilobytes.reduce((a, b) => a + b) / 1024))
     .join(", at most ");
+};
 /** @type {import("../dist/pipelines/model-runner.js").GraphKind} */
 const step = { kind: "step" };
 const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];

@@ -8,7 +8,7 @@
  * Every row is a fresh process, so that its peak memory is its own. It draws the image with every interval, and a few
  * uncached steps before and after, whose median stands for all of an uncached image: ratios are formed within a
  * process. Latents are not decoded. With the defaults about a quarter of an hour for DiT-XL/2 on two cores. Linux only:
- * peak memory is the kernel's VmHWM.
+ * peak memory is the kernel's VmHWM, of this process and its engine's together.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -16,7 +16,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { DiffusionPipeline } from "femo";
 import { Graph, toOnnx } from "../dist/graph/index.js";
-import { createNodeEngine } from "../dist/runtime/node.js";
+import { createNodeEngine } from "../dist/platform/node/engine.js";
 
 const { values } = parseArgs({
   options: {
@@ -43,8 +43,14 @@ const rows = [
 /** Uncached steps of a run; the first two load and touch what they need. */
 const UNCACHED = 7;
 const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
-const megabytes = (field) =>
-  Number(new RegExp(`${field}:\\s*(\\d+) kB`).exec(readFileSync("/proc/self/status", "utf8"))?.[1]) / 1000;
+/** Of this process and of its engine's. */
+const megabytes = (field) => {
+  const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").match(/\d+/g) ?? [];
+  const kilobytes = ["self", ...children].map((pid) =>
+    Number(new RegExp(`${field}:\\s*(\\d+) kB`).exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]),
+  );
+  return kilobytes.reduce((a, b) => a + b) / 1000;
+};
 
 /** Floating-point operations per second of the model's largest products, on weights that stay in the cache. */
 async function productRate() {
@@ -54,7 +60,7 @@ async function productRate() {
   const x = graph.input("x", [tokens, width]);
   graph.output("y", x.linear(weight(hidden, width), null).linear(weight(width, hidden), null));
   const engine = createNodeEngine({ threads });
-  const session = await engine.load({ model: toOnnx(graph, () => undefined), weightsFolder: "." });
+  const session = await engine.load({ model: toOnnx(graph, () => undefined), files: [] });
   /** @type {Record<string, import("../dist/runtime/engine.js").HostTensor>} */
   const feeds = { x: { dtype: "float32", dims: [tokens, width], data: new Float32Array(tokens * width).fill(1) } };
   const times = [];

@@ -8,9 +8,19 @@ import { DiffusionPipeline } from "femo";
 
 const job = JSON.parse(process.argv[2]);
 
+/** This process and its engine's. */
+const processes = () => [
+  "self",
+  ...(readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").match(/\d+/g) ?? []),
+];
 /** Peak resident memory since the start or the last reset, MB. */
-const peakMB = () => Number(/VmHWM:\s*(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]) / 1000;
-const resetPeak = () => writeFileSync("/proc/self/clear_refs", "5");
+const peakMB = () =>
+  processes()
+    .map((pid) => Number(/VmHWM:\s*(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1000)
+    .reduce((a, b) => a + b);
+const resetPeak = () => {
+  for (const pid of processes()) writeFileSync(`/proc/${pid}/clear_refs`, "5");
+};
 
 /**
  * @param {DiffusionPipeline} pipeline

@@ -1,11 +1,11 @@
 import { FemoError } from "../errors.js";
 import { type Graph, toOnnx } from "../graph/index.js";
-import type { GraphFile } from "../runtime/engine.js";
+import type { GraphFile, WeightFile } from "../runtime/engine.js";
 import { type Checkpoint, scalesOf, type TensorInfo } from "../weights/index.js";
 
 /**
- * Serialises graphs whose weights are a checkpoint's tensors, in the files where they are. The runtime wants these in,
- * or below, one folder.
+ * Serialises graphs whose weights are a checkpoint's tensors, in the files where they are, each graph with those that it
+ * needs. Files are named from the deepest folder that has them all.
  * @param quantized 8-bit copies of some of them, which take their place
  * @throws FemoError E_FILE if the files have no folder in common
  */
@@ -22,14 +22,21 @@ export function graphWriter(checkpoint: Checkpoint, quantized?: Checkpoint): (gr
         "Copy them together.",
     );
   }
-  const place = (tensor: TensorInfo | undefined) => tensor && { ...tensor, file: tensor.file.slice(folder.length) };
-  return (graph) => ({
-    model: toOnnx(graph, (name) => {
-      const [values, scales] = [place(quantized?.get(name)), place(quantized?.get(scalesOf(name)))];
-      return values && scales ? { values, scales } : place(checkpoint.get(name));
-    }),
-    weightsFolder: folder,
-  });
+  return (graph) => {
+    const files = new Map<string, WeightFile>();
+    const place = (from: Checkpoint | undefined, tensor: TensorInfo | undefined) => {
+      if (!tensor) return undefined;
+      const { file } = tensor;
+      const [name, fingerprint] = [file.slice(folder.length), from?.fingerprint(file)];
+      files.set(file, { name, at: file, ...(fingerprint !== undefined && { fingerprint }) });
+      return { ...tensor, file: name };
+    };
+    const model = toOnnx(graph, (name) => {
+      const [values, scales] = [name, scalesOf(name)].map((of) => place(quantized, quantized?.get(of)));
+      return values && scales ? { values, scales } : place(checkpoint, checkpoint.get(name));
+    });
+    return { model, files: [...files.values()] };
+  };
 }
 
 /** "/a/b/c" to "/", "a/", "b/", "c" */

@@ -3,8 +3,8 @@ import { basename, dirname, resolve } from "node:path";
 import { FemoError } from "../errors.js";
 import { ditConfigFromJson } from "../models/dit.js";
 import type { OriginalDiT } from "../models/dit-original.js";
+import { createNodeEngine } from "../platform/node/engine.js";
 import type { Engine } from "../runtime/engine.js";
-import { createNodeEngine } from "../runtime/node.js";
 import {
   componentFiles,
   type DownloadOptions,

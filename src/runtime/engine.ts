@@ -8,15 +8,27 @@ export interface HostTensor {
 /** What a graph input gets: a tensor sent along, or one that the engine holds, read in another shape if one is given. */
 export type Feed = HostTensor | { readonly held: string; readonly dims?: readonly number[] };
 
-/** A serialised ONNX model and the folder in which its external weights lie. */
+/** A serialised ONNX model and the files in which its external weights lie. */
 export interface GraphFile {
   readonly model: Uint8Array;
-  readonly weightsFolder: string;
+  readonly files: readonly WeightFile[];
   /**
    * Whether the graph runs once, or hardly more. Otherwise its weights are copied into the order in which products read
    * them: that pays over several runs, and takes a second for each gigabyte.
    */
   readonly once?: boolean;
+}
+
+export interface WeightFile {
+  /** As the model says it: a path relative to one folder for all of its files. */
+  readonly name: string;
+  /** A path, which ends with the name, or an address, or the bytes themselves. */
+  readonly at: string | URL | Blob | Uint8Array;
+  /**
+   * Of the file as it was when the model was opened (`ByteSource.fingerprint`). Loads and runs fail once it is another.
+   * Without it, the file counts as opened when its graph is loaded.
+   */
+  readonly fingerprint?: string;
 }
 
 export interface RunRequest {
@@ -38,24 +50,42 @@ export interface RunResult {
 
 /** A loaded graph. */
 export interface Session {
+  /**
+   * @throws FemoError E_RUNTIME if an input is missing, unknown or does not fit, an output is not the graph's, or a name
+   *   is not held; E_FILE if a weight file has changed
+   */
   run(request: RunRequest): Promise<RunResult>;
-  /** Runs one after the other, in one way there and back. */
+  /** Runs one after the other, in one way there and back. @throws FemoError as `run` */
   runEach(requests: readonly RunRequest[]): Promise<RunResult[]>;
   /** Frees the graph and its weights. */
   release(): Promise<void>;
 }
 
+/** Rows of the first axis of a held tensor, in this order; one may come several times. */
+export interface HeldRows {
+  readonly from: string;
+  readonly rows: readonly number[];
+}
+
 /**
  * Runs graphs away from the event loop, one at a time in the order of the calls. Tensors that stay with the engine are
- * named by the caller, who frees them.
+ * named by the caller, who frees them. All calls fail with E_RUNTIME once the engine is closed, or has died.
  */
 export interface Engine {
-  /** @throws FemoError E_RUNTIME if the model does not load */
+  /**
+   * @throws FemoError E_RUNTIME if the model does not load; E_FILE if a weight file cannot be read, or has changed since
+   *   it was opened
+   */
   load(graph: GraphFile): Promise<Session>;
   /** Tensors of zeros, held under the given names. */
   holdZeros(dims: Readonly<Record<string, readonly number[]>>): Promise<void>;
+  /**
+   * New held tensors, by name, made of rows of held ones. All are read before any is replaced.
+   * @throws FemoError E_RUNTIME if a tensor is not held, or has no such row; then nothing has changed
+   */
+  take(rows: Readonly<Record<string, HeldRows>>): Promise<void>;
   /** Frees held tensors; names that are not held are ignored. */
   free(names: readonly string[]): Promise<void>;
-  /** Ends the engine when the run under way is over; calls not yet answered and later ones fail with E_RUNTIME. */
+  /** Ends the engine, in the middle of a run or not; calls not yet answered fail with E_RUNTIME. */
   close(): Promise<void>;
 }

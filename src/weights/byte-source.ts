@@ -6,6 +6,8 @@ export interface ByteSource {
   readonly name: string;
   /** Length in bytes. */
   readonly size: number;
+  /** Of a file on disk: changes when somebody writes to it, or puts another in its place. */
+  readonly fingerprint?: string;
   /**
    * Exactly the bytes `[start, end)`. They belong to the caller.
    * @throws FemoError E_FILE if the range is not inside the source, or the bytes cannot be had

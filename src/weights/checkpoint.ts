@@ -22,19 +22,32 @@ export class Checkpoint {
   readonly name: string;
   readonly #tensors: ReadonlyMap<string, TensorInfo>;
   readonly #open: OpenFile | undefined;
+  readonly #fingerprints: ReadonlyMap<string, string>;
 
-  private constructor(name: string, tensors: ReadonlyMap<string, TensorInfo>, open: OpenFile | undefined) {
+  private constructor(
+    name: string,
+    tensors: ReadonlyMap<string, TensorInfo>,
+    open: OpenFile | undefined,
+    fingerprints: ReadonlyMap<string, string>,
+  ) {
     this.name = name;
     this.#tensors = tensors;
     this.#open = open;
+    this.#fingerprints = fingerprints;
   }
 
   /**
    * A checkpoint of known tensors.
    * @param open without it there are names and shapes, which is enough to build graphs, but no bytes
+   * @param fingerprints of the files as they were when the tensors were read from them, as far as they have one
    * @throws FemoError E_WEIGHT if a name occurs twice
    */
-  static fromTensors(name: string, tensors: Iterable<TensorInfo>, open?: OpenFile): Checkpoint {
+  static fromTensors(
+    name: string,
+    tensors: Iterable<TensorInfo>,
+    open?: OpenFile,
+    fingerprints: ReadonlyMap<string, string> = new Map(),
+  ): Checkpoint {
     const byName = new Map<string, TensorInfo>();
     for (const tensor of tensors) {
       const other = byName.get(tensor.name);
@@ -47,7 +60,7 @@ export class Checkpoint {
       }
       byName.set(tensor.name, tensor);
     }
-    return new Checkpoint(name, byName, open);
+    return new Checkpoint(name, byName, open, fingerprints);
   }
 
   /**
@@ -73,7 +86,12 @@ export class Checkpoint {
    * @throws FemoError E_WEIGHT if a name occurs twice
    */
   withTensors(tensors: Iterable<TensorInfo>): Checkpoint {
-    return Checkpoint.fromTensors(this.name, tensors, this.#open);
+    return Checkpoint.fromTensors(this.name, tensors, this.#open, this.#fingerprints);
+  }
+
+  /** `ByteSource.fingerprint` of a `TensorInfo.file` when it was opened. */
+  fingerprint(file: string): string | undefined {
+    return this.#fingerprints.get(file);
   }
 
   /** The tensor of that name, if there is one. */
@@ -148,18 +166,20 @@ export class Checkpoint {
 export async function openCheckpoint(folder: FolderSource, path: string): Promise<Checkpoint> {
   const name = `${folder.name}/${path}`;
   const files = new Map<string, string>(); // where the runtime finds it → path in the folder
+  const fingerprints = new Map<string, string>();
   const open: OpenFile = (file) => folder.open(files.get(file) ?? file);
   const readFile = async (inside: string): Promise<TensorInfo[]> => {
     const file = folder.resolve(inside);
     files.set(file, inside);
     const source = await folder.open(inside);
+    if (source.fingerprint !== undefined) fingerprints.set(file, source.fingerprint);
     try {
       return await readTensors(source, file);
     } finally {
       await source.close();
     }
   };
-  if (!path.endsWith(".json")) return Checkpoint.fromTensors(name, unwrapped(await readFile(path)), open);
+  if (!path.endsWith(".json")) return Checkpoint.fromTensors(name, unwrapped(await readFile(path)), open, fingerprints);
 
   const { shardOf, metadata } = readIndex(name, await folder.readText(path));
   const base = path.slice(0, path.lastIndexOf("/") + 1);
@@ -190,7 +210,7 @@ export async function openCheckpoint(folder: FolderSource, path: string): Promis
     tensors.push(...inShard);
   }
   tensors.push(...tiedTensors(tensors, metadata));
-  return Checkpoint.fromTensors(name, unwrapped(tensors), open);
+  return Checkpoint.fromTensors(name, unwrapped(tensors), open, fingerprints);
 }
 
 interface ShardIndex {

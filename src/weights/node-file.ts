@@ -1,3 +1,4 @@
+import type { BigIntStats } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { FemoError } from "../errors.js";
 import { type ByteSource, checkRange } from "./byte-source.js";
@@ -12,23 +13,25 @@ const CHUNK_BYTES = 2 ** 30;
  */
 export async function openFile(path: string, name = path): Promise<ByteSource> {
   let handle: FileHandle | undefined;
-  let size: number;
+  let stats: BigIntStats;
   try {
     // Asked first, because opening a pipe waits for somebody to write into it.
     if (!(await stat(path)).isFile()) {
       throw new FemoError("E_FILE", `${name}: expected a file, found a folder or a device. Give the path of a file.`);
     }
     handle = await open(path, "r");
-    size = (await handle.stat()).size;
+    stats = await handle.stat({ bigint: true });
   } catch (cause) {
     await handle?.close();
     throw fileError(name, cause);
   }
   const file = handle;
+  const size = Number(stats.size);
   let closing: Promise<void> | undefined;
   return {
     name,
     size,
+    fingerprint: fingerprintOf(stats),
     async read(start, end) {
       if (closing) throw new FemoError("E_FILE", `${name}: read after it was closed. Open it again.`);
       checkRange(name, size, start, end);
@@ -56,6 +59,9 @@ export async function openFile(path: string, name = path): Promise<ByteSource> {
     },
   };
 }
+
+/** See `ByteSource.fingerprint`. */
+export const fingerprintOf = ({ size, mtimeNs, ino }: BigIntStats): string => `${size}:${mtimeNs}:${ino}`;
 
 const ADVICE: Readonly<Record<string, string>> = {
   ENOENT: "no such file. Check the path, or download the file.",

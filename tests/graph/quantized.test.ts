@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { Graph, stackLinears, toOnnx, type WeightStorage } from "../../src/graph/index.js";
+import { Graph, type QuantizedLocation, stackLinears, toOnnx } from "../../src/graph/index.js";
 import { dit, ditConfigFromJson } from "../../src/models/dit.js";
 import { blocksOf, quantizeMatrix } from "../../src/weights/quantize.js";
 import { engineForTests, floats, noise, numbers, relativeError } from "../runtime/helpers.js";
@@ -24,7 +24,7 @@ function stored(weights: Float32Array, out: number, width: number, file: string)
     dtype,
     shape,
   });
-  const storage: WeightStorage = {
+  const storage: QuantizedLocation = {
     scales: at(0, 4 * scales.length, "float32", [out, blocks]),
     values: at(4 * scales.length, values.length, "uint8", [out, blocks, 128]),
   };
@@ -35,12 +35,20 @@ function stored(weights: Float32Array, out: number, width: number, file: string)
   return { storage, weight };
 }
 
-async function linear(x: ReturnType<typeof floats>, storage: WeightStorage, out: number, bias: Float32Array | null) {
+async function linear(
+  x: ReturnType<typeof floats>,
+  storage: QuantizedLocation,
+  out: number,
+  bias: Float32Array | null,
+) {
   const [rows, width] = x.dims as [number, number];
   const graph = new Graph();
   const b = bias && graph.constant(bias, [out]);
   graph.output("y", graph.input("x", [rows, width]).linear(graph.weight("w", [out, width]), b));
-  const session = await engine.load({ model: toOnnx(graph, () => storage), weightsFolder: folder });
+  const session = await engine.load({
+    model: toOnnx(graph, () => storage),
+    files: [{ name: storage.values.file, at: join(folder, storage.values.file) }],
+  });
   const { outputs } = await session.run({ feeds: { x }, fetch: ["y"] });
   await session.release();
   return numbers(outputs.y);

@@ -35,7 +35,7 @@ export async function openModel(engine: Engine, folder: string): Promise<OpenMod
       sessions.get(traced) ??
       engine.load({
         model: toOnnx(graph, weights.locate as Parameters<typeof toOnnx>[1]),
-        weightsFolder: weights.folder,
+        files: weights.files,
       });
     sessions.set(traced, session);
     const used = Object.fromEntries(

@@ -32,11 +32,20 @@ test.each([
     "test",
     names.map((name, i) => tensor(name, files[i] as string)),
   );
-  const { model, weightsFolder } = graphWriter(checkpoint)(graph);
-  expect(weightsFolder).toBe(folder);
+  const { model, files: written } = graphWriter(checkpoint)(graph);
+  expect(written).toEqual(files.map((at, i) => ({ name: inside[i], at })));
   const text = Buffer.from(model).toString("latin1");
   for (const file of inside) expect(text).toContain(file);
   expect(text).not.toContain(folder + inside[0]);
+});
+
+test("a graph has only the files that it needs, each with its fingerprint", () => {
+  const graph = new Graph();
+  graph.output("y", graph.weight("a", [1]).add(graph.weight("b", [1])));
+  const tensors = [tensor("a", "/m/1.bin"), tensor("b", "/m/1.bin"), tensor("c", "/m/2.bin")];
+  const checkpoint = Checkpoint.fromTensors("test", tensors, undefined, new Map([["/m/1.bin", "as it was"]]));
+  const { files } = graphWriter(checkpoint)(graph);
+  expect(files).toEqual([{ name: "1.bin", at: "/m/1.bin", fingerprint: "as it was" }]);
 });
 
 test("files without a folder in common are refused", async () => {

@@ -1,7 +1,7 @@
 import { afterAll } from "vitest";
 import { type Graph, toOnnx } from "../../src/graph/index.js";
-import type { Engine, HostTensor } from "../../src/runtime/engine.js";
-import { createNodeEngine } from "../../src/runtime/node.js";
+import { createNodeEngine } from "../../src/platform/node/engine.js";
+import type { Engine, HostTensor, WeightFile } from "../../src/runtime/engine.js";
 import type { Checkpoint, TensorInfo } from "../../src/weights/index.js";
 import { openCheckpoint } from "../../src/weights/index.js";
 import { nodeFolder } from "../../src/weights/node-folder.js";
@@ -48,17 +48,16 @@ export function relativeError(found: ArrayLike<number>, wanted: ArrayLike<number
 
 /** A checkpoint's weights as graphs refer to them. */
 export interface Weights {
-  readonly folder: string;
+  readonly files: readonly WeightFile[];
   locate(tensor: string): (TensorInfo & { file: string }) | undefined;
 }
 export function weightsOf(checkpoint: Checkpoint): Weights {
-  const file = checkpoint.tensors()[0]?.file ?? "";
-  const folder = file.slice(0, file.lastIndexOf("/"));
+  const nameOf = (file: string) => file.slice(file.lastIndexOf("/") + 1);
   return {
-    folder,
+    files: [...new Set(checkpoint.tensors().map(({ file }) => file))].map((at) => ({ name: nameOf(at), at })),
     locate: (name) => {
       const tensor = checkpoint.get(name);
-      return tensor && { ...tensor, file: tensor.file.slice(folder.length + 1) };
+      return tensor && { ...tensor, file: nameOf(tensor.file) };
     },
   };
 }
@@ -73,7 +72,7 @@ export async function evaluate(
   weights?: Weights,
 ): Promise<Readonly<Record<string, HostTensor>>> {
   const locate = (weights?.locate ?? (() => undefined)) as Parameters<typeof toOnnx>[1];
-  const session = await engine.load({ model: toOnnx(graph, locate), weightsFolder: weights?.folder ?? "." });
+  const session = await engine.load({ model: toOnnx(graph, locate), files: weights?.files ?? [] });
   try {
     const used = new Set(graph.reachable().inputs.map(({ name }) => name));
     const wanted = Object.fromEntries(Object.entries(feeds).filter(([name]) => used.has(name)));
