@@ -39,7 +39,7 @@ const levels = ["module", "stack", "output"];
 const draw = (cache) =>
   pipeline.generate({
     classLabels: 0,
-    numImages: images,
+    numImagesPerPrompt: images,
     batchSize: images,
     numInferenceSteps,
     seed: 1,

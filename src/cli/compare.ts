@@ -1,12 +1,22 @@
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
+import { FemoError } from "../errors.js";
 import type { Granularity } from "../graph/index.js";
 import type { CacheMethod } from "../pipelines/index.js";
-import { compare, comparisonHtml, comparisonTable, defaultVariants } from "../studies/index.js";
-import { checkAbsent, writeFiles } from "./files.js";
+import {
+  type CompareResult,
+  type ComparisonPlan,
+  compare,
+  comparisonHtml,
+  comparisonTable,
+  defaultVariants,
+  planComparison,
+} from "../studies/index.js";
+import { secondsText, warningsOf } from "../studies/table.js";
+import { checkFree, outputTarget, writeFiles } from "./files.js";
 import {
   addCommon,
   type CommandContext,
@@ -20,6 +30,7 @@ import {
   openPipeline,
   requestOf,
 } from "./options.js";
+import { jsonText, print, warn } from "./output.js";
 import { progressLine } from "./progress.js";
 
 interface CompareFlags extends CommonFlags {
@@ -34,10 +45,14 @@ interface CompareFlags extends CommonFlags {
 
 /** `femo compare`: methods side by side, as a table and an HTML report. */
 export const compareCommand = (context: CommandContext): Command =>
-  addCommon(new Command("compare"), { batchSize: 5 })
+  addCommon(new Command("compare"), { images: "1", batchSize: "by the speed of the machine, up to 5" })
     .description("compare caching methods with an uncached run, as a table and an HTML report")
     .option("--out <path>", "folder, or .html file, of the report", "femo-report")
-    .option("--classes <list>", "classes by name or number (default: the first ten)", listOf(String))
+    .option(
+      "--classes <list>",
+      "classes by name or number (default: of the first ten as many as take a minute)",
+      listOf(String),
+    )
     .option("--cache <list>", `methods, of ${methodNames} (default: all)`, listOf(cacheMethod))
     .option("--interval <n>", "a full step every so many", integer, 5)
     .option("--order <n>", "order of the forecasts", integer)
@@ -46,10 +61,11 @@ export const compareCommand = (context: CommandContext): Command =>
     .action((flags: CompareFlags) => run(flags, context));
 
 async function run(flags: CompareFlags, { version, signal }: CommandContext): Promise<void> {
-  const path = flags.out.toLowerCase().endsWith(".html") ? flags.out : join(flags.out, "index.html");
-  if (!flags.force && !isReport(path)) checkAbsent([path]);
+  const target = outputTarget(flags.out, ".html");
+  const path = "file" in target ? target.file : join(target.folder, "index.html");
+  checkFree([path], flags.force || isReport(path));
   const pipeline = await openPipeline(flags, signal);
-  const progress = progressLine(flags.quiet);
+  const progress = progressLine(flags.quiet || !process.stderr.isTTY); // elsewhere a line for every result
   try {
     const variants = defaultVariants(pipeline.presets, {
       numInferenceSteps: flags.steps,
@@ -59,13 +75,20 @@ async function run(flags: CompareFlags, { version, signal }: CommandContext): Pr
       ...(flags.firstEnhance !== undefined && { firstEnhance: flags.firstEnhance }),
       ...(flags.granularity && { granularities: flags.granularity }),
     });
+    const given = { ...requestOf(flags), ...(flags.classes && { classLabels: flags.classes }), variants, signal };
+    const planned = flags.classes === undefined || flags.batchSize === undefined;
+    const plan = planned ? await planComparison(pipeline, given) : undefined;
+    if (plan && !flags.quiet) process.stderr.write(`${planText(plan, flags)}\n`);
+    const images = (flags.classes ?? plan?.classLabels ?? []).length * (flags.numImagesPerPrompt ?? 1);
+    checkReportSize(images * (variants.length + 1), pipeline.imageSize);
     const comparison = await compare(pipeline, {
-      ...requestOf(flags),
-      ...(flags.classes && { classLabels: flags.classes }),
-      variants,
-      signal,
+      ...given,
+      ...(plan && { classLabels: plan.classLabels, batchSize: plan.batchSize }),
       onProgress: ({ variant, step, numInferenceSteps, done }) =>
         progress.show(`${variant}: step ${step + 1} of ${numInferenceSteps}`, done),
+      onResult: (result) => {
+        if (!flags.quiet && !process.stderr.isTTY) process.stderr.write(`${resultText(result)}\n`);
+      },
     });
     const facts = {
       Command: ["femo", ...process.argv.slice(2)].join(" "),
@@ -74,19 +97,58 @@ async function run(flags: CompareFlags, { version, signal }: CommandContext): Pr
     };
     await writeFiles([{ path, content: comparisonHtml(comparison, { chartJs: chartJs(), facts }) }], signal);
     progress.clear();
+    if (!flags.quiet) warn(warningsOf(comparison.rows));
     if (flags.json) {
       const { images, ...data } = comparison;
-      process.stdout.write(`${JSON.stringify({ version, report: path, ...data }, null, 2)}\n`);
-    } else if (!flags.quiet) process.stdout.write(`${comparisonTable(comparison)}\n\nReport: ${path}\n`);
+      print(jsonText({ version, report: path, ...data }, 2));
+    } else if (!flags.quiet) print(`${comparisonTable(comparison)}\n\nReport: ${path}`);
   } finally {
     progress.clear();
     await pipeline.close();
   }
 }
 
+/** Characters of images in a report: half of the longest string there can be, which a report is. */
+const MAX_PAGE = 2 ** 28;
+
+/** @throws FemoError E_OPTION if so many images do not fit into one page */
+function checkReportSize(images: number, imageSize: number): void {
+  const most = Math.floor(MAX_PAGE / (imageSize ** 2 * 4)); // three bytes a pixel are four characters
+  if (images <= most) return;
+  throw new FemoError(
+    "E_OPTION",
+    `--classes, --num-images-per-prompt: expected at most ${most} images in all rows, as more do not fit into one page, ` +
+      `found ${images}: compare fewer images or variants`,
+  );
+}
+
+/** What was chosen, and why. */
+function planText(
+  { classLabels, numImagesPerPrompt, batchSize, stepMs, expectedMs }: ComparisonPlan,
+  flags: CompareFlags,
+) {
+  const images = classLabels.length * numImagesPerPrompt;
+  const options = [...(flags.classes ? [] : ["--classes"]), ...(flags.batchSize === undefined ? ["--batch-size"] : [])];
+  return (
+    `A full step takes ${stepMs.toFixed(0)} ms for one image here: drawing ${images} image${images === 1 ? "" : "s"} ` +
+    `${batchSize} at a time, which takes about ${Math.ceil(expectedMs / 1000)} s. ${options.join(" and ")} ${options.length === 1 ? "chooses" : "choose"} otherwise.`
+  );
+}
+
+/** "round 1 of 3: FEMO, 2 images in 0.85 s, 4.10x, 41.2 dB" */
+function resultText({ variant, round, rounds, images, durationMs, measuredSpeedup, psnr }: CompareResult): string {
+  return [
+    `round ${round} of ${rounds}: ${variant}`,
+    `${images} image${images === 1 ? "" : "s"} in ${secondsText(durationMs)}`,
+    ...(measuredSpeedup === undefined ? [] : [`${measuredSpeedup.toFixed(2)}x`]),
+    ...(psnr === undefined ? [] : [psnr === Number.POSITIVE_INFINITY ? "identical" : `${psnr.toFixed(1)} dB`]),
+  ].join(", ");
+}
+
 /** An earlier report may be replaced. */
 const isReport = (path: string): boolean =>
-  existsSync(path) && readFileSync(path, "utf8").slice(0, 1000).includes('content="femo compare"');
+  (statSync(path, { throwIfNoEntry: false })?.isFile() ?? false) &&
+  readFileSync(path, "utf8").slice(0, 1000).includes('content="femo compare"');
 
 /** Chart.js as one classic script; it lies beside the package's entry. */
 const chartJs = (): string =>

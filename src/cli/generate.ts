@@ -3,10 +3,10 @@ import { Command } from "commander";
 import { FemoError } from "../errors.js";
 import { betaScopes } from "../forecasts/index.js";
 import { encodePng, parametersText } from "../images/index.js";
-import type { CacheOptions, GeneratedImage, GenerationReport } from "../pipelines/index.js";
+import type { CacheOptions, DiffusionPipeline, GeneratedImage, GenerationReport } from "../pipelines/index.js";
 import { classId, className } from "../pipelines/labels.js";
-import { samplerTitles } from "../samplers/index.js";
-import { checkAbsent, writeFiles } from "./files.js";
+import { samplerTitles, seedAfter } from "../samplers/index.js";
+import { checkFree, outputTarget, type Target, writeFiles } from "./files.js";
 import {
   addCommon,
   type CommandContext,
@@ -21,6 +21,7 @@ import {
   openPipeline,
   requestOf,
 } from "./options.js";
+import { jsonText, print, warn } from "./output.js";
 import { progressLine } from "./progress.js";
 
 /** Flags that are fields of a caching method, by the same name. */
@@ -42,7 +43,7 @@ type GenerateFlags = CommonFlags &
 
 /** `femo generate`: images of the classes named, as PNG files. */
 export const generateCommand = (context: CommandContext): Command =>
-  addCommon(new Command("generate"), { batchSize: 4 })
+  addCommon(new Command("generate"), { images: "1", batchSize: "4" })
     .description("draw images of classes")
     .argument("<class...>", "classes by name or number")
     .option("--out <path>", "PNG file, or folder (default: femo-<class>-<seed>.png here)")
@@ -62,34 +63,40 @@ export const generateCommand = (context: CommandContext): Command =>
 
 async function generate(classes: string[], flags: GenerateFlags, { version, signal }: CommandContext): Promise<void> {
   const cache = cacheOf(flags);
+  const { numImagesPerPrompt = 1, force } = flags;
+  const total = classes.length * numImagesPerPrompt;
+  const target = outputTarget(flags.out ?? ".", ".png");
+  if ("file" in target) {
+    if (total > 1) {
+      throw new FemoError("E_OPTION", `--out: expected a folder for ${total} images, found the file ${target.file}`);
+    }
+    checkFree([target.file], force);
+  }
   const pipeline = await openPipeline(flags, signal);
   const progress = progressLine(flags.quiet);
   try {
-    const names = classes.map((label) => className(classId(label, pipeline.classes), pipeline.classes));
-    const paths = outputPaths(
-      names.flatMap((name) => new Array<string>(Math.max(0, flags.numImages)).fill(name)),
-      flags,
-    );
-    if (!flags.force) checkAbsent(paths);
+    const paths = outputPaths(target, classes, numImagesPerPrompt, flags.seed, pipeline);
+    checkFree(paths, force);
     signal.throwIfAborted();
-    const total = paths.length * flags.steps;
+    const work = total * flags.steps;
     const { images, report } = await pipeline.generate({
       ...requestOf(flags),
       classLabels: classes,
       cache,
       signal,
       onStep: ({ step, numInferenceSteps, images: members }) => {
-        const done = ((members[0] as number) * numInferenceSteps + (step + 1) * members.length) / total;
+        const done = ((members[0] as number) * numInferenceSteps + (step + 1) * members.length) / work;
         progress.show(`step ${step + 1} of ${numInferenceSteps}`, done);
       },
     });
     const files = images.map((image, i) => ({ path: paths[i] as string, content: png(image, report, version) }));
     await writeFiles(files, signal);
     progress.clear();
+    if (!flags.quiet) warn(report.warnings);
     if (flags.json) {
       const made = images.map(({ classId, className, seed }, i) => ({ file: paths[i], classId, className, seed }));
-      process.stdout.write(`${JSON.stringify({ version, images: made, report }, null, 2)}\n`);
-    } else if (!flags.quiet) process.stdout.write(`${paths.join("\n")}\n`);
+      print(jsonText({ version, images: made, report }, 2));
+    } else if (!flags.quiet) print(paths.join("\n"));
   } finally {
     progress.clear();
     await pipeline.close();
@@ -108,15 +115,19 @@ function cacheOf(flags: GenerateFlags): CacheOptions {
   return { method: flags.cache, ...given } as CacheOptions;
 }
 
-function outputPaths(names: readonly string[], { out, seed }: GenerateFlags): string[] {
-  if (out?.toLowerCase().endsWith(".png")) {
-    if (names.length > 1) {
-      throw new FemoError("E_OPTION", `--out: expected a folder for ${names.length} images, found the file ${out}`);
-    }
-    return [out];
-  }
+function outputPaths(
+  target: Target,
+  classes: readonly string[],
+  numImagesPerPrompt: number,
+  seed: number | bigint,
+  pipeline: DiffusionPipeline,
+): string[] {
+  if ("file" in target) return [target.file];
   const safe = (name: string): string => name.toLowerCase().replaceAll(/[^\p{L}\p{N}]+/gu, "-");
-  return names.map((name, i) => join(out ?? ".", `femo-${safe(name)}-${seed + i}.png`));
+  const names = classes.map((label) => safe(className(classId(label, pipeline.classes), pipeline.classes)));
+  return names
+    .flatMap((name) => new Array<string>(numImagesPerPrompt).fill(name))
+    .map((name, i) => join(target.folder, `femo-${name}-${seedAfter(seed, i)}.png`));
 }
 
 /** The image with how it was made: AUTOMATIC1111's text, and all of it as JSON. */
@@ -148,5 +159,5 @@ function png(image: GeneratedImage, report: GenerationReport, version: string): 
     dtype,
     cache,
   };
-  return encodePng(image, { text: { parameters, femo: JSON.stringify(all) } });
+  return encodePng(image, { text: { parameters, femo: jsonText(all) } });
 }

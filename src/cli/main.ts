@@ -13,8 +13,12 @@ const INTERRUPTED = 130;
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
 const abort = new AbortController();
 process.once("SIGINT", () => abort.abort()); // asked twice, the process ends at once, as without a handler
-// A reader that has seen enough, such as `head`, is no failure.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  const why = error.code === "EPIPE" ? "its reader closed it" : error.message;
+  process.stderr.write(`femo: standard output: not all was written, ${why}\n`);
+  process.exit(1);
+});
+process.stderr.on("error", () => {}); // progress that nobody reads; what was asked for goes on
 
 const program = new Command("femo")
   .description("Diffusion transformers, faster without training: features are forecast instead of computed")

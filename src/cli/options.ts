@@ -9,7 +9,13 @@ import {
   type ModelDtype,
   modelDtypes,
 } from "../pipelines/index.js";
-import { type SamplerName, samplerNames } from "../samplers/index.js";
+import {
+  type SamplerName,
+  samplerNames,
+  seedAfter,
+  type TimestepSpacing,
+  timestepSpacings,
+} from "../samplers/index.js";
 import { bytesText } from "../studies/table.js";
 import { progressLine } from "./progress.js";
 
@@ -29,14 +35,14 @@ export interface ModelFlags {
 /** Options that both `generate` and `compare` have. */
 export interface CommonFlags extends ModelFlags {
   variant?: string;
-  numImages: number;
+  numImagesPerPrompt?: number;
   steps: number;
   guidanceScale?: number;
   guidanceChannels?: "all" | number;
-  seed: number;
+  seed: number | bigint;
   sampler?: SamplerName;
-  timestepSpacing?: "leading" | "trailing" | "linspace" | "dit";
-  batchSize: number;
+  timestepSpacing?: TimestepSpacing;
+  batchSize?: number;
   decodeTileSize?: number;
   vae?: string;
   heads?: number;
@@ -78,24 +84,27 @@ export async function openPipeline(flags: CommonFlags, signal: AbortSignal): Pro
   }
 }
 
-/** Adds the options that both `generate` and `compare` have. */
-export function addCommon(command: Command, defaults: { batchSize: number }): Command {
+/**
+ * Adds the options that both `generate` and `compare` have.
+ * @param chosen what numbers are that the user does not give, in words
+ */
+export function addCommon(command: Command, chosen: { images: string; batchSize: string }): Command {
   return addModel(command)
     .option("--variant <name>", 'infix of the weight files to take, such as "fp16"')
     .option("--device <name>", `what computes: ${devices.join(" or ")}`, "auto")
     .option("--vae <name>", "autoencoder for a model file that has none: folder, or owner/name on the Hub")
     .option("--heads <n>", "attention heads of a model file whose width does not tell them", integer)
     .option("--dtype <name>", `what linear layers compute in: ${modelDtypes.join(" or ")}`, modelDtype, "float32")
-    .option("--num-images <n>", "images of each class", integer, 1)
+    .option("--num-images-per-prompt <n>", `images of each class (default: ${chosen.images})`, imageCount)
     .option("--steps <n>", "sampler steps", integer, 50)
     .option("--guidance-scale <x>", "classifier-free guidance; 1 is off", number)
     .option("--guidance-channels <n>", 'guide so many channels, or "all"', (value) =>
       value === "all" ? value : integer(value),
     )
-    .option("--seed <n>", "seed of the first image; the next has the next", integer, 0)
+    .option("--seed <n>", "seed of the first image, of 64 bits as in PyTorch; the next has the next", seed, 0)
     .option("--sampler <name>", `${samplerNames.join(" or ")} (default: the model's own)`, sampler)
-    .option("--timestep-spacing <name>", "which timesteps to visit")
-    .option("--batch-size <n>", "images computed together", integer, defaults.batchSize)
+    .option("--timestep-spacing <name>", `which timesteps to visit: ${timestepSpacings.join(", ")}`, timestepSpacing)
+    .option("--batch-size <n>", `images computed together (default: ${chosen.batchSize})`, integer)
     .option("--decode-tile-size <n>", "decode latents in tiles of so many latent pixels (default: whole)", integer)
     .option("--threads <n>", "CPU threads (default: one per core)", integer)
     .option("--force", "overwrite files")
@@ -105,10 +114,10 @@ export function addCommon(command: Command, defaults: { batchSize: number }): Co
 
 /** The common flags as options of the library. */
 export const requestOf = (flags: CommonFlags) => ({
-  numImages: flags.numImages,
   numInferenceSteps: flags.steps,
   seed: flags.seed,
-  batchSize: flags.batchSize,
+  ...(flags.numImagesPerPrompt !== undefined && { numImagesPerPrompt: flags.numImagesPerPrompt }),
+  ...(flags.batchSize !== undefined && { batchSize: flags.batchSize }),
   ...(flags.guidanceScale !== undefined && { guidanceScale: flags.guidanceScale }),
   ...(flags.guidanceChannels !== undefined && { guidanceChannels: flags.guidanceChannels }),
   ...(flags.sampler !== undefined && { sampler: flags.sampler }),
@@ -128,6 +137,21 @@ export function integer(value: string): number {
   return parsed;
 }
 
+function imageCount(value: string): number {
+  const count = integer(value);
+  if (count < 1 || count > 100_000) throw new InvalidArgumentError("Expected a whole number from 1 to 100000.");
+  return count;
+}
+
+/** Decimal digits, of any number of bits. */
+function seed(value: string): number | bigint {
+  const parsed = /^[+-]?\d+$/.test(value) ? BigInt(value.replace("+", "")) : undefined;
+  if (parsed === undefined || parsed < -(2n ** 63n) || parsed >= 2n ** 64n) {
+    throw new InvalidArgumentError("Expected a whole number from -2^63 to 2^64 - 1.");
+  }
+  return seedAfter(parsed, 0);
+}
+
 /** A caching method, however it is spelt: adaptedFemo, adapted-femo. */
 export const cacheMethod = (value: string): CacheMethod => member(cacheMethods, value);
 
@@ -135,6 +159,8 @@ export const granularity = (value: string): Granularity => member(granularities,
 
 /** A sampler, however it is spelt: dpm-solver++, dpmsolver++. */
 const sampler = (value: string): SamplerName => member(samplerNames, value);
+
+const timestepSpacing = (value: string): TimestepSpacing => member(timestepSpacings, value);
 
 const modelDtype = (value: string): ModelDtype => member(modelDtypes, value);
 

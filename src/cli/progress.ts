@@ -1,17 +1,45 @@
-/** One line on stderr that is written again and again; nothing unless stderr is a terminal. */
-export function progressLine(quiet = false): { show(text: string, done: number): void; clear(): void } {
-  const { stderr } = process;
-  if (quiet || !stderr.isTTY) return { show() {}, clear() {} };
+export interface ProgressOptions {
+  /** Default: standard error. */
+  readonly stream?: NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number };
+  /** Milliseconds from one line to the next where there is no terminal. Default 10 000. */
+  readonly everyMs?: number;
+}
+
+/** How far a long work is: on a terminal one line that is written again and again, elsewhere a line now and then. */
+export interface Progress {
+  /** @param done share of the work, 0 .. 1 */
+  show(text: string, done: number): void;
+  clear(): void;
+}
+
+/** Progress on standard error; none if `quiet`. */
+export function progressLine(
+  quiet = false,
+  { stream = process.stderr, everyMs = 10_000 }: ProgressOptions = {},
+): Progress {
+  if (quiet) return { show() {}, clear() {} };
   let begun: { at: number; done: number } | undefined; // a download may go on where another stopped
+  const lineOf = (text: string, done: number): string => {
+    const now = performance.now();
+    begun ??= { at: now, done };
+    const rate = (done - begun.done) / (now - begun.at);
+    const left = rate > 0 ? `  ${Math.ceil((1 - done) / rate / 1000)} s left` : "";
+    return `${Math.floor(100 * done)} %  ${text}${left}`;
+  };
+  if (stream.isTTY) {
+    return {
+      show: (text, done) => stream.write(`\r${lineOf(text, done).slice(0, (stream.columns ?? 80) - 1)}\x1b[K`),
+      clear: () => stream.write("\r\x1b[K"),
+    };
+  }
+  let last = performance.now();
   return {
     show(text, done) {
-      const now = performance.now();
-      begun ??= { at: now, done };
-      const rate = (done - begun.done) / (now - begun.at);
-      const left = rate > 0 ? `  ${Math.ceil((1 - done) / rate / 1000)} s left` : "";
-      const line = `${Math.floor(100 * done)} %  ${text}${left}`;
-      stderr.write(`\r${line.slice(0, (stderr.columns ?? 80) - 1)}\x1b[K`);
+      const line = lineOf(text, done);
+      if (performance.now() - last < everyMs) return;
+      last = performance.now();
+      stream.write(`${line}\n`);
     },
-    clear: () => stderr.write("\r\x1b[K"),
+    clear() {},
   };
 }

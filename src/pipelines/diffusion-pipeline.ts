@@ -33,7 +33,7 @@ export interface GeneratedImage extends RgbImage {
   readonly classId: number;
   readonly className: string;
   /** Draws this image alone; undefined if the request brought its own latents. */
-  readonly seed: number | undefined;
+  readonly seed: number | bigint | undefined;
 }
 
 export interface GenerationResult {
@@ -288,7 +288,7 @@ export class DiffusionPipeline {
       signal?.throwIfAborted();
       const full = schedule.isFull(i);
       const graph = cache?.graphs[full ? "full" : "forecast"] ?? plainStep;
-      const position = numInferenceSteps - 1 - i; // DiT's respaced index, which counts down
+      const position = sampler.position(i);
       const sample = { dims: [rows.length, ...sampleShape], data: modelInput(state.latent, request.guided) };
       const pairs = BigInt64Array.from(labels, (label) => BigInt(rowOf(i, label)));
       const result = await runner.run(graph, {
@@ -307,7 +307,7 @@ export class DiffusionPipeline {
         kind: full ? "full" : "forecast",
         durationMs: result.durationMs + (learned?.durationMs ?? 0),
         flops: runner.flops(graph, rows.length) + (full ? (cache?.kernelFlops(rows.length) ?? 0) : 0),
-        ...(learned?.forecast && { forecast: learned.forecast }),
+        ...(learned?.forecast && { forecastError: learned.forecast }),
         ...(beta && { beta }),
       };
       steps.push(record);
@@ -365,6 +365,7 @@ export class DiffusionPipeline {
       guidanceChannels: request.guidanceChannels,
       sampler: request.sampler.name,
       timestepSpacing: request.sampler.spacing,
+      warnings: request.sampler.notes,
       cache: request.settings,
       batches,
       fullSteps: (batches[0]?.steps ?? []).filter(({ kind }) => kind === "full").map(({ step }) => step),

@@ -12,8 +12,9 @@ export const allClasses = (count: number, names: ClassNames = new Map()): ClassN
   new Map(Array.from({ length: count }, (_, id) => [id, names.get(id) ?? [String(id)]]));
 
 /**
- * The class a user means: its number, or one of its names, in any case and with "-" for " ".
- * @throws FemoError E_OPTION naming the nearest classes
+ * The class a user means: its number, or one of its names. A name as it is written goes before one that differs by "-" or
+ * "_" for " ", and that before one in another case.
+ * @throws FemoError E_OPTION naming the nearest classes, or the numbers of those that have the same name
  */
 export function classId(label: string | number, classes: ClassNames): number {
   if (typeof label === "number") {
@@ -23,26 +24,32 @@ export function classId(label: string | number, classes: ClassNames): number {
       `classLabels: expected a class from 0 to ${classes.size - 1} or its name, found ${label}`,
     );
   }
-  const wanted = normalise(label);
-  for (const [id, synonyms] of classes) if (synonyms.some((name) => normalise(name) === wanted)) return id;
-  if (/^\d+$/.test(wanted)) return classId(Number(wanted), classes);
+  for (const read of [trimmed, spaced, lower]) {
+    const ids = [...classes].filter(([, names]) => names.some((name) => read(name) === read(label))).map(([id]) => id);
+    if (ids.length === 1) return ids[0] as number;
+    if (ids.length > 1) throw ambiguous(label, ids, classes);
+  }
+  if (/^\d+$/.test(trimmed(label))) return classId(Number(label), classes);
   const near = [...classes]
     .flatMap(([, synonyms]) => synonyms)
-    .map((name) => ({ name, distance: editDistance(wanted, normalise(name)) }))
+    .map((name) => ({ name, distance: editDistance(lower(label), lower(name)) }))
     .sort((a, b) => a.distance - b.distance)
     .slice(0, 3)
     .map(({ name }) => `"${name}"`);
   throw new FemoError("E_OPTION", `classLabels: there is no class "${label}". Nearest: ${near.join(", ")}`);
 }
 
+function ambiguous(label: string, ids: readonly number[], classes: ClassNames): FemoError {
+  const those = ids.map((id) => `${id} (${classes.get(id)?.join(", ")})`).join(" and ");
+  return new FemoError("E_OPTION", `classLabels: "${label}" is the name of several classes, ${those}: pass the number`);
+}
+
 /** What a class is called: the first of its names. */
 export const className = (id: number, classes: ClassNames): string => classes.get(id)?.[0] ?? String(id);
 
-const normalise = (name: string): string =>
-  name
-    .trim()
-    .toLowerCase()
-    .replaceAll(/[\s_-]+/g, " ");
+const trimmed = (name: string): string => name.trim();
+const spaced = (name: string): string => trimmed(name).replaceAll(/[\s_-]+/g, " ");
+const lower = (name: string): string => spaced(name).toLowerCase();
 
 /** Levenshtein distance; a label inside a name counts as near. */
 function editDistance(a: string, b: string): number {

@@ -15,7 +15,7 @@ export interface StepRecord {
   /** Floating-point operations, two for each multiply-add. */
   readonly flops: number;
   /** At full steps after the first, if measured: how far the forecast of this step would have been off. */
-  readonly forecast?: MeasuredForecast;
+  readonly forecastError?: MeasuredForecast;
   /** Momentum coefficient over features and samples, for methods that have one. */
   readonly beta?: { readonly mean: number; readonly min: number; readonly max: number };
 }
@@ -29,6 +29,8 @@ export interface GenerationReport {
   readonly guidanceChannels: "all" | number;
   readonly sampler: SamplerName;
   readonly timestepSpacing: string;
+  /** What in these settings is known to cost quality, a sentence each. */
+  readonly warnings: readonly string[];
   readonly cache: CacheSettings;
   /** One list of steps for each batch of images. */
   readonly batches: readonly { readonly images: readonly number[]; readonly steps: readonly StepRecord[] }[];

@@ -4,6 +4,7 @@ import {
   type Sampler,
   type SamplerName,
   type SchedulerConfig,
+  seedAfter,
   type TimestepSpacing,
 } from "../samplers/index.js";
 import type { Schedule } from "../schedules/index.js";
@@ -15,6 +16,16 @@ import {
   scheduleOf,
 } from "./cache-options.js";
 import { type ClassNames, classId } from "./labels.js";
+import {
+  checkInteger,
+  checkTypes,
+  isAbortSignal,
+  isFloat32Array,
+  isFunction,
+  isNumber,
+  isString,
+  type OptionTypes,
+} from "./option-types.js";
 import type { StepRecord } from "./report.js";
 import { checkTileSize } from "./tiled-decode.js";
 
@@ -33,23 +44,29 @@ export type OutputType = (typeof outputTypes)[number];
 
 /** A request. Only classLabels is required. */
 export interface GenerateOptions {
-  /** Classes by name or number: one image each, or `numImages` each. */
+  /**
+   * Classes by name or number, one image each or `numImagesPerPrompt`. A name that fits in its own case goes before those
+   * that fit in another.
+   */
   classLabels: string | number | readonly (string | number)[];
-  /** Images of each class. Default 1. */
-  numImages?: number;
+  /** Images of each class, 1 to 100 000; the images of a request may take 2^32 bytes in all. Default 1. */
+  numImagesPerPrompt?: number;
   /** Default 50. */
   numInferenceSteps?: number;
   /** Strength of classifier-free guidance; 1 or less turns it off and halves the work. Default 1.5. */
   guidanceScale?: number;
   /** "all", or guide the first so many channels only, as the DiT repository does with 3 of 4. Default "all". */
   guidanceChannels?: "all" | number;
-  /** Image i starts from `torch.randn` under seed + i, so each can be drawn again alone. Default 0. */
-  seed?: number;
+  /**
+   * Image i starts from `torch.randn` under seed + i, so each can be drawn again alone. Any integer that PyTorch takes,
+   * -2^63 to 2^64 - 1, beyond 2^53 - 1 as a bigint; a negative one is 2^64 more, and after 2^64 - 1 comes 0. Default 0.
+   */
+  seed?: number | bigint;
   /** Initial noise in place of the seed's, [images, C, H, W] row-major. */
   latents?: Float32Array;
   /** Default: the model's own. */
   sampler?: SamplerName;
-  /** Default: the model's own. */
+  /** Default: the model's own. What a spacing costs at this number of steps is in the report's `warnings`. */
   timestepSpacing?: TimestepSpacing;
   /** How to skip work; a method's name, or its name and fields. Default "none". */
   cache?: CacheOptions;
@@ -71,7 +88,8 @@ export interface GenerateOptions {
 /** A request with every default filled in and every value checked. */
 export interface Request {
   readonly labels: readonly number[];
-  readonly seeds: readonly (number | undefined)[];
+  /** 0 .. 2^64 - 1, bigints beyond 2^53 - 1; undefined with latents of one's own. */
+  readonly seeds: readonly (number | bigint | undefined)[];
   readonly latents: Float32Array | undefined;
   readonly numInferenceSteps: number;
   readonly guidanceScale: number;
@@ -95,6 +113,8 @@ export interface RequestContext {
   readonly presets: CachePresets;
   /** Shape of one sample, channels first. */
   readonly sampleShape: readonly number[];
+  /** Pixels a side for each of the sample, if it is decoded. */
+  readonly decoder?: { readonly stride: number } | undefined;
 }
 
 /**
@@ -102,13 +122,12 @@ export interface RequestContext {
  * @throws FemoError E_OPTION naming the option, what was expected and what was found
  */
 export function checkRequest(options: GenerateOptions, pipeline: RequestContext): Request {
-  checkTypes(options);
+  checkTypes(options, generateTypes, "classLabels");
   const { scheduler, presets, classes, sampleShape } = pipeline;
-  const { numImages = 1, numInferenceSteps = 50, guidanceScale = 1.5, guidanceChannels = "all", seed = 0 } = options;
-  const { latents, batchSize = 4, decodeTileSize, outputType = "image", signal, onStep } = options;
-  checkInteger("numImages", numImages, 1, 100_000);
+  const { numImagesPerPrompt = 1, numInferenceSteps = 50, guidanceScale = 1.5, guidanceChannels = "all" } = options;
+  const { seed = 0, latents, batchSize = 4, decodeTileSize, outputType = "image", signal, onStep } = options;
+  checkInteger("numImagesPerPrompt", numImagesPerPrompt, 1, 100_000);
   checkInteger("batchSize", batchSize, 1, 1024);
-  checkInteger("seed", seed, 0, Number.MAX_SAFE_INTEGER - 1e9);
   checkTileSize("decodeTileSize", decodeTileSize);
   if (!Number.isFinite(guidanceScale)) {
     throw new FemoError("E_OPTION", `guidanceScale: expected a finite number, found ${guidanceScale}`);
@@ -117,9 +136,9 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
   if (guidanceChannels !== "all") checkInteger("guidanceChannels", guidanceChannels, 1, channels);
   const given = [options.classLabels].flat() as (string | number)[];
   if (given.length === 0) throw new FemoError("E_OPTION", "classLabels: expected at least one class, found none");
-  const labels = given
-    .map((label) => classId(label, classes))
-    .flatMap((label) => new Array<number>(numImages).fill(label));
+  const ids = given.map((label) => classId(label, classes));
+  checkResultSize(ids.length * numImagesPerPrompt, outputType, pipeline);
+  const labels = ids.flatMap((id) => new Array<number>(numImagesPerPrompt).fill(id));
   const expected = labels.length * channels * area.reduce((a, b) => a * b, 1);
   if (latents && latents.length !== expected) {
     throw new FemoError(
@@ -128,9 +147,11 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
     );
   }
   const settings = cacheSettings(options.cache ?? "none", presets);
+  checkFullSteps(settings, numInferenceSteps);
+  const seeds = labels.map((_, i) => seedAfter(seed, i));
   return {
     labels,
-    seeds: labels.map((_, i) => (latents ? undefined : seed + i)),
+    seeds: latents ? labels.map(() => undefined) : seeds,
     latents,
     numInferenceSteps,
     guidanceScale,
@@ -147,55 +168,57 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
   };
 }
 
-/** What plain JavaScript may pass: each option's type, and why a value does not fit. */
-const optionTypes: { readonly [K in keyof Required<GenerateOptions>]: [(value: unknown) => boolean, string] } = {
+/** What one result may take: as many bytes as the longest array that every supported Node can hold. */
+export const MAX_RESULT_BYTES = 2 ** 32;
+
+/** Refuses counts whose result would not fit, before memory is asked for. */
+function checkResultSize(images: number, outputType: OutputType, { sampleShape, decoder }: RequestContext): void {
+  const [, height, width] = sampleShape as [number, number, number];
+  const pixels = outputType === "image" ? height * width * (decoder?.stride ?? 1) ** 2 : 0;
+  const bytes = 4 * sampleShape.reduce((a, b) => a * b, 1) + 3 * pixels;
+  const most = Math.floor(MAX_RESULT_BYTES / bytes);
+  if (images <= most) return;
+  throw new FemoError(
+    "E_OPTION",
+    `classLabels, numImagesPerPrompt: expected at most ${most} images in all, as each takes ${bytes} bytes of a result ` +
+      `that may take ${MAX_RESULT_BYTES}, found ${images}: split the request`,
+  );
+}
+
+/** @throws FemoError E_OPTION if a full step comes after the last */
+function checkFullSteps(settings: CacheSettings, numInferenceSteps: number): void {
+  const beyond = settings.method === "none" ? undefined : settings.fullSteps?.find((step) => step >= numInferenceSteps);
+  if (beyond === undefined) return;
+  throw new FemoError(
+    "E_OPTION",
+    `cache: fullSteps: expected steps from 0 to ${numInferenceSteps - 1}, the last of ${numInferenceSteps}, found ${beyond}`,
+  );
+}
+
+/** A method by name, or an object that may have it, which `cacheSettings` looks into. */
+function isCache(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return isString(value);
+  const { method } = value as { method?: unknown };
+  return method === null || !["object", "bigint"].includes(typeof method);
+}
+
+export const generateTypes: OptionTypes<GenerateOptions> = {
   classLabels: [
-    (value) => [value].flat().every((label) => typeof label === "string" || typeof label === "number"),
+    (value) => [value].flat().every((label) => isString(label) || isNumber(label)),
     "a class name or number, or a list of them",
   ],
-  numImages: [isNumber, "a number"],
+  numImagesPerPrompt: [isNumber, "a number"],
   numInferenceSteps: [isNumber, "a number"],
   guidanceScale: [isNumber, "a number"],
   guidanceChannels: [(value) => value === "all" || isNumber(value), '"all" or a number'],
-  seed: [isNumber, "a number"],
-  latents: [(value) => value instanceof Float32Array, "a Float32Array"],
-  sampler: [(value) => typeof value === "string", "a string"],
-  timestepSpacing: [(value) => typeof value === "string", "a string"],
-  cache: [(value) => typeof value === "string" || (typeof value === "object" && value !== null), "a name or an object"],
+  seed: [(value) => isNumber(value) || typeof value === "bigint", "a number or a bigint"],
+  latents: [isFloat32Array, "a Float32Array"],
+  sampler: [isString, "a string"],
+  timestepSpacing: [isString, "a string"],
+  cache: [isCache, "the name of a method, or an object with the name as its method"],
   batchSize: [isNumber, "a number"],
   decodeTileSize: [isNumber, "a number"],
   outputType: [(value) => outputTypes.includes(value as OutputType), `one of ${outputTypes.join(", ")}`],
-  signal: [(value) => value instanceof AbortSignal, "an AbortSignal"],
-  onStep: [(value) => typeof value === "function", "a function"],
+  signal: [isAbortSignal, "an AbortSignal"],
+  onStep: [isFunction, "a function"],
 };
-
-function checkTypes(options: GenerateOptions): void {
-  for (const name of new Set(["classLabels", ...Object.keys(options)])) {
-    const value = options[name as keyof GenerateOptions];
-    const type = Object.hasOwn(optionTypes, name) ? optionTypes[name as keyof GenerateOptions] : undefined;
-    if (!type) {
-      throw new FemoError(
-        "E_OPTION",
-        `${name}: there is no such option; there are ${Object.keys(optionTypes).join(", ")}`,
-      );
-    }
-    const [fits, expected] = type;
-    if (value === undefined && name !== "classLabels") continue;
-    if (!fits(value)) throw new FemoError("E_OPTION", `${name}: expected ${expected}, found ${describe(value)}`);
-  }
-}
-
-function isNumber(value: unknown): boolean {
-  return typeof value === "number";
-}
-
-const describe = (value: unknown): string =>
-  typeof value === "object" && value !== null
-    ? (value.constructor?.name ?? "an object")
-    : (JSON.stringify(value) ?? String(value));
-
-function checkInteger(name: string, value: number, min: number, max: number): void {
-  if (!Number.isInteger(value) || value < min || value > max) {
-    throw new FemoError("E_OPTION", `${name}: expected an integer from ${min} to ${max}, found ${value}`);
-  }
-}

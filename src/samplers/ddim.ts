@@ -1,7 +1,7 @@
 import { demandOf } from "./options.js";
 import { prediction } from "./prediction.js";
 import { checkedStep, type Sampler } from "./sampler.js";
-import { checkSpacing, sampledTimesteps, type TimestepSpacing } from "./timesteps.js";
+import { checkSpacing, sampledTimesteps, startNotes, type TimestepSpacing } from "./timesteps.js";
 import {
   checkTrainingChain,
   cumulativeAlphas,
@@ -42,10 +42,13 @@ export const ddimDefaults: DdimSchedulerConfig = {
  * DDIM with η = 0 (arXiv 2010.02502, eq. 12): x ← √ᾱ′·x₀ + √(1 − ᾱ′)·ε, where x₀ and ε follow from x and the model
  * output, and ᾱ′ belongs to the timestep the step lands on.
  *
- * Reproduces diffusers' `DDIMScheduler`, except that β, ᾱ and all coefficients are float64 (there float32).
+ * Reproduces diffusers' `DDIMScheduler`, except that β, ᾱ and all coefficients are float64 (there float32). As there, a
+ * step lands on t − ⌊T/n⌋, which with "linspace" and "trailing" spacing may lie beside the next timestep of the list: then
+ * noise stays in the image, and `notes` says so. "leading" and "dit" land on their own list for every n.
  *
- * @throws FemoError E_OPTION if a value is outside its range, if an offset leads past timestep T − 1, or if ε is to be
- *   predicted at a timestep without signal (ᾱ = 0), where x₀ cannot be recovered from it
+ * @throws FemoError E_OPTION if a value is outside its range, if an offset leads past timestep T − 1, if "leading" spacing
+ *   is to have more than T/2 steps and fewer than T, or if ε is to be predicted at a timestep without signal (ᾱ = 0),
+ *   where x₀ cannot be recovered from it
  */
 export function ddim(config: DdimConfig): Sampler {
   const options = { ...ddimDefaults, ...config };
@@ -53,13 +56,21 @@ export function ddim(config: DdimConfig): Sampler {
   checkSpacing(options);
   demandOf(options)(options.clipSampleRange > 0, "clipSampleRange", "a positive number");
   const timesteps = sampledTimesteps(options); // [n]
-  const steps = coefficients(options, timesteps);
+  const leaps = leapsOf(options, timesteps); // [n]
+  const steps = leaps.map(({ timestep, alphaBar, next }) => ({
+    predict: prediction(options.predictionType, alphaBar, timestep),
+    x0: Math.sqrt(next),
+    eps: Math.sqrt(1 - next),
+  }));
   const bound = options.clipSample ? options.clipSampleRange : Number.POSITIVE_INFINITY;
   return {
     name: "ddim",
     spacing: options.timestepSpacing,
     timesteps,
     initNoiseSigma: 1,
+    notes: [...startNotes(options), ...landingNotes(options, leaps)],
+    inputScale: () => 1,
+    position: (i) => timesteps.length - 1 - i,
     step(i, state, modelOutput) {
       const { predict, x0: x0Scale, eps: epsScale } = checkedStep(steps, i, state, modelOutput);
       const { latent } = state;
@@ -76,19 +87,47 @@ export function ddim(config: DdimConfig): Sampler {
   };
 }
 
-/** For each step how x₀ and ε are found, and the weights of both in the next latent.  [n] */
-function coefficients(options: Required<DdimConfig>, timesteps: readonly number[]) {
-  const { numTrainTimesteps: T, numInferenceSteps: n, timestepSpacing, setAlphaToOne, predictionType } = options;
+/** From where to where a step goes. */
+interface Leap {
+  readonly timestep: number;
+  readonly alphaBar: number;
+  /** ᾱ where it lands. */
+  readonly next: number;
+}
+
+function leapsOf(options: Required<DdimConfig>, timesteps: readonly number[]): Leap[] {
+  const { numTrainTimesteps: T, numInferenceSteps: n, timestepSpacing, setAlphaToOne } = options;
   const alphaBar = cumulativeAlphas(options); // [T]
   const dit = timestepSpacing === "dit";
-
-  /** ᾱ at a timestep; below 0 the chain has ended. */
-  const alphaBarAt = (t: number): number =>
-    t >= 0 ? (alphaBar[t] as number) : dit || setAlphaToOne ? 1 : (alphaBar[0] as number);
-
-  return timesteps.map((t, i) => {
-    const landing = dit ? (timesteps[i + 1] ?? -1) : t - Math.floor(T / n);
-    const next = alphaBarAt(landing);
-    return { predict: prediction(predictionType, alphaBarAt(t), t), x0: Math.sqrt(next), eps: Math.sqrt(1 - next) };
+  const end = dit || setAlphaToOne ? 1 : (alphaBar[0] as number);
+  return timesteps.map((timestep, i) => {
+    const landing = dit ? (timesteps[i + 1] ?? -1) : timestep - Math.floor(T / n);
+    const next = landing < 0 ? end : (alphaBar[landing] as number);
+    return { timestep, alphaBar: alphaBar[timestep] as number, next };
   });
+}
+
+/** Noise in the image, as a share of the noise at the start, that is worth a word: images in −1 … 1 lose 40 dB by it. */
+const NOTICED = 0.02;
+
+/** A sentence if steps land so far beside the list that noise stays in the image. */
+function landingNotes({ timestepSpacing, numInferenceSteps }: Required<DdimConfig>, leaps: readonly Leap[]): string[] {
+  const left = noiseLeft(leaps);
+  if (!(left > NOTICED)) return [];
+  return [
+    `DDIM with "${timestepSpacing}" spacing of ${numInferenceSteps} steps lands beside its own list of timesteps, as in ` +
+      `diffusers: ${(100 * left).toFixed(0)} % of the noise stays in the image. "dit" spacing lands on its list.`,
+  ];
+}
+
+/** What the last x₀ of an empty image has of unit noise that the model knows, but takes to be as strong as its timestep says. */
+function noiseLeft(leaps: readonly Leap[]): number {
+  const noise = (alphaBar: number): number => Math.sqrt(1 - alphaBar);
+  let x = noise(leaps[0]?.alphaBar ?? 1);
+  let x0 = 0;
+  for (const { alphaBar, next } of leaps) {
+    x0 = alphaBar === 0 ? 0 : (x - noise(alphaBar)) / Math.sqrt(alphaBar);
+    x = Math.sqrt(next) * x0 + noise(next);
+  }
+  return Math.abs(x0);
 }

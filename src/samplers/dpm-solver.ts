@@ -2,7 +2,14 @@ import { FemoError } from "../errors.js";
 import { demandOf, oneOf } from "./options.js";
 import { type Prediction, prediction } from "./prediction.js";
 import { checkedStep, type Sampler } from "./sampler.js";
-import { checkSpacing, linspace, roundHalfEven, sampledTimesteps, type TimestepSpacing } from "./timesteps.js";
+import {
+  checkSpacing,
+  linspace,
+  roundHalfEven,
+  sampledTimesteps,
+  startNotes,
+  type TimestepSpacing,
+} from "./timesteps.js";
 import {
   checkTrainingChain,
   cumulativeAlphas,
@@ -86,8 +93,8 @@ interface Step {
  * float64 (there float32), and that timesteps of Karras' levels are rounded for every β schedule (there cut off for the
  * cosine one).
  *
- * @throws FemoError E_OPTION if a value is outside its range, if an offset leads past timestep T − 1, or if there are so
- *   many steps that a noise level comes twice
+ * @throws FemoError E_OPTION if a value is outside its range, if an offset leads past timestep T − 1, if there are so many
+ *   steps that a noise level comes twice, or if "leading" spacing of more than T/2 − 1 steps would begin late
  */
 export function dpmSolver(config: DpmSolverConfig): Sampler {
   const options = { ...dpmSolverDefaults, ...config };
@@ -99,6 +106,9 @@ export function dpmSolver(config: DpmSolverConfig): Sampler {
     spacing: options.useKarrasSigmas ? "karras" : options.timestepSpacing,
     timesteps: stops.timesteps,
     initNoiseSigma: 1,
+    notes: options.useKarrasSigmas ? [] : startNotes(options, 1),
+    inputScale: () => 1,
+    position: (i) => stops.timesteps.length - 1 - i,
     step(i, state, modelOutput) {
       const { predict, x: xScale, x0: x0Scale, change } = checkedStep(steps, i, state, modelOutput);
       const { latent, previous } = state;

@@ -6,10 +6,10 @@ export {
   type FinalSigmasType,
   type SolverType,
 } from "./dpm-solver.js";
-export { TorchGenerator } from "./noise.js";
+export { seedAfter, TorchGenerator } from "./noise.js";
 export type { PredictionType } from "./prediction.js";
 export { type Sampler, type SamplerName, type SamplerState, samplerNames, samplerTitles } from "./sampler.js";
 export { createSampler, ditScheduler, type SamplerChoice, type SchedulerConfig } from "./scheduler.js";
 export { schedulerFromConfig } from "./scheduler-config.js";
-export { roundHalfEven, type TimestepSpacing } from "./timesteps.js";
+export { roundHalfEven, type TimestepSpacing, timestepSpacings } from "./timesteps.js";
 export type { BetaSchedule } from "./training-chain.js";

@@ -23,7 +23,7 @@ export class TorchGenerator {
    */
   constructor(seed: number | bigint) {
     const state = this.state;
-    state[0] = Number(BigInt.asUintN(32, checkedSeed(seed)));
+    state[0] = Number(BigInt.asUintN(32, foldedSeed(seed)));
     for (let i = 1; i < STATE_SIZE; i++) {
       const previous = at(state, i - 1);
       state[i] = Math.imul(1812433253, previous ^ (previous >>> 30)) + i;
@@ -129,9 +129,19 @@ function boxMuller16(u: Float32Array): void {
 /** Element of a typed array at an index known to be inside it. */
 const at = (array: Uint32Array | Float32Array, i: number): number => array[i] as number;
 
-function checkedSeed(seed: number | bigint): bigint {
+/**
+ * The seed that comes i after `seed`, in 64 bits as PyTorch has it: a negative one is 2⁶⁴ more, and after 2⁶⁴ − 1 comes 0.
+ * @returns 0 … 2⁶⁴ − 1, a bigint where a number cannot hold every integer
+ * @throws FemoError E_OPTION as {@link TorchGenerator}
+ */
+export function seedAfter(seed: number | bigint, i: number): number | bigint {
+  const wrapped = BigInt.asUintN(64, foldedSeed(seed) + BigInt(i));
+  return wrapped <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(wrapped) : wrapped;
+}
+
+function foldedSeed(seed: number | bigint): bigint {
   if (typeof seed === "bigint" ? seed >= -(2n ** 63n) && seed < 2n ** 64n : Number.isSafeInteger(seed)) {
-    return BigInt(seed);
+    return BigInt.asUintN(64, BigInt(seed));
   }
   throw new FemoError(
     "E_OPTION",

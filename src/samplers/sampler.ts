@@ -28,6 +28,15 @@ export interface Sampler {
   /** Scale of the initial noise: the first latent is this times a standard normal sample. */
   readonly initNoiseSigma: number;
 
+  /** What in these settings is known to cost quality, a sentence each; for reports. */
+  readonly notes: readonly string[];
+
+  /** By what the latent is multiplied before it enters the model at step i. */
+  inputScale(i: number): number;
+
+  /** Where step i lies on the axis along which features are extrapolated. Counts down as in DiT; only differences matter. */
+  position(i: number): number;
+
   /**
    * State before step i + 1 from state and model output at step i. Pure: any step can be walked again from its state.
    *

@@ -10,8 +10,8 @@ const readableClasses = ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "DPM
 
 const beta = z.number().gt(0).lt(1);
 
-/** The keys that are read, each by its name here in snake case. */
-const settings = z.object({
+/** The keys that every scheduler has, each by its name here in snake case. */
+const shared = z.object({
   num_train_timesteps: z.int().min(1),
   beta_start: beta,
   beta_end: beta,
@@ -21,16 +21,28 @@ const settings = z.object({
   prediction_type: z.enum(predictionTypes),
   timestep_spacing: z.enum(["leading", "trailing", "linspace"]),
   steps_offset: z.int().min(0),
-  clip_sample: z.boolean(),
-  clip_sample_range: z.number().gt(0),
-  set_alpha_to_one: z.boolean(),
-  solver_order: z.literal([1, 2]),
-  solver_type: z.enum(solverTypes),
-  lower_order_final: z.boolean(),
-  euler_at_final: z.boolean(),
-  final_sigmas_type: z.enum(finalSigmasTypes),
-  use_karras_sigmas: z.boolean(),
 });
+
+const ddimSettings = z
+  .object({
+    ...shared.shape,
+    clip_sample: z.boolean(),
+    clip_sample_range: z.number().gt(0),
+    set_alpha_to_one: z.boolean(),
+  })
+  .partial();
+
+const dpmSolverSettings = z
+  .object({
+    ...shared.shape,
+    solver_order: z.literal([1, 2]),
+    solver_type: z.enum(solverTypes),
+    lower_order_final: z.boolean(),
+    euler_at_final: z.boolean(),
+    final_sigmas_type: z.enum(finalSigmasTypes),
+    use_karras_sigmas: z.boolean(),
+  })
+  .partial();
 
 /** The keys that must be what they are by default, for want of more. */
 const fixed = z.object({
@@ -43,13 +55,16 @@ const fixed = z.object({
   use_flow_sigmas: z.literal(false),
 });
 
-const schema = z.object({ _class_name: z.enum(readableClasses), ...settings.shape, ...fixed.shape }).partial();
+/** All of them, for what any one must hold in whichever file it stands. */
+const schema = z
+  .object({ _class_name: z.enum(readableClasses), ...ddimSettings.shape, ...dpmSolverSettings.shape, ...fixed.shape })
+  .partial();
 
 /**
  * Sampler and settings from the parsed content of a diffusers `scheduler_config.json`.
  *
- * Reads DDIM and DPM-Solver++ configs; those of DDPM and PNDM too, as `DDIMScheduler.from_pretrained` would. Keys that no
- * sampler here has are ignored, keys that are not there stay away: each sampler has defaults of its own for them.
+ * Reads DDIM and DPM-Solver++ configs; those of DDPM and PNDM too, as `DDIMScheduler.from_pretrained` would. Keys that the
+ * sampler does not have are ignored, keys that are not there stay away: each sampler has defaults of its own for them.
  *
  * @param json the parsed file, not its text
  * @throws FemoError E_CONFIG if a key holds a value that is not supported (key, found and allowed are named), such as
@@ -66,8 +81,9 @@ export function schedulerFromConfig(json: unknown): SchedulerConfig {
       `scheduler config: trained_betas: found ${betas.length} values, allowed: as many as num_train_timesteps, ${timesteps}.`,
     );
   }
-  const given = settings.partial().parse(result.data);
-  return { sampler: className === "DPMSolverMultistepScheduler" ? "dpm-solver++" : "ddim", ...inCamelCase(given) };
+  return className === "DPMSolverMultistepScheduler"
+    ? { sampler: "dpm-solver++", ...inCamelCase(dpmSolverSettings.parse(result.data)) }
+    : { sampler: "ddim", ...inCamelCase(ddimSettings.parse(result.data)) };
 }
 
 type CamelCase<Key> = Key extends `${infer Word}_${infer Rest}` ? `${Word}${Capitalize<CamelCase<Rest>>}` : Key;

@@ -8,6 +8,8 @@ import { demandOf, oneOf } from "./options.js";
  * respaces to "n": t_i = round(i·(T − 1)/(n − 1)) as in "linspace", but the step from t_i lands on t_(i−1), the
  * previous element, and the last one on ᾱ = 1, where diffusers' DDIM subtracts ⌊T/n⌋ from t and may land beside its own
  * list. (Its respacing to "ddimn" is "leading" without offset, where n divides T.)
+ *
+ * "leading" goes in whole strides of ⌊T/n⌋ up from 0, so that it may begin far from pure noise: see {@link startNotes}.
  */
 export type TimestepSpacing = (typeof timestepSpacings)[number];
 export const timestepSpacings = ["leading", "trailing", "linspace", "dit"] as const;
@@ -26,12 +28,20 @@ export interface Spacing {
  * "trailing" gives exactly n (in diffusers, for some n such as 61, rounding appends a timestep of −1).
  *
  * @param spare "leading" and "linspace" space so many timesteps more than n, and leave out the cleanest
- * @throws FemoError E_OPTION if the offset leads past timestep T − 1
+ * @throws FemoError E_OPTION if the offset leads past timestep T − 1, or if "leading" spaces more than T/2 timesteps and
+ *   fewer than T: in strides of 1 it would begin in the middle of the chain
  */
 export function sampledTimesteps(spacing: Spacing, spare: 0 | 1 = 0): number[] {
   const { numInferenceSteps: n, numTrainTimesteps: T, timestepSpacing, stepsOffset } = spacing;
   switch (timestepSpacing) {
     case "leading": {
+      if (n + spare > T / 2 && n + spare < T) {
+        throw new FemoError(
+          "E_OPTION",
+          `numInferenceSteps: expected at most ${Math.floor(T / 2) - spare}, or ${T - spare}, with "leading" spacing, found ${n}: ` +
+            `they would begin at timestep ${n + spare - 1 + stepsOffset} of ${T}, far from pure noise. Use another timestepSpacing, such as "dit".`,
+        );
+      }
       const timesteps = range(n, (i) => (n + spare - 1 - i) * Math.floor(T / (n + spare)) + stepsOffset);
       if ((timesteps[0] as number) >= T) {
         throw new FemoError(
@@ -64,6 +74,19 @@ export function sampledTimesteps(spacing: Spacing, spare: 0 | 1 = 0): number[] {
       return ascending.reverse();
     }
   }
+}
+
+/** Share of T by which a list may begin late without a word. */
+const LATE = 0.1;
+
+/** A sentence if "leading" strides are so much shorter than T/n that the list begins far from pure noise. */
+export function startNotes({ numTrainTimesteps: T, timestepSpacing, numInferenceSteps: n }: Spacing, spare: 0 | 1 = 0) {
+  const late = (n + spare - 1) * (T / (n + spare) - Math.floor(T / (n + spare)));
+  if (timestepSpacing !== "leading" || late <= LATE * T) return [];
+  return [
+    `"leading" spacing of ${n} steps begins ${Math.round(late)} timesteps late, as in diffusers: the model finds less ` +
+      'signal in the noise than it was trained for. "dit" and "trailing" spacing begin at the end of the chain.',
+  ];
 }
 
 /** @throws FemoError E_OPTION if a value is outside its range */

@@ -1,7 +1,7 @@
 import { FemoError } from "../errors.js";
 import type { RgbImage } from "../images/index.js";
 import { psnr, ssim } from "../metrics/index.js";
-import { cacheSettings, forecasterOf, measures } from "../pipelines/cache-options.js";
+import { cacheSettings } from "../pipelines/cache-options.js";
 import type {
   CacheSettings,
   DiffusionPipeline,
@@ -11,9 +11,10 @@ import type {
   ModelDtype,
   StepRecord,
 } from "../pipelines/index.js";
-import { MAX_WHOLE_SESSIONS } from "../pipelines/model-runner.js";
-import type { SamplerName } from "../samplers/index.js";
-import { type CompareVariant, defaultVariants, fullStepsOf } from "./variants.js";
+import { checkInteger, checkTypes, isFunction, isString, type OptionTypes } from "../pipelines/option-types.js";
+import { generateTypes, MAX_RESULT_BYTES } from "../pipelines/request.js";
+import { type SamplerName, seedAfter } from "../samplers/index.js";
+import { type CompareVariant, defaultVariants, expectedCost, FORECAST_COST } from "./variants.js";
 
 /** Told after every step. */
 export interface CompareProgress {
@@ -25,11 +26,26 @@ export interface CompareProgress {
   readonly done: number;
 }
 
+/** Told when a variant has drawn the batch of a round. */
+export interface CompareResult {
+  readonly variant: string;
+  /** 1 .. rounds. */
+  readonly round: number;
+  readonly rounds: number;
+  /** Images drawn in this round. */
+  readonly images: number;
+  /** Time in the runtime for conditioning and steps, milliseconds. */
+  readonly durationMs: number;
+  /** Time of the reference over this time, and mean PSNR in dB, if the reference has drawn this round's batch before. */
+  readonly measuredSpeedup?: number;
+  readonly psnr?: number;
+}
+
 /** What to compare. Options not described here are those of `generate`. */
 export interface CompareOptions
   extends Pick<
     GenerateOptions,
-    | "numImages"
+    | "numImagesPerPrompt"
     | "numInferenceSteps"
     | "guidanceScale"
     | "guidanceChannels"
@@ -46,6 +62,8 @@ export interface CompareOptions
   variants?: readonly CompareVariant[];
   /** Called after every step; what it throws ends the comparison. */
   onProgress?: (progress: CompareProgress) => void;
+  /** Called when a variant is through with a round; what it throws ends the comparison. */
+  onResult?: (result: CompareResult) => void;
 }
 
 /** Likeness of images to those of the uncached run with the same seeds. */
@@ -72,7 +90,10 @@ export interface ComparisonRow {
   readonly name: string;
   readonly cache: CacheSettings;
   readonly sampler: SamplerName;
+  readonly timestepSpacing: string;
   readonly numInferenceSteps: number;
+  /** What in these settings is known to cost quality. */
+  readonly warnings: readonly string[];
   /** Steps that ran the whole network. */
   readonly fullSteps: readonly number[];
   /** Floating-point operations, two for each multiply-add. */
@@ -105,7 +126,11 @@ export interface Comparison {
   readonly timestepSpacing: string;
   readonly batchSize: number;
   /** The class and seed of each image. */
-  readonly subjects: readonly { readonly classId: number; readonly className: string; readonly seed: number }[];
+  readonly subjects: readonly {
+    readonly classId: number;
+    readonly className: string;
+    readonly seed: number | bigint;
+  }[];
   /** The uncached reference first. */
   readonly rows: readonly ComparisonRow[];
   /** Images of each row, in the order of the subjects. */
@@ -120,36 +145,32 @@ interface Part {
 
 /** Smallest side that SSIM's window fits into. */
 const SSIM_MIN_SIDE = 11;
-/** Share of a full step that a forecast step takes, for telling progress only. */
-const FORECAST_COST = 0.1;
 
 /**
  * Draws the same images in several ways, from the same noise, and measures each way against an uncached run.
  *
  * Work goes in rounds of one batch: in a round every variant draws that batch, in turns whose order is reversed from
- * round to round, so that whatever else the machine does falls on all of them alike. Graphs are loaded and run once
- * before they are timed.
+ * round to round, so that whatever else the machine does falls on all of them alike. Before a variant is timed its graphs
+ * are loaded, and before it is timed first they are run.
  * @throws FemoError E_OPTION if an option is out of range; the signal's reason if it was aborted
  */
 export async function compare(pipeline: DiffusionPipeline, options: CompareOptions = {}): Promise<Comparison> {
-  const { numImages = 1, numInferenceSteps = 50, seed = 0, batchSize = 4, signal, onProgress } = options;
-  const { guidanceScale, guidanceChannels, sampler, timestepSpacing, decodeTileSize } = options;
-  const classLabels = options.classLabels ?? [...pipeline.classes.keys()].slice(0, 10);
-  if (!(Number.isInteger(numImages) && numImages >= 1 && Number.isInteger(batchSize) && batchSize >= 1)) {
-    throw new FemoError(
-      "E_OPTION",
-      `numImages, batchSize: expected positive integers, found ${numImages}, ${batchSize}`,
-    );
-  }
-  const labels = classLabels.flatMap((label) => new Array<string | number>(numImages).fill(label));
-  if (labels.length === 0) throw new FemoError("E_OPTION", "classLabels: expected at least one class, found none");
+  checkTypes(options, optionTypes);
+  const { numImagesPerPrompt = 1, numInferenceSteps = 50, seed = 0, batchSize = 4, signal } = options;
+  const { guidanceScale, guidanceChannels, sampler, timestepSpacing, decodeTileSize, onProgress, onResult } = options;
+  const classLabels = options.classLabels ?? defaultClasses(pipeline);
+  checkInteger("numInferenceSteps", numInferenceSteps, 1, 100_000);
+  checkInteger("numImagesPerPrompt", numImagesPerPrompt, 1, 100_000);
+  checkInteger("batchSize", batchSize, 1, 1024);
   const variants: CompareVariant[] = [
     { name: "No cache" },
     ...(options.variants ?? defaultVariants(pipeline.presets, { numInferenceSteps })),
   ];
   const repeated = variants.find(({ name }, i) => variants.findIndex((other) => other.name === name) !== i);
   if (repeated) throw new FemoError("E_OPTION", `variants: the name "${repeated.name}" is there twice`);
-  const settings = variants.map(({ cache = "none" }) => cacheSettings(cache, pipeline.presets));
+  const most = Math.floor(MAX_RESULT_BYTES / (variants.length * 3 * pipeline.imageSize ** 2)); // all images are kept
+  checkInteger("classLabels, numImagesPerPrompt: images in all", classLabels.length * numImagesPerPrompt, 1, most);
+  const labels = classLabels.flatMap((label) => new Array<string | number>(numImagesPerPrompt).fill(label));
   const common = {
     ...(guidanceScale !== undefined && { guidanceScale }),
     ...(guidanceChannels !== undefined && { guidanceChannels }),
@@ -161,40 +182,37 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   };
 
   const stepsOf = (i: number): number => variants[i]?.numInferenceSteps ?? numInferenceSteps;
-  const costs = settings.map((cache, i) => {
-    const full = fullStepsOf(cache, stepsOf(i)).length;
-    return full + FORECAST_COST * (stepsOf(i) - full);
-  });
+  const requestOf = (i: number): Partial<GenerateOptions> => {
+    const { sampler, timestepSpacing, cache = "none" } = variants[i] as CompareVariant;
+    return {
+      ...common,
+      ...(sampler !== undefined && { sampler }),
+      ...(timestepSpacing !== undefined && { timestepSpacing }),
+      cache,
+      numInferenceSteps: stepsOf(i),
+    };
+  };
+  for (const i of variants.keys()) await check(pipeline, { ...requestOf(i), classLabels, seed });
+
+  const settings = variants.map(({ cache = "none" }) => cacheSettings(cache, pipeline.presets));
+  const costs = settings.map((cache, i) => expectedCost(cache, pipeline.presets, stepsOf(i)));
   const total = labels.length * costs.reduce((a, b) => a + b, 0);
-  const graphs = settings.map(graphsOf);
-  const keepsAll = levelsOf(settings).size <= MAX_WHOLE_SESSIONS;
-  const warm = new Set<string>();
+  const rounds = Math.ceil(labels.length / batchSize);
   const parts: Part[][] = variants.map(() => []);
   let spent = 0;
   for (let first = 0, round = 0; first < labels.length; first += batchSize, round++) {
     const batch = labels.slice(first, first + batchSize);
-    const request = { ...common, classLabels: batch, seed: seed + first };
+    const images = { classLabels: batch, seed: seedAfter(seed, first) };
     const turns = [...variants.keys()];
     for (const i of round % 2 ? turns.reverse() : turns) {
       const cache = settings[i] as CacheSettings;
-      if (!warm.has(graphs[i] as string)) {
-        if (!keepsAll) warm.clear();
-        warm.add(graphs[i] as string);
-        await pipeline.warmUp(cache);
-        await pipeline.generate({
-          ...request,
-          cache,
-          numInferenceSteps: Math.min(3, stepsOf(i)),
-          outputType: "latent",
-        });
-      }
-      let within = 0;
       const variant = variants[i] as CompareVariant;
-      const part = await pipeline.generate({
-        ...request,
-        ...(variant.sampler !== undefined && { sampler: variant.sampler }),
-        cache,
-        numInferenceSteps: stepsOf(i),
+      await pipeline.warmUp(cache);
+      if (round === 0) await pipeline.generate({ ...common, ...images, ...warmUpOf(cache) });
+      let within = 0;
+      const { images: drawn, report } = await pipeline.generate({
+        ...requestOf(i),
+        ...images,
         onStep: ({ step, kind }) => {
           within += batch.length * (kind === "full" ? 1 : FORECAST_COST);
           const done = Math.min(1, (spent + within) / total);
@@ -202,7 +220,16 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
         },
       });
       spent += within;
+      const part = { images: drawn, report };
       (parts[i] as Part[]).push(part);
+      onResult?.({
+        variant: variant.name,
+        round: round + 1,
+        rounds,
+        images: batch.length,
+        durationMs: durationOf(part),
+        ...(i > 0 && against(part, parts[0]?.[round])),
+      });
     }
   }
 
@@ -217,20 +244,61 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
     sampler: report.sampler,
     timestepSpacing: report.timestepSpacing,
     batchSize,
-    subjects: imagesOf(reference).map(({ classId, className }, i) => ({ classId, className, seed: seed + i })),
+    subjects: imagesOf(reference).map(({ classId, className }, i) => ({
+      classId,
+      className,
+      seed: seedAfter(seed, i),
+    })),
     rows: parts.map((own, i) => summarise((variants[i] as CompareVariant).name, own, i === 0 ? undefined : reference)),
     images: parts.map((own) => imagesOf(own).map(({ width, height, data }) => ({ width, height, data }))),
   };
 }
 
-/** Levels whose graphs hold all the weights; an uncached step runs on any of them. */
-const levelsOf = (settings: readonly CacheSettings[]): Set<string> =>
-  new Set(settings.flatMap((cache) => (cache.method === "none" ? [] : [cache.granularity])));
-/** Variants that run the same graphs have the same key. */
-function graphsOf(settings: CacheSettings): string {
-  if (settings.method === "none") return "none";
-  const { history, recent, averages } = forecasterOf(settings);
-  return `${settings.granularity} ${history} ${recent} ${averages} ${measures(settings)}`;
+const optionTypes: OptionTypes<CompareOptions> = {
+  classLabels: generateTypes.classLabels,
+  numImagesPerPrompt: generateTypes.numImagesPerPrompt,
+  numInferenceSteps: generateTypes.numInferenceSteps,
+  guidanceScale: generateTypes.guidanceScale,
+  guidanceChannels: generateTypes.guidanceChannels,
+  seed: generateTypes.seed,
+  sampler: generateTypes.sampler,
+  timestepSpacing: generateTypes.timestepSpacing,
+  batchSize: generateTypes.batchSize,
+  decodeTileSize: generateTypes.decodeTileSize,
+  signal: generateTypes.signal,
+  variants: [
+    (value) => Array.isArray(value) && value.every((variant) => typeof variant === "object" && isString(variant?.name)),
+    "a list of objects with a name",
+  ],
+  onProgress: [isFunction, "a function"],
+  onResult: [isFunction, "a function"],
+};
+
+/** Has a request checked and not run, so that a bad one does not come to light after the work of those before it. */
+async function check(pipeline: DiffusionPipeline, request: GenerateOptions): Promise<void> {
+  const stop = new Error("checked");
+  await pipeline.generate({ ...request, signal: AbortSignal.abort(stop) }).catch((error: unknown) => {
+    if (error !== stop) throw error;
+  });
+}
+
+/** The first ten. */
+export const defaultClasses = ({ classes }: DiffusionPipeline): number[] => [...classes.keys()].slice(0, 10);
+
+/** The shortest run of every graph that the cache needs: the first full step, one with a past, and a forecast. */
+const warmUpOf = (cache: CacheSettings): Partial<GenerateOptions> => ({
+  ...(cache.method === "none"
+    ? { cache, numInferenceSteps: 1 }
+    : { cache: { ...cache, fullSteps: [0, 1] }, numInferenceSteps: 3 }),
+  outputType: "latent",
+});
+
+function against(part: Part, reference: Part | undefined): Pick<CompareResult, "measuredSpeedup" | "psnr"> {
+  if (!reference) return {};
+  return {
+    measuredSpeedup: durationOf(reference) / durationOf(part),
+    psnr: qualityOf(psnr, part.images, reference.images).mean,
+  };
 }
 
 const imagesOf = (parts: readonly Part[]): GeneratedImage[] => parts.flatMap(({ images }) => [...images]);
@@ -249,7 +317,9 @@ function summarise(name: string, parts: readonly Part[], reference: readonly Par
     name,
     cache: report.cache,
     sampler: report.sampler,
+    timestepSpacing: report.timestepSpacing,
     numInferenceSteps: report.numInferenceSteps,
+    warnings: report.warnings,
     fullSteps: report.fullSteps,
     flops,
     flopsSpeedup: sumOf(against, (part) => part.report.flops.done) / flops,
@@ -290,9 +360,9 @@ function mergeSteps(parts: readonly Part[]): ComparisonStep[] {
       timestep,
       kind,
       durationMs: sumOf(records, (record) => record.durationMs),
-      ...(records.every(({ forecast }) => forecast) && {
+      ...(records.every(({ forecastError }) => forecastError) && {
         forecastError: Math.sqrt(
-          sumOf(records, ({ weight, forecast }) => weight * (forecast?.relativeError ?? 0) ** 2),
+          sumOf(records, ({ weight, forecastError }) => weight * (forecastError?.relativeError ?? 0) ** 2),
         ),
       }),
       ...(records.every(({ beta }) => beta) && {

@@ -11,7 +11,7 @@ export class Html {
   }
 }
 
-type Part = Html | string | number | undefined | false | readonly Part[];
+type Part = Html | string | number | bigint | undefined | false | readonly Part[];
 
 /** A template whose values are escaped, for text and for quoted attributes, unless they are `Html` themselves. */
 export const html = (strings: TemplateStringsArray, ...values: readonly Part[]): Html =>

@@ -1,6 +1,7 @@
 export {
   type CompareOptions,
   type CompareProgress,
+  type CompareResult,
   type Comparison,
   type ComparisonRow,
   type ComparisonStep,
@@ -16,6 +17,7 @@ export {
   type Verdict,
 } from "./costs.js";
 export { costTablesCsv, costTablesText } from "./costs-table.js";
+export { type ComparisonPlan, planComparison } from "./plan.js";
 export { type ComparisonReportOptions, comparisonHtml } from "./report-html.js";
 export { comparisonTable } from "./table.js";
 export { type CompareVariant, type DefaultVariantOptions, defaultVariants } from "./variants.js";

@@ -4,7 +4,7 @@ import type { Comparison, ComparisonRow, ComparisonStep } from "./compare.js";
 import { Html, html, inlineScript, scriptJson } from "./html.js";
 import { reportScript } from "./report-script.js";
 import { reportStyle } from "./report-style.js";
-import { summaryColumns } from "./table.js";
+import { summaryColumns, warningsOf } from "./table.js";
 
 export interface ComparisonReportOptions {
   /** Source of Chart.js as one classic script, to be put inline. Without it the report has no charts. */
@@ -24,7 +24,7 @@ const colorOf = (row: number): string => {
 /** A comparison as one HTML page that needs nothing else: images, charts, scripts and styles are in it. */
 export function comparisonHtml(comparison: Comparison, options: ComparisonReportOptions = {}): string {
   const { model, rows, subjects } = comparison;
-  const title = `${model}: ${subjects.length} images, drawn ${rows.length} ways`;
+  const title = `${model}: ${subjects.length} ${subjects.length === 1 ? "image" : "images"}, drawn ${rows.length} ways`;
   return html`<!doctype html>
 <html lang="en">
 <head>
@@ -95,13 +95,14 @@ ${body}</tbody>
 </table></div>
 <details><summary>What the columns mean</summary><dl class="meanings">${meanings}</dl></details>
 <details><summary>Settings of each variant</summary><dl class="meanings">${rows.map(
-    ({ name, cache }) => html`<dt>${name}</dt><dd><code>${settingsText(cache)}</code></dd>`,
+    (row) => html`<dt>${row.name}</dt><dd><code>${settingsText(row)}</code></dd>`,
   )}</dl></details>
+${warningsOf(rows).map((warning) => html`<p class="note">${warning}</p>`)}
 </section>`;
 }
 
-const settingsText = (cache: ComparisonRow["cache"]): string =>
-  Object.entries(cache)
+const settingsText = ({ cache, sampler, timestepSpacing }: ComparisonRow): string =>
+  Object.entries({ ...cache, sampler, timestepSpacing })
     .map(([name, value]) => `${name}: ${Array.isArray(value) ? value.join(" ") : value}`)
     .join(", ");
 

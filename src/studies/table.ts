@@ -40,6 +40,15 @@ export function comparisonTable({ rows }: Comparison): string {
   return alignedText(lines);
 }
 
+/** What is known to cost quality in these rows: each once, with the rows it is of. */
+export function warningsOf(rows: readonly ComparisonRow[]): string[] {
+  const warnings = [...new Set(rows.flatMap((row) => row.warnings))];
+  return warnings.map((warning) => {
+    const names = rows.filter((row) => row.warnings.includes(warning)).map(({ name }) => name);
+    return `${names.length === rows.length ? "All rows" : names.join(", ")}: ${warning}`;
+  });
+}
+
 /** Rows of cells as plain text, the first column to the left, the others to the right. */
 export function alignedText(lines: readonly (readonly string[])[]): string {
   const widths = (lines[0] ?? []).map((_, i) => Math.max(...lines.map((line) => width(line[i] as string))));

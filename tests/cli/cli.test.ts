@@ -1,63 +1,65 @@
-import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { decodePng } from "../../src/images/index.js";
+import { tiny } from "../tiny-pipeline.js";
+import { femo, folder, tinyModel } from "./run.js";
 
-const main = resolve("dist/cli/main.js");
-const folder = () => mkdtempSync(join(tmpdir(), "femo-cli-"));
-
-/** Shows its progress, as on a terminal. */
-const onTerminal = ["--import", "data:text/javascript,process.stderr.isTTY = true"];
-
-function femo(args: string[], options: { cwd?: string; interruptAt?: string } = {}) {
-  return new Promise<{ code: number | null; stdout: string; stderr: string }>((done) => {
-    const flags = options.interruptAt === undefined ? [] : onTerminal;
-    const child = spawn(process.execPath, [...flags, main, ...args], { cwd: options.cwd ?? folder() });
-    let [stdout, stderr] = ["", ""];
-    child.stdout.on("data", (data) => {
-      stdout += data;
-    });
-    let interrupted = false;
-    child.stderr.on("data", (data) => {
-      stderr += data;
-      if (interrupted || !options.interruptAt || !stderr.includes(options.interruptAt)) return;
-      interrupted = child.kill("SIGINT");
-    });
-    child.on("close", (code) => done({ code, stdout, stderr }));
-  });
-}
+const model = await tinyModel();
 
 describe("femo generate", () => {
   test("writes a PNG that says how it was made; stdout is JSON alone", async () => {
     const cwd = folder();
-    const args = ["generate", "micah", "--steps", "4", "--seed", "7", "--cache", "femo", "--interval", "2"];
-    const { code, stdout, stderr } = await femo([...args, "--json"], { cwd });
-    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    const args = ["generate", "micah", ...model, "--steps", "4", "--seed", "7", "--cache", "femo", "--interval", "2"];
+    const { code, stdout } = await femo([...args, "--json"], { cwd });
+    expect(code).toBe(0);
     expect(JSON.parse(stdout).images[0].file).toBe("femo-micah-7.png");
     const { text } = decodePng(readFileSync(join(cwd, "femo-micah-7.png")));
     expect(text.parameters).toContain("Steps: 4, Sampler: DDIM");
     expect(JSON.parse(text.femo as string)).toMatchObject({ className: "micah", seed: 7, cache: { interval: 2 } });
   });
 
+  test("seeds are 64 bits and written in decimal: name of the file, JSON, and text of the image", async () => {
+    const cwd = folder();
+    const args = ["generate", "micah", "ibis", ...model, "--steps", "1", "--seed", "-1", "--json"];
+    const { code, stdout } = await femo(args, { cwd });
+    expect(code).toBe(0);
+    const files = ["femo-micah-18446744073709551615.png", "femo-ibis-0.png"];
+    const { images } = JSON.parse(stdout);
+    expect(images.map(({ file, seed }: { file: string; seed: unknown }) => [file, seed])).toEqual([
+      [files[0], "18446744073709551615"],
+      [files[1], 0],
+    ]);
+    const { text } = decodePng(readFileSync(join(cwd, files[0] as string)));
+    expect(text.parameters).toContain("Seed: 18446744073709551615,");
+    expect(JSON.parse(text.femo as string).seed).toBe("18446744073709551615");
+  });
+
+  test("what settings cost is said on standard error, unless quiet", async () => {
+    const args = ["generate", "micah", ...model, "--steps", "2", "--timestep-spacing", "linspace", "--force"];
+    expect((await femo(args)).stderr).toContain(
+      'femo: DDIM with "linspace" spacing of 2 steps lands beside its own list',
+    );
+    expect(await femo([...args, "--quiet"])).toEqual({ code: 0, stdout: "", stderr: "" });
+  });
+
   test("a file that exists is kept unless --force is given", async () => {
     const cwd = folder();
     writeFileSync(join(cwd, "a.png"), "kept");
-    const args = ["generate", "micah", "--steps", "2", "--out", "a.png"];
+    const args = ["generate", "micah", ...model, "--steps", "2", "--out", "a.png"];
     const refused = await femo(args, { cwd });
     expect(refused.code).toBe(2);
     expect(refused.stderr).toContain("--force");
     expect(readFileSync(join(cwd, "a.png"), "utf8")).toBe("kept");
     expect((await femo([...args, "--force"], { cwd })).code).toBe(0);
-    expect(decodePng(readFileSync(join(cwd, "a.png"))).image.width).toBe(64);
+    expect(decodePng(readFileSync(join(cwd, "a.png"))).image.width).toBe(tiny.size);
   });
 
   test("Ctrl-C leaves no file", async () => {
     const cwd = folder();
-    const { code } = await femo(["generate", "micah", "--steps", "500", "--num-images", "2"], {
+    const { code } = await femo(["generate", "micah", ...model, "--steps", "50", "--num-images-per-prompt", "500"], {
       cwd,
-      interruptAt: "step 2 of 500",
+      interruptAt: "step 2 of 50",
     });
     expect(code).toBe(130);
     expect(readdirSync(cwd)).toEqual([]);
@@ -70,6 +72,14 @@ describe("femo generate", () => {
     [["generate", "micah", "--interval", "4"], 2, "--cache"],
     [["generate", "micah", "--cache", "fora", "--order", "2"], 2, "order"],
     [["generate", "micah", "--steps", "four"], 2, "Expected a number"],
+    [["generate", "micah", "--timestep-spacing", "even"], 2, "leading, trailing, linspace, dit"],
+    [["generate", "micah", "--seed", "1.5"], 2, "-2^63 to 2^64 - 1"],
+    [["generate", "micah", "--seed", "18446744073709551616"], 2, "-2^63 to 2^64 - 1"],
+    [["generate", "micah", "--num-images-per-prompt", "0"], 2, "from 1 to 100000"],
+    [["generate", "micah", "--num-images-per-prompt", "1000000000000"], 2, "from 1 to 100000"],
+    [["generate", "micah", "--num-images-per-prompt", "100000"], 2, "69905 images"],
+    [["compare", "--steps", "1000000000000"], 2, "numInferenceSteps"],
+    [["compare", "--classes", "0", "--num-images-per-prompt", "100000"], 2, "images in all"],
     [["generate", "micah", "--model", "nowhere"], 1, "avatars-dit"],
     [["generat"], 2, "generate"],
   ])("%j fails with %i and says %s", async (args, expected, words) => {

@@ -1,3 +1,4 @@
+import { createContext, runInContext } from "node:vm";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type CacheOptions, cacheMethods, DiffusionPipeline, type GenerateOptions } from "../../src/pipelines/index.js";
 import { femoError } from "../weights/helpers.js";
@@ -46,7 +47,9 @@ const cases: [what: string, options: object, named: (string | RegExp)[]][] = [
   ["no class", { classLabels: [] }, ["classLabels"]],
   ["guidance that is no number", { guidanceScale: Number.NaN }, ["guidanceScale", "NaN"]],
   ["endless guidance", { guidanceScale: Number.POSITIVE_INFINITY }, ["guidanceScale", "Infinity"]],
-  ["seed -1", { seed: -1 }, ["seed", "-1"]],
+  ["a seed below 64 bits", { seed: -(2n ** 63n) - 1n }, ["seed", "-9223372036854775809"]],
+  ["a seed beyond 64 bits", { seed: 2n ** 64n }, ["seed", "18446744073709551616"]],
+  ["a number that cannot hold every seed", { seed: 2 ** 53 }, ["seed", "9007199254740992", "bigint"]],
   ["seed 1.5", { seed: 1.5 }, ["seed", "1.5"]],
   ["guidance of 4 channels of 3", { guidanceChannels: 4 }, ["guidanceChannels", "4", "3"]],
   ["guidance of no channel", { guidanceChannels: 0 }, ["guidanceChannels", "0"]],
@@ -55,7 +58,14 @@ const cases: [what: string, options: object, named: (string | RegExp)[]][] = [
   ["more steps than timesteps", { numInferenceSteps: 1001 }, ["numInferenceSteps", "1001"]],
   ["an unknown sampler", { sampler: "euler" }, ["sampler", "ddim", "dpm-solver++", "euler"]],
   ["an unknown spacing", { timestepSpacing: "even" }, ["timestepSpacing", "even"]],
-  ["no images", { numImages: 0 }, ["numImages", "0"]],
+  ["no images", { numImagesPerPrompt: 0 }, ["numImagesPerPrompt", "0"]],
+  ["too many images of a class", { numImagesPerPrompt: 100_001 }, ["numImagesPerPrompt", "100000", "100001"]],
+  [
+    "more images than a result may hold",
+    { classLabels: [0, 1], numImagesPerPrompt: 40_000 },
+    ["numImagesPerPrompt", "69905 images", "4294967296", "80000"],
+  ],
+  ["a full step beyond the last", { cache: { method: "fora", fullSteps: [0, 2] } }, ["fullSteps", "0 to 1", "found 2"]],
   ["batches of 0", { batchSize: 0 }, ["batchSize", "0"]],
 ];
 
@@ -77,11 +87,60 @@ describe("from plain JavaScript", () => {
     ["latents", { latents: new Array(12288).fill(0) }],
     ["numInferenceStep", { numInferenceStep: 3 }],
     ["signal", { signal: {} }],
+    ["seed", { seed: "7" }],
+    ["guidanceScale", { guidanceScale: 1n }],
+    ["outputType", { outputType: 1n }],
+    ["cache", { cache: { method: 1n } }],
+    ["sampler", { sampler: Symbol("ddim") }],
+    ["numInferenceSteps", { numInferenceSteps: Object.create(null) }],
     ["onStep", { onStep: "x" }],
   ])("%s is refused by name", async (name, options) => {
     const request = { classLabels: 0, numInferenceSteps: 1, ...options } as unknown as GenerateOptions;
     expect(await femoError("E_OPTION", () => pipeline.generate(request))).toContain(name);
   });
+
+  test.each([undefined, null, 3, "micah", 1n])("options that are %s are refused", async (options) => {
+    const request = options as unknown as GenerateOptions;
+    expect(await femoError("E_OPTION", () => pipeline.generate(request))).toContain("options: expected an object");
+  });
+
+  test("what another realm made is as good", async () => {
+    const realm = createContext({ length: 3 * 64 * 64 });
+    const latents = runInContext("new Float32Array(length)", realm) as Float32Array;
+    expect(latents).not.toBeInstanceOf(Float32Array);
+    // Such as a polyfill has: the members of a signal without its class.
+    const { signal: own } = new AbortController();
+    const signal = { aborted: false, throwIfAborted: () => own.throwIfAborted() } as AbortSignal;
+    const { images } = await pipeline.generate({ classLabels: [0], latents, signal, numInferenceSteps: 1 });
+    expect(images).toHaveLength(1);
+  });
+});
+
+describe("seeds are 64 bits, as in PyTorch", () => {
+  const draw = (seed: number | bigint, classLabels = [0]) =>
+    pipeline.generate({ classLabels, seed, numInferenceSteps: 1, outputType: "image" });
+
+  test("number, bigint and negative seeds of the same bits draw the same, and are reported alike", async () => {
+    const [negative, whole] = [await draw(-2), await draw(2n ** 64n - 2n)];
+    expect(negative.latents).toEqual(whole.latents);
+    expect([negative, whole].map(({ images }) => images[0]?.seed)).toEqual([2n ** 64n - 2n, 2n ** 64n - 2n]);
+    expect((await draw(5n)).images[0]?.seed).toBe(5);
+  });
+
+  test("after the last comes 0, and each image can be drawn alone", async () => {
+    const { images } = await draw(2n ** 64n - 1n, [0, 0, 0]);
+    expect(images.map(({ seed }) => seed)).toEqual([2n ** 64n - 1n, 0, 1]);
+    const [, second] = images;
+    const off = (await draw(0)).images[0]?.data.map((value, i) => Math.abs(value - (second?.data[i] as number)));
+    expect(Math.max(...(off ?? [255]))).toBeLessThanOrEqual(1); // the size of a batch may change the order of sums
+  });
+});
+
+test("the report warns of what a spacing costs", async () => {
+  const warnings = async (timestepSpacing: "dit" | "linspace") =>
+    (await pipeline.generate({ classLabels: 0, numInferenceSteps: 2, timestepSpacing })).report.warnings;
+  expect(await warnings("dit")).toEqual([]);
+  expect((await warnings("linspace")).join()).toContain('"linspace" spacing of 2 steps lands beside its own list');
 });
 
 test("classes go by number, by name in any case, and with a space for a hyphen", async () => {

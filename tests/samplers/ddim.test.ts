@@ -1,6 +1,13 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { type DdimConfig, ddim, ddimDefaults, ditScheduler, schedulerFromConfig } from "../../src/samplers/index.js";
+import {
+  type DdimConfig,
+  ddim,
+  ddimDefaults,
+  ditScheduler,
+  schedulerFromConfig,
+  type TimestepSpacing,
+} from "../../src/samplers/index.js";
 import { alphaBar, fakeModel, firstLatent, noise, relativeError, walk } from "./helpers.js";
 
 interface Golden {
@@ -25,6 +32,8 @@ describe("against diffusers' DDIMScheduler", () => {
       const build = () => ddim({ numInferenceSteps: steps, timestepSpacing: spacing, stepsOffset: offset });
       if (Math.max(...g.timesteps) > 999) {
         expect(build).toThrow(/stepsOffset: 1000 steps with offset 1/); // diffusers fails later, at its first step
+      } else if (spacing === "leading" && steps === 999) {
+        expect(build).toThrow(/numInferenceSteps: expected at most 500, or 1000/); // begins late in diffusers
       } else {
         expect(build().timesteps).toEqual(g.timesteps);
       }
@@ -103,6 +112,47 @@ describe.each(configs)("%s", (_, config) => {
     step(7, x, m);
     expect(step(4, x, m)).toEqual(first);
     expect([x, m]).toEqual([xBefore, mBefore]);
+  });
+});
+
+describe("notes", () => {
+  const notesOf = (timestepSpacing: TimestepSpacing, numInferenceSteps: number) =>
+    ddim({ ...ditScheduler, timestepSpacing, numInferenceSteps }).notes.join();
+  /** What is left of the noise ε = 1 over an empty image, by a model that knows it. */
+  const left = (timestepSpacing: TimestepSpacing, numInferenceSteps: number) => {
+    const sampler = ddim({ ...ditScheduler, timestepSpacing, numInferenceSteps });
+    const first = Float32Array.of(level(sampler.timesteps[0]));
+    return Math.abs(walk(sampler, first, () => Float32Array.of(1)).at(-1)?.latent[0] as number);
+  };
+
+  test("say so where a step lands far beside its list, and there noise stays", () => {
+    for (const [spacing, n] of [
+      ["linspace", 7],
+      ["linspace", 501],
+      ["trailing", 501],
+    ] as const) {
+      expect(left(spacing, n)).toBeGreaterThan(0.1);
+      const [, percent] = /lands beside its own list .*: (\d+) % of the noise stays/.exec(notesOf(spacing, n)) ?? [];
+      expect(Math.abs(Number(percent) - 100 * left(spacing, n))).toBeLessThan(1.5); // the last landing apart
+    }
+    expect(left("dit", 7)).toBeLessThan(1e-4);
+    expect(left("dit", 501)).toBeLessThan(1e-4);
+  });
+
+  test("are none where hardly any noise stays, nor ever with a spacing that lands on its list", () => {
+    for (const spacing of ["leading", "trailing", "dit"] as const) expect(notesOf(spacing, 50)).toBe("");
+    expect(notesOf("linspace", 250)).toBe("");
+    for (const n of [1, 2, 7, 60, 501, 1000]) expect(notesOf("dit", n)).toBe("");
+    for (const n of [1, 2, 7, 60, 100, 500, 1000]) expect(notesOf("leading", n)).toBe("");
+  });
+
+  test("say so where leading strides begin late; beyond half the chain they are refused", () => {
+    expect(notesOf("leading", 334)).toMatch('"leading" spacing of 334 steps begins 331 timesteps late');
+    for (const n of [501, 750, 999]) {
+      expect(() => notesOf("leading", n)).toThrow(
+        expect.objectContaining({ code: "E_OPTION", message: expect.stringContaining(`found ${n}`) }),
+      );
+    }
   });
 });
 

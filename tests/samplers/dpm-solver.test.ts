@@ -19,7 +19,10 @@ interface Golden {
 const golden: Golden = JSON.parse(readFileSync(new URL("../goldens/dpm-solver.json", import.meta.url), "utf8"));
 
 const solverOf = (config: Record<string, unknown>, numInferenceSteps: number) =>
-  createSampler(schedulerFromConfig(config), { sampler: "dpm-solver++", numInferenceSteps });
+  createSampler(schedulerFromConfig({ _class_name: "DPMSolverMultistepScheduler", ...config }), {
+    sampler: "dpm-solver++",
+    numInferenceSteps,
+  });
 
 // Measured: 3.7e-6 and, with Karras' levels, 5.5e-5: they are made from that of timestep 0, which diffusers has in
 // float32, 8e-5 beside (1 − ᾱ cancels there).
@@ -162,6 +165,13 @@ describe("errors", () => {
     const build = (numInferenceSteps: number) => dpmSolver({ numInferenceSteps, timestepSpacing: spacing });
     expect(() => build(1000)).toThrow(/numInferenceSteps: expected at most 999 .* found 1000/);
     expect(new Set(build(999).timesteps).size).toBe(999);
+  });
+
+  test("leading strides of 1 that begin inside the chain are refused", () => {
+    const build = (numInferenceSteps: number) => dpmSolver({ numInferenceSteps, timestepSpacing: "leading" });
+    expect(() => build(500)).toThrow(/numInferenceSteps: expected at most 499, or 999/);
+    expect(build(499).notes).toEqual([]);
+    expect(build(333).notes.join()).toMatch("331 timesteps late");
   });
 
   test("a previous x₀ of another length is refused", () => {

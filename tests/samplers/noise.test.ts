@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { TorchGenerator } from "../../src/samplers/noise.js";
+import { seedAfter, TorchGenerator } from "../../src/samplers/noise.js";
 
 interface Draw {
   size: number;
@@ -61,6 +61,22 @@ describe("TorchGenerator", () => {
     expect(new TorchGenerator(2 ** 32 + 42).randn([20])).toEqual(expected);
     expect(new TorchGenerator(43).randn([20])).not.toEqual(expected);
   });
+
+  test("negative seeds are their 64 bits", () => {
+    const expected = new TorchGenerator(2n ** 64n - 3n).randn([20]);
+    expect(new TorchGenerator(-3).randn([20])).toEqual(expected);
+    expect(new TorchGenerator(-3n).randn([20])).toEqual(expected);
+  });
+
+  test.each<[seed: number | bigint, i: number, next: number | bigint]>([
+    [42, 0, 42],
+    [42n, 3, 45],
+    [Number.MAX_SAFE_INTEGER, 1, 2n ** 53n],
+    [-1, 0, 2n ** 64n - 1n],
+    [-1, 1, 0],
+    [2n ** 64n - 1n, 2, 1],
+    [-(2n ** 63n), 0, 2n ** 63n],
+  ])("%s and %i more is %s", (seed, i, next) => expect(seedAfter(seed, i)).toBe(next));
 
   test.each([1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, 2n ** 64n, -(2n ** 63n) - 1n])(
     "rejects seed %s",

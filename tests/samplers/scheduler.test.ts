@@ -15,6 +15,10 @@ describe("schedulerFromConfig", () => {
     const foreign = { _diffusers_version: "0.42.1", skip_prk_steps: true, variance_type: "fixed", flow_shift: 1 };
     expect(schedulerFromConfig({})).toStrictEqual({ sampler: "ddim" });
     expect(schedulerFromConfig(foreign)).toStrictEqual({ sampler: "ddim" });
+    expect(schedulerFromConfig({ solver_order: 1, steps_offset: 1 })).toStrictEqual({
+      sampler: "ddim",
+      stepsOffset: 1,
+    });
   });
 
   test.each<[string, SamplerName]>([
@@ -26,9 +30,8 @@ describe("schedulerFromConfig", () => {
     expect(schedulerFromConfig({ _class_name })).toStrictEqual({ sampler });
   });
 
-  test("reads every key", () => {
+  test("reads every key that the scheduler has", () => {
     const json = {
-      _class_name: "DPMSolverMultistepScheduler",
       num_train_timesteps: 2,
       beta_start: 0.1,
       beta_end: 0.2,
@@ -55,20 +58,27 @@ describe("schedulerFromConfig", () => {
       use_beta_sigmas: false,
       use_flow_sigmas: false,
     };
-    expect(schedulerFromConfig(json)).toStrictEqual({
-      sampler: "dpm-solver++",
+    const chain = {
       numTrainTimesteps: 2,
       betaStart: 0.1,
       betaEnd: 0.2,
       betaSchedule: "scaled_linear",
       trainedBetas: [0.3, 0.4],
-      clipSample: false,
-      clipSampleRange: 2,
-      setAlphaToOne: false,
       stepsOffset: 1,
       predictionType: "v_prediction",
       timestepSpacing: "trailing",
       rescaleBetasZeroSnr: true,
+    };
+    expect(schedulerFromConfig({ _class_name: "DDIMScheduler", ...json })).toStrictEqual({
+      sampler: "ddim",
+      ...chain,
+      clipSample: false,
+      clipSampleRange: 2,
+      setAlphaToOne: false,
+    });
+    expect(schedulerFromConfig({ _class_name: "DPMSolverMultistepScheduler", ...json })).toStrictEqual({
+      sampler: "dpm-solver++",
+      ...chain,
       solverOrder: 1,
       solverType: "heun",
       lowerOrderFinal: false,
@@ -107,22 +117,34 @@ describe("createSampler", () => {
     betaEnd: 0.01,
     clipSample: false,
     stepsOffset: 1,
-    solverType: "heun",
   };
+  const solver: SchedulerConfig = { sampler: "dpm-solver++", betaEnd: 0.01, solverType: "heun", stepsOffset: 1 };
 
   test("the default is the model's own sampler, and its settings with the sampler's defaults for the rest", () => {
     const { sampler, ...settings } = scheduler;
     const numInferenceSteps = 6;
     expect(run(createSampler(scheduler, { numInferenceSteps }))).toEqual(run(ddim({ ...settings, numInferenceSteps })));
-    const other = createSampler({ ...scheduler, sampler: "dpm-solver++" }, { numInferenceSteps });
+    const other = createSampler(solver, { numInferenceSteps });
     expect([other.name, other.spacing]).toEqual(["dpm-solver++", "linspace"]);
-    expect(run(other)).toEqual(run(dpmSolver({ ...settings, numInferenceSteps })));
+    expect(run(other)).toEqual(run(dpmSolver({ betaEnd: 0.01, solverType: "heun", numInferenceSteps })));
   });
 
-  test("a request's sampler runs on the same training chain, with its own default spacing", () => {
+  test("a request's sampler runs on the same training chain, with settings of its own", () => {
     const other = createSampler(scheduler, { sampler: "dpm-solver++", numInferenceSteps: 6 });
     expect([other.name, other.spacing]).toEqual(["dpm-solver++", "linspace"]);
-    expect(run(other)).toEqual(run(dpmSolver({ betaEnd: 0.01, solverType: "heun", numInferenceSteps: 6 })));
+    expect(run(other)).toEqual(run(dpmSolver({ betaEnd: 0.01, numInferenceSteps: 6 })));
+    const back = createSampler(solver, { sampler: "ddim", numInferenceSteps: 6 });
+    expect([back.name, back.spacing]).toEqual(["ddim", "leading"]);
+    expect(run(back)).toEqual(run(ddim({ betaEnd: 0.01, stepsOffset: 1, numInferenceSteps: 6 })));
+  });
+
+  test("spacing and offset carry over to the request's sampler", () => {
+    for (const own of [scheduler, solver]) {
+      for (const sampler of ["ddim", "dpm-solver++"] as const) {
+        const { timesteps } = createSampler({ ...own, timestepSpacing: "leading" }, { sampler, numInferenceSteps: 4 });
+        expect(timesteps).toEqual(sampler === "ddim" ? [751, 501, 251, 1] : [801, 601, 401, 201]);
+      }
+    }
   });
 
   test("a request's spacing comes before the model's, Karras' levels too", () => {

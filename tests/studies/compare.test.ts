@@ -1,17 +1,23 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
+  type CompareOptions,
+  type CompareResult,
   type Comparison,
   compare,
   comparisonHtml,
   comparisonTable,
   DiffusionPipeline,
   defaultVariants,
+  planComparison,
 } from "../../src/index.js";
+import { planFor } from "../../src/studies/plan.js";
 import { tinyPipeline } from "../tiny-pipeline.js";
+import { femoError } from "../weights/helpers.js";
 
 let model: Awaited<ReturnType<typeof tinyPipeline>>;
 let pipeline: DiffusionPipeline;
 let comparison: Comparison;
+const results: CompareResult[] = [];
 
 beforeAll(async () => {
   model = await tinyPipeline();
@@ -20,11 +26,13 @@ beforeAll(async () => {
     classLabels: ["micah", "ibis"],
     numInferenceSteps: 6,
     seed: 5,
+    batchSize: 1,
+    onResult: (result) => results.push(result),
     variants: [
       { name: "every step", cache: { method: "femo", interval: 1 } },
       { name: "FORA", cache: { method: "fora", interval: 3 } },
       { name: "half the steps", numInferenceSteps: 3 },
-      { name: "half, by another sampler", numInferenceSteps: 3, sampler: "dpm-solver++" },
+      { name: "half, by another sampler", numInferenceSteps: 3, sampler: "dpm-solver++", timestepSpacing: "trailing" },
     ],
   });
 });
@@ -49,14 +57,127 @@ test("each variant is measured against the uncached images of the same seeds", (
   expect(other?.psnr?.mean).not.toBe(half?.psnr?.mean);
 });
 
+test("each variant tells its result of each round, in turns, against the reference where that came before", () => {
+  const names = comparison.rows.map(({ name }) => name);
+  expect(results.map(({ variant }) => variant)).toEqual([...names, ...names.toReversed()]);
+  expect(results.map(({ round, rounds, images }) => [round, rounds, images])).toEqual(
+    results.map((_, i) => [i < names.length ? 1 : 2, 2, 1]),
+  );
+  const [first, fora] = [results[0], results[2]];
+  expect([first?.psnr, first?.measuredSpeedup, results.at(-1)?.psnr, results[6]?.psnr]).toEqual(
+    new Array(4).fill(undefined),
+  );
+  expect(fora?.psnr).toBe(comparison.rows[2]?.psnr?.values[0]);
+  for (const { variant, durationMs } of results) {
+    const row = comparison.rows.find(({ name }) => name === variant);
+    expect(durationMs).toBeLessThan(row?.durationMs as number);
+  }
+});
+
+test("spacings are the variants' own and reported, with what they cost", async () => {
+  expect(comparison.rows.map(({ timestepSpacing }) => timestepSpacing)).toEqual([
+    ...new Array(4).fill("leading"),
+    "trailing",
+  ]);
+  const { rows } = await compare(pipeline, {
+    classLabels: [0],
+    numInferenceSteps: 2,
+    variants: [{ name: "beside", timestepSpacing: "linspace" }],
+  });
+  expect(rows[0]?.warnings).toEqual([]);
+  expect(rows[1]?.warnings.join()).toContain("lands beside its own list");
+});
+
+test.each<[string, object | null]>([
+  ["options: expected an object", null],
+  ["variants", { variants: "femo" }],
+  ["variants", { variants: [{}] }],
+  ["classLabels", { classLabels: [] }],
+  ["classLabels", { classLabels: [null] }],
+  ["cache: there is no such option", { cache: "femo" }],
+  ["numImagesPerPrompt", { numImagesPerPrompt: 0 }],
+  ["images in all", { classLabels: new Array(30).fill(0), numImagesPerPrompt: 100_000 }],
+  ["seed", { seed: 0.5 }],
+  ["cache", { variants: [{ name: "x", cache: null }] }],
+  ["numInferenceSteps", { variants: [{ name: "x", numInferenceSteps: 1e12 }] }],
+  ["numInferenceSteps", { numInferenceSteps: 1e12, variants: undefined }],
+  ["fullSteps", { variants: [{ name: "x", cache: { method: "fora", fullSteps: [0, 1, 2] }, numInferenceSteps: 2 }] }],
+])("%s is refused before anything is drawn", async (words, options) => {
+  const seen: CompareResult[] = [];
+  const given = options && {
+    classLabels: [0],
+    numInferenceSteps: 2,
+    onResult: (x: CompareResult) => seen.push(x),
+    ...options,
+  };
+  const message = await femoError("E_OPTION", () => compare(pipeline, given as unknown as CompareOptions));
+  expect(message).toContain(words);
+  expect(seen).toEqual([]);
+});
+
+test("seeds go on in 64 bits from image to image", async () => {
+  const { subjects } = await compare(pipeline, {
+    classLabels: [0, 1],
+    numInferenceSteps: 1,
+    seed: -1,
+    batchSize: 1,
+    variants: [],
+  });
+  expect(subjects.map(({ seed }) => seed)).toEqual([2n ** 64n - 1n, 0]);
+});
+
+describe("a plan", () => {
+  const plan = (options: CompareOptions) =>
+    planComparison(pipeline, { variants: defaultVariants(pipeline.presets), numInferenceSteps: 2, ...options });
+
+  test("leaves what is given and chooses the rest within its bounds", async () => {
+    const chosen = await plan({});
+    expect(chosen.classLabels.length).toBeGreaterThanOrEqual(1);
+    expect(chosen.classLabels).toEqual([...pipeline.classes.keys()].slice(0, chosen.classLabels.length));
+    expect(chosen.batchSize).toBeGreaterThanOrEqual(1);
+    expect(chosen.batchSize).toBeLessThanOrEqual(Math.min(5, chosen.classLabels.length));
+    expect(await plan({ classLabels: ["micah"], batchSize: 7, numImagesPerPrompt: 3 })).toMatchObject({
+      classLabels: ["micah"],
+      batchSize: 7,
+      numImagesPerPrompt: 3,
+    });
+  });
+
+  test.each([
+    [12, 5, 5], // all classes of this model
+    [60, 5, 2],
+    [200, 1, 1],
+    [3000, 1, 1],
+  ])("for %i ms a step is %i images, %i at a time", (stepMs, images, batch) => {
+    const { classLabels, batchSize, expectedMs } = planFor(stepMs, pipeline, {
+      variants: defaultVariants(pipeline.presets),
+    });
+    expect([classLabels.length, batchSize]).toEqual([images, batch]);
+    if (images > 1) expect(expectedMs).toBeLessThan(55_000);
+    if (batch > 1) expect(51 * batch * stepMs).toBeLessThan(7_000); // the uncached batch, and a step before it
+  });
+
+  test("of one image each where more would not be done in time, and expects what that takes", async () => {
+    const many = Array.from({ length: 100_000 }, (_, i) => ({ name: `run ${i}`, numInferenceSteps: 50 }));
+    const { classLabels, batchSize, stepMs, expectedMs } = await plan({ variants: many, numInferenceSteps: 50 });
+    expect([classLabels, batchSize]).toEqual([[0], 1]);
+    expect(expectedMs / stepMs).toBeCloseTo(100_001 * 50 + 3 * 100_000 + 1, -1);
+  });
+});
+
 test("the methods' rivals are fewer steps of each sampler at their cost, unless they skip nothing", () => {
   const rivals = (interval: number) =>
     defaultVariants(pipeline.presets, { methods: ["fora"], numInferenceSteps: 50, interval }).slice(1);
   expect(rivals(5)).toEqual([
-    { name: "11 DDIM steps", sampler: "ddim", numInferenceSteps: 11 },
-    { name: "11 DPM-Solver++ steps", sampler: "dpm-solver++", numInferenceSteps: 11 },
+    { name: "11 DDIM steps", sampler: "ddim", timestepSpacing: "leading", numInferenceSteps: 11 },
+    { name: "11 DPM-Solver++ steps", sampler: "dpm-solver++", timestepSpacing: "trailing", numInferenceSteps: 11 },
   ]);
   expect(rivals(1)).toEqual([]);
+  const many = defaultVariants(pipeline.presets, { methods: ["fora"], numInferenceSteps: 1000, interval: 2 }).slice(1);
+  expect(many.map(({ timestepSpacing, numInferenceSteps }) => [timestepSpacing, numInferenceSteps])).toEqual([
+    ["dit", 501],
+    ["trailing", 501],
+  ]);
 });
 
 test("the report has every variant, fetches nothing and escapes names", () => {

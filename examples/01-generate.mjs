@@ -1,0 +1,17 @@
+import { writeFile } from "node:fs/promises";
+import { DiffusionPipeline, encodePng } from "femo";
+
+const pipeline = await DiffusionPipeline.fromPretrained("avatars-dit");
+const { images, report } = await pipeline.generate({
+  classLabels: ["lorelei", "micah"], // names or numbers
+  numImagesPerPrompt: 2, // of each
+  numInferenceSteps: 50,
+  guidanceScale: 1.5,
+  seed: 42, // image i is torch.randn under seed 42 + i
+  cache: { method: "femo", interval: 5 }, // or just "femo"; default "none"
+  signal: AbortSignal.timeout(600_000),
+  onStep: ({ step, kind, durationMs }) => console.log(step, kind, durationMs),
+});
+await Promise.all(images.map((image, i) => writeFile(`avatar-${i}.png`, encodePng(image))));
+console.log(report.fullSteps, report.flops.speedup, report.stateBytes);
+await pipeline.close();

@@ -1,0 +1,16 @@
+import { writeFile } from "node:fs/promises";
+import { compare, comparisonHtml, comparisonTable, DiffusionPipeline } from "femo";
+
+const pipeline = await DiffusionPipeline.fromPretrained("avatars-dit");
+const comparison = await compare(pipeline, {
+  classLabels: ["lorelei"],
+  numInferenceSteps: 20,
+  variants: [
+    { name: "FEMO", cache: { method: "femo", interval: 4 } },
+    { name: "6 steps", numInferenceSteps: 6 },
+  ],
+  onResult: ({ variant, durationMs }) => console.log(variant, durationMs),
+});
+console.log(comparisonTable(comparison));
+await writeFile("report.html", comparisonHtml(comparison));
+await pipeline.close();

@@ -1,0 +1,85 @@
+import type { DiffusionPipeline } from "../pipelines/index.js";
+import { type CompareOptions, defaultClasses } from "./compare.js";
+import { type CompareVariant, expectedCost } from "./variants.js";
+
+/** How much a comparison draws. */
+export interface ComparisonPlan {
+  readonly classLabels: readonly (string | number)[];
+  readonly numImagesPerPrompt: number;
+  readonly batchSize: number;
+  /** Time of a full step for one image, as measured here, milliseconds. */
+  readonly stepMs: number;
+  /** Time that the comparison is expected to take, milliseconds. */
+  readonly expectedMs: number;
+}
+
+/** Until all is drawn, milliseconds. */
+const WHOLE_MS = 55_000;
+/** Until the first variant has drawn its first batch, milliseconds. */
+const FIRST_MS = 7_000;
+/** For measuring a step: at most so many, and no more after so many milliseconds. */
+const MEASURE_STEPS = 10;
+const MEASURE_MS = 1000;
+const MAX_BATCH = 5;
+
+type PlanOptions = CompareOptions & { readonly variants: readonly CompareVariant[] };
+
+/**
+ * Measures a step and chooses what the options leave open so that a comparison shows its first result within ten seconds
+ * and is done in about a minute, but for machines or models so slow that one image of each variant takes longer.
+ *
+ * Classes that are not given are as many as fit of the model's first ten; the batch is the largest, up to 5, whose
+ * first result comes in time.
+ * @throws FemoError E_OPTION if an option is out of range; the signal's reason if it was aborted
+ */
+export async function planComparison(pipeline: DiffusionPipeline, options: PlanOptions): Promise<ComparisonPlan> {
+  return planFor(await measureStep(pipeline, options), pipeline, options);
+}
+
+/** The plan for a machine that takes so many milliseconds for a full step of one image. */
+export function planFor(stepMs: number, pipeline: DiffusionPipeline, options: PlanOptions): ComparisonPlan {
+  const { numImagesPerPrompt = 1, numInferenceSteps = 50, variants } = options;
+  const warmUp = 1 + 3 * variants.length; // steps before the first timed ones
+  const costs = variants.map(({ cache = "none", numInferenceSteps: own = numInferenceSteps }) =>
+    expectedCost(cache, pipeline.presets, own),
+  );
+  const perImage = costs.reduce((a, b) => a + b, numInferenceSteps);
+
+  const fitting = (ms: number, steps: number): number => Math.max(1, Math.floor(ms / stepMs / steps));
+  const largest = options.batchSize ?? Math.min(MAX_BATCH, fitting(FIRST_MS, numInferenceSteps + 1));
+  const spared = Math.max(0, WHOLE_MS - largest * warmUp * stepMs);
+  const classLabels =
+    options.classLabels ?? defaultClasses(pipeline).slice(0, fitting(spared, perImage * numImagesPerPrompt));
+  const images = classLabels.length * numImagesPerPrompt;
+  const batchSize = options.batchSize ?? Math.max(1, Math.min(largest, images));
+  const expectedMs = stepMs * (images * perImage + Math.min(batchSize, images) * warmUp);
+  return { classLabels, numImagesPerPrompt, batchSize, stepMs, expectedMs };
+}
+
+/** Median time of an uncached step of one image, over ten or a second; the first, which also warms up, does not count. */
+async function measureStep(pipeline: DiffusionPipeline, options: CompareOptions): Promise<number> {
+  const { classLabels = defaultClasses(pipeline), numInferenceSteps = 50 } = options;
+  const { guidanceScale, sampler, timestepSpacing, signal } = options;
+  await pipeline.warmUp("none");
+  const times: number[] = [];
+  const enough = new Error("enough steps");
+  const drawn = pipeline.generate({
+    classLabels: classLabels.slice(0, 1),
+    numInferenceSteps,
+    ...(guidanceScale !== undefined && { guidanceScale }),
+    ...(sampler !== undefined && { sampler }),
+    ...(timestepSpacing !== undefined && { timestepSpacing }),
+    ...(signal && { signal }),
+    outputType: "latent",
+    onStep({ durationMs }) {
+      times.push(durationMs);
+      const spent = times.reduce((a, b) => a + b);
+      if (times.length >= MEASURE_STEPS || (times.length > 2 && spent > MEASURE_MS)) throw enough;
+    },
+  });
+  await drawn.catch((error: unknown) => {
+    if (error !== enough) throw error;
+  });
+  const counted = times.slice(times.length > 1 ? 1 : 0).sort((a, b) => a - b);
+  return counted[Math.floor(counted.length / 2)] as number;
+}

@@ -1,0 +1,64 @@
+import { PassThrough } from "node:stream";
+import { expect, test } from "vitest";
+import { progressLine } from "../../src/cli/progress.js";
+import { femo } from "./run.js";
+
+const written = (stream: PassThrough): string => (stream.read() as Buffer | null)?.toString() ?? "";
+
+test("on a terminal one line is written again and cleared, no wider than it is", () => {
+  const stream = Object.assign(new PassThrough(), { isTTY: true, columns: 20 });
+  const progress = progressLine(false, { stream });
+  progress.show("drawing something with a long name", 0.25);
+  progress.clear();
+  const [, line, cleared] = written(stream).split("\r");
+  expect(line).toBe("25 %  drawing somet\x1b[K");
+  expect(cleared).toBe("\x1b[K");
+});
+
+test("elsewhere it is whole lines, no oftener than asked", () => {
+  const stream = new PassThrough();
+  const often = progressLine(false, { stream, everyMs: 0 });
+  often.show("step 1 of 4", 0.25);
+  often.show("step 2 of 4", 0.5);
+  often.clear();
+  expect(written(stream)).toMatch(/^25 % {2}step 1 of 4\n50 % {2}step 2 of 4.*\n$/);
+  const seldom = progressLine(false, { stream, everyMs: 1e9 });
+  seldom.show("step 1 of 4", 0.25);
+  seldom.clear();
+  expect(written(stream)).toBe("");
+});
+
+test("quiet is silent", () => {
+  const stream = new PassThrough();
+  const quiet = progressLine(true, { stream, everyMs: 0 });
+  quiet.show("step 1 of 4", 0.25);
+  quiet.clear();
+  expect(written(stream)).toBe("");
+});
+
+const few = ["compare", "--steps", "3", "--interval", "2", "--cache", "fora", "--threads", "1"];
+
+test("a comparison tells each result as a line; its numbers are the user's", async () => {
+  const { code, stderr } = await femo([...few, "--batch-size", "9", "--classes", "0,1"]);
+  expect(code).toBe(0);
+  const lines = stderr.trim().split("\n").slice(0, 4);
+  expect(lines.map((line) => /^round 1 of 1: (.*), 2 images in \d+\.\d\d s/.exec(line)?.[1])).toEqual([
+    "No cache",
+    "FORA",
+    "2 DDIM steps",
+    "2 DPM-Solver++ steps",
+  ]);
+}, 120_000);
+
+test("a comparison says what it chose and why", async () => {
+  const { code, stderr } = await femo([...few, "--classes", "0"]);
+  expect(code).toBe(0);
+  expect(stderr.split("\n")[0]).toMatch(
+    /^A full step takes \d+ ms for one image here: drawing 1 image 1 at a time, which takes about \d+ s\. --batch-size chooses otherwise/,
+  );
+}, 120_000);
+
+test("a quiet comparison says nothing", async () => {
+  const quiet = await femo([...few, "--classes", "0", "--quiet"]);
+  expect(quiet).toEqual({ code: 0, stdout: "", stderr: "" });
+}, 120_000);
