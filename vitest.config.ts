@@ -1,6 +1,8 @@
+import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
+  resolve: { alias: { "#platform": fileURLToPath(new URL("src/platform/node/index.ts", import.meta.url)) } },
   test: {
     include: ["tests/**/*.test.ts"],
     globalSetup: "tests/build.ts",
@@ -8,6 +10,7 @@ export default defineConfig({
     hookTimeout: 120_000,
     testTimeout: 180_000,
     pool: "forks",
+    isolate: false, // modules are loaded once a worker: a third of the suite's work
     maxWorkers: 2,
   },
 });

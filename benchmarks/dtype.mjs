@@ -8,13 +8,14 @@
  */
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { Backbone, Conditioning } from "../dist/denoising/index.js";
 import { dit, ditConfigFromJson } from "../dist/models/dit.js";
-import { ModelRunner } from "../dist/pipelines/model-runner.js";
 import { createNodeEngine } from "../dist/platform/node/engine.js";
+import { nodeFolder } from "../dist/platform/node/folder.js";
+import { quantizedCheckpoint } from "../dist/platform/node/quantized.js";
+import { Sessions } from "../dist/runtime/sessions.js";
 import { TorchGenerator } from "../dist/samplers/index.js";
 import { openCheckpoint } from "../dist/weights/index.js";
-import { nodeFolder } from "../dist/weights/node-folder.js";
-import { quantizedCheckpoint } from "../dist/weights/quantized-node.js";
 
 const { values } = parseArgs({
   options: {
@@ -29,9 +30,7 @@ const [rounds, batch] = [Number(values.rounds), 2 * Number(values.images)];
 const config = ditConfigFromJson(JSON.parse(readFileSync(`${values.model}/transformer/config.json`, "utf8")));
 const checkpoint = await openCheckpoint(nodeFolder(values.model), "transformer/diffusion_pytorch_model.safetensors");
 const model = dit(config);
-const dims = [batch, ...model.sampleShape];
-const sample = { dims, data: new TorchGenerator(3).randn(dims) };
-const pairs = BigInt64Array.from({ length: batch }, (_, i) => (i < batch / 2 ? 0n : 1n));
+const rows = Array.from({ length: batch }, (_, i) => (i < batch / 2 ? 0 : 1));
 
 /** Resident megabytes of this process and its engine's: now and at most, so far. */
 const memory = () => {
@@ -42,29 +41,37 @@ const memory = () => {
     .map((kilobytes) => Math.round(kilobytes.reduce((a, b) => a + b) / 1024))
     .join(", at most ");
 };
-/** @type {import("../dist/pipelines/model-runner.js").GraphKind} */
-const step = { kind: "step" };
 const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 
 const variants = [];
 for (const dtype of ["int8", "float32"]) {
   const engine = createNodeEngine(values.threads ? { threads: Number(values.threads) } : {});
-  let runner = new ModelRunner(model, checkpoint, engine);
+  let backbone = new Backbone(model, checkpoint, new Sessions(engine, Number.POSITIVE_INFINITY));
   if (dtype === "int8") {
-    const start = process.cpuUsage();
-    runner = await runner.quantized((weights, names) => quantizedCheckpoint(weights, names));
-    const { user, system } = process.cpuUsage(start);
-    console.log(`int8 weights made or found in ${((user + system) / 1e6).toFixed(1)} s of CPU time`);
+    const start = performance.now();
+    backbone = await backbone.inInt8((weights, names) => quantizedCheckpoint(weights, names));
+    console.log(`int8 weights made or found in ${((performance.now() - start) / 1e3).toFixed(1)} s`);
   }
-  await runner.condition(dtype, {
-    timestep: { dtype: "float32", dims: [2], data: Float32Array.of(500, 500) },
-    class_label: { dtype: "int64", dims: [2], data: BigInt64Array.of(0n, BigInt(config.numEmbedsAdaNorm)) },
-  });
+  const label = {
+    dtype: /** @type {const} */ ("int64"),
+    dims: [2],
+    data: BigInt64Array.of(0n, BigInt(config.numEmbedsAdaNorm)),
+  };
+  const conditioning = await Conditioning.compute(backbone, dtype, [500], { count: 2, feeds: { class_label: label } });
   console.log(`${dtype}: conditioning loaded, ${memory()} MB`);
-  await runner.load(step);
+  await backbone.load({});
   console.log(`${dtype}: step loaded, ${memory()} MB`);
-  const run = () => runner.run(step, { feeds: runner.stepFeeds(dtype, step, sample, pairs), fetch: ["output"] });
-  variants.push({ dtype, engine, run, output: (await run()).outputs.output.data, wall: [], cpu: [] });
+  const dims = [batch, ...backbone.sampleDims({})];
+  const sample = { dtype: /** @type {const} */ ("float32"), dims, data: new TorchGenerator(3).randn(dims) };
+  const feeds = { sample, ...conditioning.feeds({}, 0, rows, {}) };
+  const run = () => backbone.run({}, { feeds, fetch: ["output"] });
+  variants.push({
+    dtype,
+    engine,
+    run,
+    output: /** @type {Float32Array} */ ((await run()).outputs.output?.data),
+    wall: /** @type {number[]} */ ([]),
+  });
   console.log(`${dtype}: run once, ${memory()} MB`);
 }
 
@@ -77,17 +84,11 @@ float32.output.forEach((y, i) => {
 console.log(`relative L2 error of the output: ${Math.sqrt(error / size).toExponential(2)}`);
 
 for (let round = 0; round < rounds; round++) {
-  for (const variant of round % 2 ? variants.toReversed() : variants) {
-    const start = process.cpuUsage();
+  for (const variant of round % 2 ? variants.toReversed() : variants)
     variant.wall.push((await variant.run()).durationMs);
-    const { user, system } = process.cpuUsage(start);
-    variant.cpu.push((user + system) / 1e3);
-  }
 }
-for (const of of ["wall", "cpu"]) {
-  const ratios = int8[of].map((ms, i) => ms / float32[of][i]);
-  const times = variants.map((variant) => `${variant.dtype} ${median(variant[of]).toFixed(0)} ms`).join(", ");
-  const spread = [Math.min(...ratios), Math.max(...ratios)].map((ratio) => ratio.toFixed(2)).join("-");
-  console.log(`full step, ${of}: ${times}; int8 / float32 ${median(ratios).toFixed(2)} (${spread})`);
-}
+const ratios = int8.wall.map((ms, i) => ms / float32.wall[i]);
+const times = variants.map(({ dtype, wall }) => `${dtype} ${median(wall).toFixed(0)} ms`).join(", ");
+const spread = [Math.min(...ratios), Math.max(...ratios)].map((ratio) => ratio.toFixed(2)).join("-");
+console.log(`full step: ${times}; int8 / float32 ${median(ratios).toFixed(2)} (${spread})`);
 for (const { engine } of variants) await engine.close();

@@ -40,15 +40,21 @@ const methods = {
   "TaylorSeer O=2": { method: "taylorSeer", order: 2, measure: false },
   "Newton O=2": { method: "newton", order: 2, measure: false },
   "FEMO O=1 beta -0.2": { method: "femo", order: 1, beta: -0.2, measure: false },
-  "FEMO O=1 beta -0.2, seed feature": { method: "femo", order: 1, beta: -0.2, seed: "feature", measure: false },
+  "FEMO O=1 beta -0.2, seed feature": { method: "femo", order: 1, beta: -0.2, momentumSeed: "feature", measure: false },
   "FEMO O=2 beta -0.02": { method: "femo", order: 2, beta: -0.02, measure: false },
-  "FEMO O=2 beta -0.02, seed feature": { method: "femo", order: 2, beta: -0.02, seed: "feature", measure: false },
+  "FEMO O=2 beta -0.02, seed feature": {
+    method: "femo",
+    order: 2,
+    beta: -0.02,
+    momentumSeed: "feature",
+    measure: false,
+  },
   "FEMO O=2 beta -0.2": { method: "femo", order: 2, beta: -0.2, measure: false },
   "FEMO O=2 beta -0.5": { method: "femo", order: 2, beta: -0.5, measure: false },
   "Adapted-FEMO O=2 beta -0.02": { method: "adaptedFemo", order: 2, beta: -0.02, gamma: 0.007, delta: 0.02 },
 };
 
-const levels = /** @type {import("../dist/graph/index.js").Granularity[]} */ (values.levels.split(",")); // generate checks them
+const levels = values.levels.split(","); // generate checks them
 const orders = values.orders.split(",").map(Number);
 const chosen = Object.entries(methods).filter(
   ([, cache]) => !("order" in cache) || orders.includes(Number(cache.order)),
@@ -65,7 +71,7 @@ show(header);
 const reference = await pipeline.generate({ ...common, numInferenceSteps });
 
 /**
- * @param {import("../dist/graph/index.js").Granularity | "-"} level
+ * @param {string} level
  * @param {number} interval
  * @param {string} name
  * @param {Partial<import("femo").GenerateOptions>} options
@@ -75,22 +81,22 @@ async function measure(level, interval, name, options) {
   const result = await pipeline.generate({ ...common, ...options });
   const db = result.images.map((image, i) => psnr(image, reference.images[i]));
   const likeness = result.images.map((image, i) => ssim(image, reference.images[i]));
-  const spread = Math.sqrt(mean(db.map((x) => (x - mean(db)) ** 2)) / (db.length - 1));
+  const spread = db.length > 1 ? Math.sqrt(mean(db.map((x) => (x - mean(db)) ** 2)) / (db.length - 1)) : undefined;
   const { report } = result;
   show(
     [
       level,
       interval,
       `"${name}"`,
-      report.fullSteps.length,
+      (report.fullSteps[0] ?? []).length,
       (reference.report.flops.done / report.flops.done).toFixed(2),
       mean(db).toFixed(2),
-      spread.toFixed(2),
+      spread?.toFixed(2) ?? "",
       mean(likeness).toFixed(4),
       report.stateBytes,
     ].join(","),
   );
-  return report.fullSteps.length;
+  return (report.fullSteps[0] ?? []).length;
 }
 
 for (const interval of values.intervals.split(",").map(Number)) {

@@ -8,10 +8,10 @@
  * The same options give the same bytes. What it draws is noise.
  */
 import { parseArgs } from "node:util";
-import { traceWhole } from "../dist/graph/index.js";
 import { autoencoderKLConfigFromJson, autoencoderKLDecoder } from "../dist/models/autoencoder-kl.js";
 import { dit, ditConfigFromJson } from "../dist/models/dit.js";
 import { TorchGenerator } from "../dist/samplers/index.js";
+import { traceCut } from "../dist/tracing/index.js";
 import { writeRandomPipeline } from "./random-pipeline.mjs";
 
 const { values } = parseArgs({
@@ -54,7 +54,10 @@ const weightsOf = (graph) =>
   graph.reachable().weights.map(({ name, shape }) => ({ name, shape: /** @type {number[]} */ (shape) }));
 
 const models = {
-  transformer: { config: transformer, weights: weightsOf(traceWhole(dit(ditConfigFromJson(transformer))).graph) },
+  transformer: {
+    config: transformer,
+    weights: weightsOf(traceCut(dit(ditConfigFromJson(transformer)), { hoisted: "inline" }).graph),
+  },
   vae: { config: vae, weights: weightsOf(autoencoderKLDecoder(autoencoderKLConfigFromJson(vae))) },
 };
 await writeRandomPipeline(values.out, { index, scheduler, models }, new TorchGenerator(0).randn([1 << 22]));

@@ -1,5 +1,6 @@
 import { mkdir, open, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { safetensorsHeader } from "../dist/weights/safetensors-header.js";
 
 /**
  * A network of a pipeline: its config.json, and the tensors it has.
@@ -34,19 +35,8 @@ const json = (value) => `${JSON.stringify(value, null, 2)}\n`;
  * @param {Float32Array} stock
  */
 async function writeSafetensors(path, weights, stock) {
-  let offset = 0;
-  /** @type {Record<string, object>} */
-  const header = {};
-  for (const { name, shape } of weights) {
-    const bytes = 4 * shape.reduce((a, b) => a * b, 1);
-    header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + bytes] };
-    offset += bytes;
-  }
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
   const file = await open(`${path}.tmp`, "w");
-  await file.write(Buffer.concat([length, text]));
+  await file.write(safetensorsHeader(weights.map((weight) => ({ ...weight, dtype: "float32" }))));
   for (const [i, { shape }] of weights.entries()) {
     const size = shape.reduce((a, b) => a * b, 1);
     const fanIn = shape.length > 1 ? size / /** @type {number} */ (shape[0]) : 100;

@@ -32,7 +32,6 @@ const methods = [
   { name: "FEMO, order 1", method: "femo", order: 1, measure: false },
   { name: "FEMO, order 2, errors measured", method: "femo", order: 2, measure: true },
 ];
-/** @type {import("../dist/graph/index.js").Granularity[]} */
 const levels = ["module", "stack", "output"];
 
 /** @param {import("femo").CacheOptions} cache */

@@ -1,5 +1,5 @@
 import { writeFile } from "node:fs/promises";
-import { DiffusionPipeline, encodePng } from "femo";
+import { DiffusionPipeline, encodePng, femo } from "femo";
 
 const pipeline = await DiffusionPipeline.fromPretrained("avatars-dit");
 const { images, report } = await pipeline.generate({
@@ -8,10 +8,10 @@ const { images, report } = await pipeline.generate({
   numInferenceSteps: 50,
   guidanceScale: 1.5,
   seed: 42, // image i is torch.randn under seed 42 + i
-  cache: { method: "femo", interval: 5 }, // or just "femo"; default "none"
+  cache: femo({ interval: 5 }), // or just "femo"; default "none"
   signal: AbortSignal.timeout(600_000),
   onStep: ({ step, kind, durationMs }) => console.log(step, kind, durationMs),
 });
 await Promise.all(images.map((image, i) => writeFile(`avatar-${i}.png`, encodePng(image))));
-console.log(report.fullSteps, report.flops.speedup, report.stateBytes);
+console.log(report.fullSteps[0], report.flops.speedup, report.stateBytes);
 await pipeline.close();

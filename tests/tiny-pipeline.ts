@@ -2,9 +2,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { writeRandomPipeline } from "../benchmarks/random-pipeline.mjs";
-import { traceWhole } from "../src/graph/index.js";
 import { dit, ditConfigFromJson } from "../src/models/dit.js";
 import { TorchGenerator } from "../src/samplers/index.js";
+import { traceCut } from "../src/tracing/index.js";
 
 /** What tests need to know of the tiny DiT: images of 16x16 RGB pixels in patches of 4, two blocks of width 32. */
 export const tiny = {
@@ -45,16 +45,13 @@ const index = {
 };
 
 /** Writes the tiny DiT into a new temporary folder, the same bytes each time. The caller removes it. */
-export async function tinyPipeline(): Promise<{ folder: string; remove(): void }> {
+export async function tinyPipeline({ channels = 3 } = {}): Promise<{ folder: string; remove(): void }> {
+  const config = { ...transformer, in_channels: channels, out_channels: channels };
   const folder = mkdtempSync(join(tmpdir(), "femo-tiny-"));
-  const weights = traceWhole(dit(ditConfigFromJson(transformer)))
+  const weights = traceCut(dit(ditConfigFromJson(config)), { hoisted: "inline" })
     .graph.reachable()
     .weights.map(({ name, shape }) => ({ name, shape: shape as number[] }));
   const stock = new TorchGenerator(0).randn([1 << 14]);
-  await writeRandomPipeline(
-    folder,
-    { index, scheduler, models: { transformer: { config: transformer, weights } } },
-    stock,
-  );
+  await writeRandomPipeline(folder, { index, scheduler, models: { transformer: { config, weights } } }, stock);
   return { folder, remove: () => rmSync(folder, { recursive: true }) };
 }

@@ -198,7 +198,7 @@ def main():
 
     def save_samples():
         rows = 3
-        noise = torch.randn(rows * config.classes, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        noise = torch.randn(rows * config.classes, config.channels, config.size, config.size, generator=torch.Generator().manual_seed(1))
         drawn_labels = torch.arange(config.classes).repeat(rows)
         drawn = sample_ddim(ema, drawn_labels.to(device), 25, 2.0, noise.to(device), torch.bfloat16)
         save_grid(drawn.cpu(), config.classes, args.out / f"grid_{step:06d}.png")

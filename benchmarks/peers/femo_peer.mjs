@@ -38,7 +38,7 @@ async function draw(pipeline, numInferenceSteps) {
     onStep: () => ends.push((performance.now() - start) / 1000),
   });
   const seconds = (performance.now() - start) / 1000;
-  return { seconds, ends, latents, image: images[0].data, fullSteps: report.fullSteps };
+  return { seconds, ends, latents, image: images[0].data, fullSteps: report.fullSteps[0] };
 }
 
 const start = performance.now();

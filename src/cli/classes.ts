@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import { pretrainedClasses } from "../pipelines/pretrained-node.js";
+import { pretrainedClasses } from "../pipelines/pretrained.js";
 import { addModel, type CommandContext, type ModelFlags } from "./options.js";
 
 /** `femo classes`: the classes of a model, for which its configs are enough. */

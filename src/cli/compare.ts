@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { FemoError } from "../errors.js";
-import type { Granularity } from "../graph/index.js";
 import type { CacheMethod } from "../pipelines/index.js";
 import {
   type CompareResult,
@@ -22,8 +21,6 @@ import {
   type CommandContext,
   type CommonFlags,
   cacheMethod,
-  granularity,
-  granularityNames,
   integer,
   listOf,
   methodNames,
@@ -40,7 +37,7 @@ interface CompareFlags extends CommonFlags {
   interval: number;
   order?: number;
   firstEnhance?: number;
-  granularity?: Granularity[];
+  granularity?: string[];
 }
 
 /** `femo compare`: methods side by side, as a table and an HTML report. */
@@ -57,7 +54,7 @@ export const compareCommand = (context: CommandContext): Command =>
     .option("--interval <n>", "a full step every so many", integer, 5)
     .option("--order <n>", "order of the forecasts", integer)
     .option("--first-enhance <n>", "full steps at the start", integer)
-    .option("--granularity <list>", `where features are kept, of ${granularityNames}`, listOf(granularity))
+    .option("--granularity <list>", "where features are kept, of module, block, stack, output", listOf(String))
     .action((flags: CompareFlags) => run(flags, context));
 
 async function run(flags: CompareFlags, { version, signal }: CommandContext): Promise<void> {
@@ -67,7 +64,7 @@ async function run(flags: CompareFlags, { version, signal }: CommandContext): Pr
   const pipeline = await openPipeline(flags, signal);
   const progress = progressLine(flags.quiet || !process.stderr.isTTY); // elsewhere a line for every result
   try {
-    const variants = defaultVariants(pipeline.presets, {
+    const variants = defaultVariants(pipeline, {
       numInferenceSteps: flags.steps,
       interval: flags.interval,
       ...(flags.cache && { methods: flags.cache }),

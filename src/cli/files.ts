@@ -2,7 +2,7 @@ import { mkdtempSync, rmdirSync, type Stats, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { dirname, extname, join, resolve } from "node:path";
 import { FemoError } from "../errors.js";
-import { writeWhole } from "../weights/whole-files.js";
+import { writeWhole } from "../platform/node/whole-files.js";
 
 /** Where a command writes to: the one file that was named, or a folder. */
 export type Target = { readonly file: string } | { readonly folder: string };

@@ -1,19 +1,17 @@
 import { join } from "node:path";
 import { Command } from "commander";
 import { FemoError } from "../errors.js";
-import { betaScopes } from "../forecasts/index.js";
 import { encodePng, parametersText } from "../images/index.js";
+import { betaScopes } from "../methods/forecasts/index.js";
 import type { CacheOptions, DiffusionPipeline, GeneratedImage, GenerationReport } from "../pipelines/index.js";
 import { classId, className } from "../pipelines/labels.js";
-import { samplerTitles, seedAfter } from "../samplers/index.js";
+import { samplerTitle, seedAfter } from "../samplers/index.js";
 import { checkFree, outputTarget, type Target, writeFiles } from "./files.js";
 import {
   addCommon,
   type CommandContext,
   type CommonFlags,
   cacheMethod,
-  granularity,
-  granularityNames,
   integer,
   listOf,
   methodNames,
@@ -32,14 +30,14 @@ const cacheFields = [
   "gamma",
   "delta",
   "betaPer",
+  "momentumSeed",
   "biasCorrection",
   "firstEnhance",
   "fullSteps",
   "granularity",
 ] as const;
 
-type GenerateFlags = CommonFlags &
-  Partial<Record<(typeof cacheFields)[number], unknown>> & { cache: string; momentumSeed?: string };
+type GenerateFlags = CommonFlags & Partial<Record<(typeof cacheFields)[number], unknown>> & { cache: string };
 
 /** `femo generate`: images of the classes named, as PNG files. */
 export const generateCommand = (context: CommandContext): Command =>
@@ -58,7 +56,7 @@ export const generateCommand = (context: CommandContext): Command =>
     .option("--bias-correction <kind>", "updates, steps or off")
     .option("--first-enhance <n>", "full steps at the start", integer)
     .option("--full-steps <steps>", 'the full steps themselves, such as "0 1 5"', listOf(integer))
-    .option("--granularity <level>", `where features are kept: ${granularityNames}`, granularity)
+    .option("--granularity <level>", "where features are kept: module, block, stack or output")
     .action((classes: string[], flags: GenerateFlags) => generate(classes, flags, context));
 
 async function generate(classes: string[], flags: GenerateFlags, { version, signal }: CommandContext): Promise<void> {
@@ -107,7 +105,6 @@ function cacheOf(flags: GenerateFlags): CacheOptions {
   const given = Object.fromEntries(
     cacheFields.flatMap((field) => (flags[field] === undefined ? [] : [[field, flags[field]]])),
   );
-  if (flags.momentumSeed !== undefined) given.seed = flags.momentumSeed;
   const fields = Object.keys(given);
   if (flags.cache === "none" && fields.length > 0) {
     throw new FemoError("E_OPTION", `${fields.join(", ")}: only with --cache and a method other than none`);
@@ -137,7 +134,7 @@ function png(image: GeneratedImage, report: GenerationReport, version: string): 
   const parameters = parametersText({
     prompt: className,
     steps: numInferenceSteps,
-    sampler: samplerTitles[sampler],
+    sampler: samplerTitle(sampler),
     cfgScale: guidanceScale,
     seed,
     width,

@@ -1,5 +1,4 @@
 import { type Command, InvalidArgumentError } from "commander";
-import { type Granularity, granularities } from "../graph/index.js";
 import {
   type CacheMethod,
   cacheMethods,
@@ -56,7 +55,6 @@ export interface CommonFlags extends ModelFlags {
 }
 
 export const methodNames = cacheMethods.join(", ");
-export const granularityNames = granularities.join(", ");
 
 /** Adds the options that say which model. */
 export const addModel = (command: Command): Command =>
@@ -106,7 +104,7 @@ export function addCommon(command: Command, chosen: { images: string; batchSize:
     .option("--timestep-spacing <name>", `which timesteps to visit: ${timestepSpacings.join(", ")}`, timestepSpacing)
     .option("--batch-size <n>", `images computed together (default: ${chosen.batchSize})`, integer)
     .option("--decode-tile-size <n>", "decode latents in tiles of so many latent pixels (default: whole)", integer)
-    .option("--threads <n>", "CPU threads (default: one per core)", integer)
+    .option("--threads <n>", "CPU threads (default: one per physical core)", integer)
     .option("--force", "overwrite files")
     .option("--json", "print the report as JSON")
     .option("--quiet", "print nothing but errors");
@@ -154,8 +152,6 @@ function seed(value: string): number | bigint {
 
 /** A caching method, however it is spelt: adaptedFemo, adapted-femo. */
 export const cacheMethod = (value: string): CacheMethod => member(cacheMethods, value);
-
-export const granularity = (value: string): Granularity => member(granularities, value);
 
 /** A sampler, however it is spelt: dpm-solver++, dpmsolver++. */
 const sampler = (value: string): SamplerName => member(samplerNames, value);

@@ -1,6 +1,7 @@
 import { FemoError } from "../errors.js";
-import type { Graph, Node } from "./graph.js";
+import type { Graph } from "./graph.js";
 import { type Bindings, bindShape } from "./shape.js";
+import type { Node } from "./value.js";
 
 /** Operations per element of the first output. Products are counted apart; what moves data counts nothing. */
 const PER_ELEMENT: Readonly<Record<string, number>> = {
@@ -19,6 +20,8 @@ const PER_ELEMENT: Readonly<Record<string, number>> = {
   InstanceNormalization: 8, // as LayerNormalization
   Resize: 0, // to the nearest, the only kind there is: a copy
   Reshape: 0,
+  SpaceToDepth: 0,
+  DepthToSpace: 0,
   Shape: 0,
   Transpose: 0,
   Concat: 0,

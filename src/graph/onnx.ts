@@ -1,14 +1,15 @@
 import { FemoError } from "../errors.js";
-import type { Attribute, DType, Graph, Value } from "./graph.js";
+import type { Graph } from "./graph.js";
 import { blockShapes, checkUse, quantizedLinear } from "./quantized.js";
 import { formatShape, type Shape } from "./shape.js";
+import type { Attribute, DType, Value } from "./value.js";
 
 /** Where the bytes of a weight lie: a file beside the model, little-endian, dense. */
 export interface WeightLocation {
   readonly file: string;
   readonly offset: number;
   readonly byteLength: number;
-  /** float32, or float16 and bfloat16, which become float32 when the model is loaded; uint8 in `QuantizedLocation`. */
+  /** float32, or float16, bfloat16 and float64, which become float32 when the model is loaded; uint8 in `QuantizedLocation`. */
   readonly dtype: string;
   readonly shape: readonly number[];
 }
@@ -34,7 +35,9 @@ const DATA_TYPE: Record<DType, number> = {
   float64: 11,
   bfloat16: 16,
 };
-const WEIGHT_TYPE = new Map(["float32", "float16", "bfloat16"].map((dtype) => [dtype, DATA_TYPE[dtype as DType]]));
+const WEIGHT_TYPE = new Map(
+  ["float32", "float16", "bfloat16", "float64"].map((dtype) => [dtype, DATA_TYPE[dtype as DType]]),
+);
 const UINT8 = 2;
 const OPSET = 21;
 const IR_VERSION = 10;
@@ -164,7 +167,15 @@ function call(
 
 function attributeProto(name: string, value: Attribute): Writer {
   const proto = new Writer().string(1, name);
-  if (typeof value === "number") return proto.integer(3, value).integer(20, 2); // INT
+  if (typeof value === "number") {
+    if (!Number.isSafeInteger(value)) {
+      throw new FemoError(
+        "E_GRAPH",
+        `attribute ${name}: expected an integer, found ${value}: write { float } for others`,
+      );
+    }
+    return proto.integer(3, value).integer(20, 2); // INT
+  }
   if (typeof value === "string") return proto.string(4, value).integer(20, 3); // STRING
   if ("float" in value) return proto.float(2, value.float).integer(20, 1); // FLOAT
   return proto.packed(8, value).integer(20, 7); // INTS

@@ -1,27 +1,12 @@
 import { FemoError } from "../errors.js";
 import { BLOCK, blocksOf } from "../weights/index.js";
-import type { Graph, Node, Value } from "./graph.js";
-import { type ModelDefinition, traceForecast, traceStep } from "./trace.js";
+import type { Node, Value } from "./value.js";
 
 /** Shapes in which the weight [rows, columns] of a linear layer is stored in 8 bits. */
 export function blockShapes([rows, columns]: readonly number[]): { values: number[]; scales: number[] } {
   const blocks = [rows as number, blocksOf(columns as number)];
   return { values: [...blocks, BLOCK], scales: blocks };
 }
-
-/**
- * Weights of the linear layers that a step multiplies with and a forecast of the whole stack does without: most of the
- * work, and neither first nor last layers, nor embeddings, nor modulation.
- */
-export function stackLinears(model: ModelDefinition): string[] {
-  const left = new Set(linears(traceForecast(model, "stack", { history: 1, averages: 0 }).graph));
-  return linears(traceStep(model).graph).filter((name) => !left.has(name));
-}
-
-const linears = (graph: Graph): string[] =>
-  graph.reachable().nodes.flatMap(({ op, inputs: [, weight] }) => {
-    return op === "Gemm" && weight?.origin?.kind === "weight" ? [weight.origin.tensor] : [];
-  });
 
 /**
  * A linear layer (`Value.linear`) as the operator that takes its weight in 8 bits. It rounds its input to 8 bits too, with

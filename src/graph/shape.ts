@@ -1,8 +1,8 @@
 import { FemoError } from "../errors.js";
 
 /**
- * One axis of a tensor: a number, or a symbol bound at run time. Symbols may carry a whole factor (`"256*batch"`) or
- * an offset (`"rows+1"`), which is all that flattening and stacking need.
+ * One axis of a tensor: a number, or whole-numbered arithmetic on symbols that are bound when the graph runs, written as
+ * a sum of products (`"256*batch"`, `"rows+1"`, `"columns*rows+text"`).
  */
 export type Dim = number | string;
 export type Shape = readonly Dim[];
@@ -10,42 +10,64 @@ export type Shape = readonly Dim[];
 /** What the symbols of a graph stand for, e.g. `{ batch: 2 }`. */
 export type Bindings = Readonly<Record<string, number>>;
 
-interface Size {
-  factor: number;
-  /** Symbols of the product, sorted. */
-  symbols: string[];
+/** Factors by product of symbols, the symbols sorted; "" is the constant. */
+type Polynomial = ReadonlyMap<string, number>;
+
+const SUM = "+";
+const PRODUCT = "*";
+
+function parse(dim: Dim): Polynomial {
+  if (typeof dim === "number") return new Map([["", dim]]);
+  return collect(
+    dim.split(SUM).map((term) => {
+      const parts = term.split(PRODUCT);
+      const factor = parts.filter(isNumber).reduce((a, b) => a * Number(b), 1);
+      return [parts.filter((part) => !isNumber(part)), factor];
+    }),
+  );
 }
 
-/** The number of elements of a shape, as factor times symbols. */
-export function sizeOf(shape: Shape): Size {
-  let factor = 1;
-  const symbols: string[] = [];
-  for (const dim of shape) {
-    for (const part of typeof dim === "number" ? [dim] : dim.split("*")) {
-      if (typeof part === "number" || /^\d+$/.test(part)) factor *= Number(part);
-      else symbols.push(part);
-    }
+const isNumber = (part: string): boolean => /^\d+$/.test(part);
+
+function collect(terms: readonly (readonly [symbols: readonly string[], factor: number])[]): Polynomial {
+  const sum = new Map<string, number>();
+  for (const [symbols, factor] of terms) {
+    const key = symbols.toSorted().join(PRODUCT);
+    sum.set(key, (sum.get(key) ?? 0) + factor);
   }
-  return { factor, symbols: symbols.sort() };
+  return sum;
+}
+
+function format(polynomial: Polynomial): Dim {
+  const constant = polynomial.get("") ?? 0;
+  const terms = [...polynomial]
+    .filter(([key, factor]) => key !== "" && factor !== 0)
+    .sort(([a], [b]) => (a < b ? -1 : 1));
+  if (terms.length === 0) return constant;
+  const texts = terms.map(([key, factor]) => (factor === 1 ? key : `${factor}${PRODUCT}${key}`));
+  return (constant === 0 ? texts : [...texts, String(constant)]).join(SUM);
 }
 
 /** The product of dimensions as one dimension: `productDim(["batch", 256])` is `"256*batch"`. */
 export function productDim(dims: Shape): Dim {
-  const { factor, symbols } = sizeOf(dims);
-  if (symbols.length === 0) return factor;
-  return (factor === 1 ? symbols : [String(factor), ...symbols]).join("*");
+  let terms: [symbols: string[], factor: number][] = [[[], 1]];
+  for (const dim of dims) {
+    const factors = [...parse(dim)];
+    terms = terms.flatMap(([symbols, x]) =>
+      factors.map(([key, y]): [string[], number] => [symbols.concat(key === "" ? [] : key.split(PRODUCT)), x * y]),
+    );
+  }
+  return format(collect(terms));
 }
 
-/** The sum of two dimensions: `addDims("rows", 1)` is `"rows+1"`. */
+/** The sum of dimensions: `addDims("rows", 1)` is `"rows+1"`. */
 export function addDims(a: Dim, b: Dim): Dim {
-  return typeof a === "number" && typeof b === "number" ? a + b : `${a}+${b}`;
+  const terms = [a, b].flatMap((dim) => [...parse(dim)]);
+  return format(collect(terms.map(([key, factor]) => [key === "" ? [] : key.split(PRODUCT), factor])));
 }
 
 /** True if both shapes hold the same number of elements whatever the symbols stand for. */
-export function sameSize(a: Shape, b: Shape): boolean {
-  const [x, y] = [sizeOf(a), sizeOf(b)];
-  return x.factor === y.factor && x.symbols.join() === y.symbols.join();
-}
+export const sameSize = (a: Shape, b: Shape): boolean => productDim(a) === productDim(b);
 
 /**
  * A dimension as a number.
@@ -53,26 +75,21 @@ export function sameSize(a: Shape, b: Shape): boolean {
  */
 export function bindDim(dim: Dim, bindings: Bindings): number {
   if (typeof dim === "number") return dim;
-  const term = (part: string): number => {
-    if (/^\d+$/.test(part)) return Number(part);
-    const value = bindings[part];
+  const boundTo = (symbol: string): number => {
+    const value = bindings[symbol];
     if (value === undefined) {
       throw new FemoError(
         "E_GRAPH",
-        `dimension "${part}" has no value; bound are: ${Object.keys(bindings).join(", ")}`,
+        `dimension "${symbol}" has no value; bound are: ${Object.keys(bindings).join(", ")}`,
       );
     }
     return value;
   };
-  return dim
-    .split("+")
-    .map((sum) =>
-      sum
-        .split("*")
-        .map(term)
-        .reduce((a, b) => a * b, 1),
-    )
-    .reduce((a, b) => a + b, 0);
+  let sum = 0;
+  for (const [key, factor] of parse(dim)) {
+    sum += key === "" ? factor : key.split(PRODUCT).reduce((product, symbol) => product * boundTo(symbol), factor);
+  }
+  return sum;
 }
 
 export const bindShape = (shape: Shape, bindings: Bindings): number[] => shape.map((dim) => bindDim(dim, bindings));

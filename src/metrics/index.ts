@@ -1,3 +1,7 @@
+/**
+ * How close an image is to another.
+ * @module femo/metrics
+ */
 export type { BytePixels, FloatPlanes, Pixels } from "./pixels.js";
 export { psnr } from "./psnr.js";
 export { ssim } from "./ssim.js";

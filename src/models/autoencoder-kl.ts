@@ -1,8 +1,7 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import { Graph, type Value } from "../graph/graph.js";
-import { type Dim, productDim } from "../graph/shape.js";
-import { BATCH } from "../graph/trace.js";
+import { type Dim, Graph, productDim, type Value } from "../graph/index.js";
+import { BATCH } from "../tracing/index.js";
 import type { Checkpoint } from "../weights/index.js";
 import { parseConfig, positive } from "./config.js";
 

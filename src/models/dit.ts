@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import type { Value } from "../graph/graph.js";
-import { BATCH, type ModelDefinition, type Trace } from "../graph/trace.js";
+import type { Value } from "../graph/index.js";
+import { BATCH, type Model, type Trace } from "../tracing/index.js";
 import { parseConfig, positive } from "./config.js";
 
 /** The config of diffusers' `DiTTransformer2DModel`, in camelCase. */
@@ -86,7 +86,7 @@ const NORM_EPS = 1e-6; // of the norms that have no parameters, fixed in DiT and
  * Diffusion transformer with adaLN-Zero (Peebles & Xie, arXiv 2212.09748), tensor names as in diffusers.
  * B: batch, T: tokens, D: width.
  */
-export function dit(config: DiTConfig): ModelDefinition {
+export function dit(config: DiTConfig): Model {
   const { numAttentionHeads: heads, sampleSize, patchSize, numLayers, inChannels, outChannels } = config;
   const width = heads * config.attentionHeadDim;
   const side = sampleSize / patchSize;
@@ -105,13 +105,15 @@ export function dit(config: DiTConfig): ModelDefinition {
       const hidden = linear(sinusoid, `${name}.timestep_embedder.linear_1`, SINUSOID_CHANNELS, width).silu();
       const time = linear(hidden, `${name}.timestep_embedder.linear_2`, width, width);
       const table = t.weight(`${name}.class_embedder.embedding_table.weight`, [config.numEmbedsAdaNorm + 1, width]);
-      return time.add(table.gather(t.input("class_label", [BATCH], "int64")));
+      return time.add(table.gather(t.input("class_label")));
     };
 
     /** adaLN: shifts, scales and gates regressed from timestep and label.  parts of [B, 1, D] */
     const modulation = (name: string, embedding: string, parts: number): Value[] =>
       t
-        .hoist(name, [BATCH, parts * width], () => linear(condition(embedding).silu(), name, width, parts * width))
+        .hoist("pair", name, [BATCH, parts * width], () =>
+          linear(condition(embedding).silu(), name, width, parts * width),
+        )
         .unsqueeze(1)
         .chunk(parts, 2);
 
@@ -142,34 +144,36 @@ export function dit(config: DiTConfig): ModelDefinition {
         `${name}.norm1.emb`,
         6,
       ) as [Value, Value, Value, Value, Value, Value];
-      const a = t.feature("module", `${name}.attn1`, x.shape, () =>
-        attention(`${name}.attn1`, modulate(x.layerNorm(NORM_EPS), shiftA, scaleA)),
+      const a = t.feature({ level: "module", name: `${name}.attn1` }, x, (tokens) =>
+        attention(`${name}.attn1`, modulate(tokens.layerNorm(NORM_EPS), shiftA, scaleA)),
       );
       const h = x.add(gateA.mul(a)); // [B, T, D]
-      const m = t.feature("module", `${name}.ff`, x.shape, () => {
+      const m = t.feature({ level: "module", name: `${name}.ff` }, h, (tokens) => {
         const affine = config.normElementwiseAffine
           ? [t.weight(`${name}.norm3.weight`, [width]), t.weight(`${name}.norm3.bias`, [width])]
           : [];
-        return mlp(`${name}.ff`, modulate(h.layerNorm(config.normEps, ...affine), shiftM, scaleM));
+        return mlp(`${name}.ff`, modulate(tokens.layerNorm(config.normEps, ...affine), shiftM, scaleM));
       });
       return h.add(gateM.mul(m)); // [B, T, D]
     };
 
-    return t.feature("output", "output", [BATCH, outChannels, sampleSize, sampleSize], () => {
-      const sample = t.input("sample", [BATCH, inChannels, sampleSize, sampleSize]);
+    const sample = t.input("sample"); // [B, C, H, W]
+    const output = { level: "output", name: "output", shape: [BATCH, outChannels, sampleSize, sampleSize] };
+    return t.feature(output, sample, (latent) => {
       const kernel = t.weight("pos_embed.proj.weight", [width, inChannels, patchSize, patchSize]);
-      const patches = sample.patchConv(kernel, t.weight("pos_embed.proj.bias", [width])); // [B, D, side, side]
+      const patches = latent.patchConv(kernel, t.weight("pos_embed.proj.bias", [width])); // [B, D, side, side]
       const positions = t.graph.constant(sincosPositions(width, side), [1, tokens, width]);
       const x = patches.reshape([BATCH, width, tokens]).transpose([0, 2, 1]).add(positions); // [B, T, D]
 
-      const y = t.residual("stack", "transformer_blocks", x, () => {
-        let h = x;
-        for (let i = 0; i < numLayers; i++) {
-          const [input, name] = [h, `transformer_blocks.${i}`];
-          h = t.residual("block", name, input, () => block(input, name));
-        }
-        return h;
-      });
+      const chain = "transformer_blocks";
+      const blocks = Array.from({ length: numLayers }, (_, i) => (s: { x: Value }) => ({
+        x: block(s.x, `${chain}.${i}`),
+      }));
+      const y = t.feature(
+        { level: "stack", name: chain, residual: true },
+        x,
+        (h) => t.chain(chain, { x: h }, blocks).x,
+      );
 
       const [shift, scale] = modulation("proj_out_1", "transformer_blocks.0.norm1.emb", 2) as [Value, Value];
       const out = modulate(y.layerNorm(NORM_EPS), shift, scale);
@@ -186,12 +190,14 @@ export function dit(config: DiTConfig): ModelDefinition {
   };
 
   return {
-    sampleShape: [inChannels, sampleSize, sampleSize],
-    outputShape: [outChannels, sampleSize, sampleSize],
-    conditions: [
-      { name: "timestep", dtype: "float32" },
-      { name: "class_label", dtype: "int64" },
+    inputs: [
+      { name: "sample", dtype: "float32", shape: [inChannels, sampleSize, sampleSize], varies: "step" },
+      { name: "timestep", dtype: "float32", shape: [], varies: "timestep" },
+      { name: "class_label", dtype: "int64", shape: [], varies: "condition" },
     ],
+    output: [outChannels, sampleSize, sampleSize],
+    levels: ["module", "block", "stack", "output"],
+    chains: { transformer_blocks: numLayers },
     build,
   };
 }
@@ -201,7 +207,7 @@ function timestepSinusoid(t: Trace, shift: number): Value {
   const half = SINUSOID_CHANNELS / 2;
   const frequencies = Float32Array.from({ length: half }, (_, i) => Math.exp((-Math.log(10_000) * i) / (half - shift)));
   const angle = t
-    .input("timestep", [BATCH])
+    .input("timestep")
     .unsqueeze(1)
     .mul(t.graph.constant(frequencies, [1, half]));
   return angle.cos().concat([angle.sin()], 1);

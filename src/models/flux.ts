@@ -1,45 +1,37 @@
-import { FemoError } from "../errors.js";
-import type { Value } from "../graph/graph.js";
-import { BATCH, type ModelDefinition, type Trace } from "../graph/trace.js";
+import { addDims, type Bindings, type Dim, productDim, type Value } from "../graph/index.js";
+import { BATCH, type Model, once, type Trace } from "../tracing/index.js";
 import type { FluxConfig } from "./flux-config.js";
 
-/** Tokens of an image and its prompt. */
-export interface FluxSize {
-  /** Height and width in tokens: pixels / 16. Default 64, which is 1024 pixels. */
-  readonly rows?: number;
-  readonly columns?: number;
-  /** Tokens of the prompt, padding included. Default 512; schnell was trained with 256. */
-  readonly textTokens?: number;
-}
+/** The sizes that requests choose: height and width in tokens, which are pixels / 16, and tokens of the prompt, padding included. */
+export const fluxSizes = { rows: "rows", columns: "columns", text: "text" } as const;
 
+/** Latent pixels along the side of a token. */
+const PATCH = 2;
 const SINUSOID_CHANNELS = 256;
 const NORM_EPS = 1e-6; // of every norm, fixed in FLUX and in diffusers
 const MLP_RATIO = 4;
 const ROPE_THETA = 10_000;
 
 /** Image and text, each a stream of tokens. */
-interface Streams {
-  readonly image: Value;
-  readonly text: Value;
-}
+type Streams = { readonly image: Value; readonly text: Value };
 
 /**
- * Rectified-flow transformer FLUX.1 (Black Forest Labs), tensor names as in diffusers. The sample is the latent image
- * packed into tokens, `timestep` runs from 1 (noise) to 0, `guidance` is the scale itself.
- * B: batch, I and T: tokens of image and text, D: width.
+ * Rectified-flow transformer FLUX.1 (Black Forest Labs), tensor names as in diffusers. The sample is the latent image,
+ * packed into tokens of 2 x 2 pixels inside; `timestep` runs from 1 (noise) to 0, `guidance` is the scale itself.
+ * B: batch, C: latent channels, I and T: tokens of image and text, D: width.
  */
-export function flux(config: FluxConfig, size: FluxSize = {}): ModelDefinition {
-  const { rows = 64, columns = 64, textTokens = 512 } = size;
-  for (const [name, value] of Object.entries({ rows, columns, textTokens })) {
-    if (!Number.isInteger(value) || value < 1) {
-      throw new FemoError("E_OPTION", `${name}: expected a positive integer, found ${value}`);
-    }
-  }
+export function flux(config: FluxConfig): Model {
   const { numAttentionHeads: heads, attentionHeadDim: headDim, inChannels } = config;
+  const { rows, columns, text: textTokens } = fluxSizes;
   const width = heads * headDim;
-  const imageTokens = rows * columns;
-  const tokens = textTokens + imageTokens;
+  const imageTokens = productDim([rows, columns]);
+  const tokens = addDims(textTokens, imageTokens);
   const outWidth = config.patchSize ** 2 * config.outChannels;
+  const latent = (channels: number): Dim[] => [
+    channels / PATCH ** 2,
+    productDim([PATCH, rows]),
+    productDim([PATCH, columns]),
+  ];
 
   const build = (t: Trace): Value => {
     const linear = (x: Value, name: string, inFeatures: number, outFeatures: number): Value =>
@@ -52,9 +44,9 @@ export function flux(config: FluxConfig, size: FluxSize = {}): ModelDefinition {
     const condition = once(() => {
       const names = ["timestep", ...(config.guidanceEmbeds ? ["guidance"] : [])];
       const scalars = names.map((name) =>
-        embed(sinusoid(t.input(name, [BATCH])), `time_text_embed.${name}_embedder`, SINUSOID_CHANNELS),
+        embed(sinusoid(t.input(name)), `time_text_embed.${name}_embedder`, SINUSOID_CHANNELS),
       );
-      const pooled = t.input("pooled_projection", [BATCH, config.pooledProjectionDim]);
+      const pooled = t.input("pooled_projection");
       const text = embed(pooled, "time_text_embed.text_embedder", config.pooledProjectionDim);
       return scalars.reduceRight((sum, value) => value.add(sum), text).silu();
     });
@@ -62,7 +54,7 @@ export function flux(config: FluxConfig, size: FluxSize = {}): ModelDefinition {
     /** adaLN: shifts, scales and gates regressed from the condition.  parts of [B, 1, D] */
     const modulation = (name: string, parts: number): Value[] =>
       t
-        .hoist(name, [BATCH, parts * width], () => linear(condition(), name, width, parts * width))
+        .hoist("pair", name, [BATCH, parts * width], () => linear(condition(), name, width, parts * width))
         .unsqueeze(1)
         .chunk(parts, 2);
 
@@ -88,15 +80,9 @@ export function flux(config: FluxConfig, size: FluxSize = {}): ModelDefinition {
       return { q: headNorm(q, `${attn}.${norms}q`), k: headNorm(k, `${attn}.${norms}k`), v };
     };
 
-    const angles = once(() => {
-      const { cos, sin } = rotaryAngles(config.axesDimsRope, textTokens, rows, columns);
-      const shape = [tokens, headDim / 2];
-      return { cos: t.graph.constant(cos, shape), sin: t.graph.constant(sin, shape) };
-    });
-
     /** Attention of all tokens over all tokens, the text's first.  [B, T + I, D] */
     const attend = ({ q, k, v }: Projections): Value => {
-      const { cos, sin } = angles();
+      const [cos, sin] = [t.input("rotary_cos"), t.input("rotary_sin")];
       return q.rotary(cos, sin, heads).attention(k.rotary(cos, sin, heads), v, heads);
     };
 
@@ -125,20 +111,20 @@ export function flux(config: FluxConfig, size: FluxSize = {}): ModelDefinition {
           "norm_added_",
         );
         const [q, k, v] = [c.q.concat([i.q], 1), c.k.concat([i.k], 1), c.v.concat([i.v], 1)];
-        return parted(attend({ q, k, v }));
+        return parted(attend({ q, k, v }), { image, text });
       });
-      const imageA = t.feature("module", `${attn}.to_out`, image.shape, () =>
+      const imageA = t.feature({ level: "module", name: `${attn}.to_out` }, image, () =>
         linear(joint().image, `${attn}.to_out.0`, width, width),
       );
-      const textA = t.feature("module", `${attn}.to_add_out`, text.shape, () =>
+      const textA = t.feature({ level: "module", name: `${attn}.to_add_out` }, text, () =>
         linear(joint().text, `${attn}.to_add_out`, width, width),
       );
       const [x, c] = [image.add(gateA.mul(imageA)), text.add(textGateA.mul(textA))];
-      const imageM = t.feature("module", `${name}.ff`, image.shape, () =>
-        mlp(modulate(x, shiftM, scaleM), `${name}.ff`),
+      const imageM = t.feature({ level: "module", name: `${name}.ff` }, x, (after) =>
+        mlp(modulate(after, shiftM, scaleM), `${name}.ff`),
       );
-      const textM = t.feature("module", `${name}.ff_context`, text.shape, () =>
-        mlp(modulate(c, textShiftM, textScaleM), `${name}.ff_context`),
+      const textM = t.feature({ level: "module", name: `${name}.ff_context` }, c, (after) =>
+        mlp(modulate(after, textShiftM, textScaleM), `${name}.ff_context`),
       );
       return { image: x.add(gateM.mul(imageM)), text: c.add(textGateM.mul(textM)) };
     };
@@ -146,8 +132,8 @@ export function flux(config: FluxConfig, size: FluxSize = {}): ModelDefinition {
     /** Single-stream block: attention and MLP side by side.  x: [B, T + I, D] */
     const singleBlock = (x: Value, name: string): Value => {
       const [shift, scale, gate] = modulation(`${name}.norm.linear`, 3) as [Value, Value, Value];
-      const y = t.feature("module", `${name}.proj_out`, x.shape, () => {
-        const h = modulate(x, shift, scale);
+      const y = t.feature({ level: "module", name: `${name}.proj_out` }, x, (all) => {
+        const h = modulate(all, shift, scale);
         const a = attend(projections(h, `${name}.attn`, ["to_q", "to_k", "to_v"], "norm_"));
         const m = linear(h, `${name}.proj_mlp`, width, MLP_RATIO * width).gelu("tanh");
         return linear(a.concat([m], 2), `${name}.proj_out`, (1 + MLP_RATIO) * width, width);
@@ -155,47 +141,75 @@ export function flux(config: FluxConfig, size: FluxSize = {}): ModelDefinition {
       return x.add(gate.mul(y));
     };
 
-    const parted = (x: Value): Streams => {
-      const [text, image] = x.split([textTokens, imageTokens], 1) as [Value, Value];
-      return { image, text };
+    /** The two streams of a joint sequence. */
+    const parted = (x: Value, { text, image }: Streams): Streams => {
+      const [t, i] = x.splitLike([text, image], 1) as [Value, Value];
+      return { text: t, image: i };
     };
 
     const transformer = (streams: Streams): Value => {
-      let { image, text } = streams;
-      for (let i = 0; i < config.numLayers; i++) {
-        const [input, name] = [{ image, text }, `transformer_blocks.${i}`];
-        const block = once(() => doubleBlock(input, name));
-        image = t.residual("block", `${name}.image`, image, () => block().image);
-        text = t.residual("block", `${name}.text`, text, () => block().text);
-      }
-      let x = text.concat([image], 1);
-      for (let i = 0; i < config.numSingleLayers; i++) {
-        const [input, name] = [x, `single_transformer_blocks.${i}`];
-        x = t.residual("block", name, input, () => singleBlock(input, name));
-      }
-      return parted(x).image;
+      const doubles = Array.from(
+        { length: config.numLayers },
+        (_, i) => (s: Streams) => doubleBlock(s, `transformer_blocks.${i}`),
+      );
+      const { image, text } = t.chain("transformer_blocks", streams, doubles);
+      const singles = Array.from({ length: config.numSingleLayers }, (_, i) => ({ x }: { x: Value }) => ({
+        x: singleBlock(x, `single_transformer_blocks.${i}`),
+      }));
+      const { x } = t.chain("single_transformer_blocks", { x: text.concat([image], 1) }, singles);
+      return parted(x, streams).image;
     };
 
-    return t.feature("output", "output", [BATCH, imageTokens, outWidth], () => {
-      const image = linear(t.input("sample", [BATCH, imageTokens, inChannels]), "x_embedder", inChannels, width);
-      const y = t.residual("stack", "transformer_blocks", image, () => {
-        const prompt = t.input("encoder_hidden_states", [BATCH, textTokens, config.jointAttentionDim]);
-        const text = linear(prompt, "context_embedder", config.jointAttentionDim, width);
-        return transformer({ image, text });
+    const output = { level: "output", name: "output", shape: [BATCH, ...latent(outWidth)] };
+    return t.feature(output, t.input("sample"), (sample) => {
+      const squares = sample.spaceToDepth(PATCH, rows, columns); // [B, 4 C, rows, columns]
+      const image = linear(packed(squares), "x_embedder", inChannels, width);
+      const y = t.feature({ level: "stack", name: "transformer_blocks", residual: true }, image, (x) => {
+        const text = t.hoist("condition", "context_embedder", [BATCH, textTokens, width], () =>
+          linear(t.input("encoder_hidden_states"), "context_embedder", config.jointAttentionDim, width),
+        );
+        return transformer({ image: x, text });
       });
       const [scale, shift] = modulation("norm_out.linear", 2) as [Value, Value];
-      return linear(modulate(y, shift, scale), "proj_out", width, outWidth);
+      const out = linear(modulate(y, shift, scale), "proj_out", width, outWidth); // [B, I, 4 C]
+      return out.transpose([0, 2, 1]).reshape([BATCH, outWidth, rows, columns], squares).depthToSpace(PATCH);
     });
+
+    /** A token's channels count latent channels slowest, the four pixels of each fastest.  [B, I, 4 C] */
+    function packed(squares: Value): Value {
+      return squares
+        .reshape([BATCH, PATCH ** 2, inChannels / PATCH ** 2, imageTokens])
+        .transpose([0, 3, 2, 1])
+        .reshape([BATCH, imageTokens, inChannels]);
+    }
   };
 
+  const angles = (of: (angle: number) => number) => ({
+    dtype: "float32" as const,
+    shape: [tokens, headDim / 2],
+    varies: "size" as const,
+    values: (sizes: Bindings) => rotaryTable(config.axesDimsRope, sizes, of),
+  });
   return {
-    sampleShape: [imageTokens, inChannels],
-    outputShape: [imageTokens, outWidth],
-    conditions: [
-      { name: "timestep", dtype: "float32" },
-      ...(config.guidanceEmbeds ? [{ name: "guidance", dtype: "float32" } as const] : []),
-      { name: "pooled_projection", dtype: "float32", shape: [config.pooledProjectionDim] },
+    inputs: [
+      { name: "sample", dtype: "float32", shape: latent(inChannels), varies: "step" },
+      { name: "timestep", dtype: "float32", shape: [], varies: "timestep" },
+      ...(config.guidanceEmbeds
+        ? [{ name: "guidance", dtype: "float32", shape: [], varies: "condition" } as const]
+        : []),
+      { name: "pooled_projection", dtype: "float32", shape: [config.pooledProjectionDim], varies: "condition" },
+      {
+        name: "encoder_hidden_states",
+        dtype: "float32",
+        shape: [textTokens, config.jointAttentionDim],
+        varies: "condition",
+      },
+      { name: "rotary_cos", ...angles(Math.cos) },
+      { name: "rotary_sin", ...angles(Math.sin) },
     ],
+    output: latent(outWidth),
+    levels: ["module", "block", "stack", "output"],
+    chains: { transformer_blocks: config.numLayers, single_transformer_blocks: config.numSingleLayers },
     build,
   };
 }
@@ -205,15 +219,6 @@ interface Projections {
   readonly q: Value;
   readonly k: Value;
   readonly v: Value;
-}
-
-/** A computation that several names share: made by the first that asks, or by none. */
-function once<T extends object>(make: () => T): () => T {
-  let made: T | undefined;
-  return () => {
-    made ??= make();
-    return made;
-  };
 }
 
 /** Transformer sinusoids of a thousand times x, cosines first, frequencies from 1 towards 1e-4 exclusive.  [B, 256] */
@@ -227,26 +232,23 @@ function sinusoid(x: Value): Value {
   return angle.cos().concat([angle.sin()], 1);
 }
 
-/** Angles of the rotary embedding at (0, row, column), the text's tokens all at the origin.  [T + I, headDim / 2] each */
-function rotaryAngles(
+/** A function of the rotary embedding's angles at (0, row, column), the text's tokens all at the origin.  [T + I, headDim / 2] */
+function rotaryTable(
   axes: readonly number[],
-  textTokens: number,
-  rows: number,
-  columns: number,
-): { cos: Float32Array; sin: Float32Array } {
+  { rows = 0, columns = 0, text = 0 }: Bindings,
+  of: (angle: number) => number,
+): Float32Array {
   const frequencies = axes.flatMap((dim, axis) =>
     Array.from({ length: dim / 2 }, (_, i) => ({ axis, omega: ROPE_THETA ** ((-2 * i) / dim) })),
   );
-  const tokens = textTokens + rows * columns;
-  const [cos, sin] = [0, 1].map(() => new Float32Array(tokens * frequencies.length)) as [Float32Array, Float32Array];
+  const tokens = text + rows * columns;
+  const table = new Float32Array(tokens * frequencies.length);
   for (let token = 0; token < tokens; token++) {
-    const i = token - textTokens;
+    const i = token - text;
     const position = i < 0 ? [0, 0, 0] : [0, Math.floor(i / columns), i % columns];
     frequencies.forEach(({ axis, omega }, j) => {
-      const angle = (position[axis] as number) * omega;
-      cos[token * frequencies.length + j] = Math.cos(angle);
-      sin[token * frequencies.length + j] = Math.sin(angle);
+      table[token * frequencies.length + j] = of((position[axis] as number) * omega);
     });
   }
-  return { cos, sin };
+  return table;
 }

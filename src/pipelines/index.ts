@@ -1,19 +1,21 @@
+export { type MeasuredForecast, type ModelDtype, modelDtypes, type StepRecord } from "../denoising/index.js";
 export {
+  adaptedFemo,
   type CacheMethod,
   type CacheOptions,
   type CachePresets,
   type CacheSettings,
   cacheMethods,
-} from "./cache-options.js";
-export type { MeasuredForecast } from "./coefficients.js";
-export { type Device, devices } from "./device.js";
-export {
-  DiffusionPipeline,
-  type GeneratedImage,
-  type GenerationResult,
-  type PipelineParts,
-  type PretrainedOptions,
-} from "./diffusion-pipeline.js";
-export { type ModelDtype, modelDtypes } from "./dtype.js";
-export type { GenerationReport, StepRecord } from "./report.js";
+  femo,
+  fora,
+  newton,
+  taylorSeer,
+} from "../methods/index.js";
+export { type Device, devices } from "../platform/device.js";
+export type { DownloadProgress } from "../platform/platform.js";
+export { DiffusionPipeline, type GenerationStream } from "./diffusion-pipeline.js";
+export type { ClassNames } from "./labels.js";
+export type { PretrainedOptions } from "./pretrained-options.js";
+export type { GenerationReport } from "./report.js";
 export { type GenerateOptions, type OutputType, outputTypes, type StepProgress } from "./request.js";
+export type { GeneratedImage, GenerationResult } from "./result.js";

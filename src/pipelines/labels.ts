@@ -30,13 +30,14 @@ export function classId(label: string | number, classes: ClassNames): number {
     if (ids.length > 1) throw ambiguous(label, ids, classes);
   }
   if (/^\d+$/.test(trimmed(label))) return classId(Number(label), classes);
+  const shown = label.length > 80 ? `${label.slice(0, 80)}…` : label;
   const near = [...classes]
     .flatMap(([, synonyms]) => synonyms)
-    .map((name) => ({ name, distance: editDistance(lower(label), lower(name)) }))
+    .map((name) => ({ name, distance: editDistance(lower(shown), lower(name)) }))
     .sort((a, b) => a.distance - b.distance)
     .slice(0, 3)
     .map(({ name }) => `"${name}"`);
-  throw new FemoError("E_OPTION", `classLabels: there is no class "${label}". Nearest: ${near.join(", ")}`);
+  throw new FemoError("E_OPTION", `classLabels: there is no class "${shown}". Nearest: ${near.join(", ")}`);
 }
 
 function ambiguous(label: string, ids: readonly number[], classes: ClassNames): FemoError {

@@ -1,25 +1,22 @@
 import { FemoError } from "../errors.js";
 
-/** For each option whether a value is of its type, and that type in words. */
-export type OptionTypes<T> = { readonly [K in keyof Required<T>]: readonly [(value: unknown) => boolean, string] };
+/** Whether a value is of an option's type, and that type in words. */
+export type OptionType = readonly [(value: unknown) => boolean, string];
+export type OptionTypes<T> = { readonly [K in keyof Required<T>]: OptionType };
 
 /**
  * What plain JavaScript may pass: the options must be an object, each by a name there is and of its type. Those that are
  * undefined are as if left out.
  * @throws FemoError E_OPTION naming the option, what was expected and what was found
  */
-export function checkTypes<T extends object>(
-  options: unknown,
-  types: OptionTypes<T>,
-  required?: keyof T & string,
-): void {
-  if (typeof options !== "object" || options === null) {
+export function checkTypes(options: unknown, types: Readonly<Record<string, OptionType>>, required?: string): void {
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
     const wanted = required === undefined ? "an object" : `an object with ${required}`;
     throw new FemoError("E_OPTION", `options: expected ${wanted}, found ${describe(options)}`);
   }
   for (const name of new Set([...(required === undefined ? [] : [required]), ...Object.keys(options)])) {
     const value = (options as Record<string, unknown>)[name];
-    const type = Object.hasOwn(types, name) ? types[name as keyof T] : undefined;
+    const type = Object.hasOwn(types, name) ? types[name] : undefined;
     if (!type) {
       throw new FemoError("E_OPTION", `${name}: there is no such option; there are ${Object.keys(types).join(", ")}`);
     }

@@ -1,21 +1,9 @@
+import type { StepRecord } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
-import {
-  createSampler,
-  type Sampler,
-  type SamplerName,
-  type SchedulerConfig,
-  seedAfter,
-  type TimestepSpacing,
-} from "../samplers/index.js";
-import type { Schedule } from "../schedules/index.js";
-import {
-  type CacheOptions,
-  type CachePresets,
-  type CacheSettings,
-  cacheSettings,
-  scheduleOf,
-} from "./cache-options.js";
-import { type ClassNames, classId } from "./labels.js";
+import { checkTileSize } from "../images/index.js";
+import { type CacheOptions, type CacheSettings, cacheSettings, type Method, methodOf } from "../methods/index.js";
+import { createSampler, type Sampler, type SamplerName, seedAfter, type TimestepSpacing } from "../samplers/index.js";
+import type { PipelineParts, Subject, SubjectOptions } from "./family.js";
 import {
   checkInteger,
   checkTypes,
@@ -26,29 +14,21 @@ import {
   isString,
   type OptionTypes,
 } from "./option-types.js";
-import type { StepRecord } from "./report.js";
-import { checkTileSize } from "./tiled-decode.js";
 
-/** Told after every step. */
+/** Told after every run of the network. */
 export interface StepProgress extends StepRecord {
   readonly numInferenceSteps: number;
-  /** Which images, by their index in the result, this step was for. */
-  readonly images: readonly number[];
-  /** The noisy images after the step, [images, C, H, W] row-major; not to be changed. */
+  /** The noisy images after the step, of those that the record names, [images, C, H, W] row-major; not to be changed. */
   readonly latents: Float32Array;
 }
 
 /** What a request gives, as diffusers' `output_type`. */
 export const outputTypes = ["image", "latent"] as const;
+/** One of `outputTypes`. */
 export type OutputType = (typeof outputTypes)[number];
 
 /** A request. Only classLabels is required. */
-export interface GenerateOptions {
-  /**
-   * Classes by name or number, one image each or `numImagesPerPrompt`. A name that fits in its own case goes before those
-   * that fit in another.
-   */
-  classLabels: string | number | readonly (string | number)[];
+export interface GenerateOptions extends SubjectOptions {
   /** Images of each class, 1 to 100 000; the images of a request may take 2^32 bytes in all. Default 1. */
   numImagesPerPrompt?: number;
   /** Default 50. */
@@ -81,90 +61,87 @@ export interface GenerateOptions {
   outputType?: OutputType;
   /** Stops between steps; the promise rejects with the signal's reason. */
   signal?: AbortSignal;
-  /** Called after every step; what it throws ends the request. */
-  onStep?: (progress: StepProgress) => void;
+  /** Called after every step, and waited for; what it throws ends the request. */
+  onStep?: (progress: StepProgress) => unknown;
 }
 
 /** A request with every default filled in and every value checked. */
 export interface Request {
-  readonly labels: readonly number[];
+  readonly subjects: readonly Subject[];
   /** 0 .. 2^64 - 1, bigints beyond 2^53 - 1; undefined with latents of one's own. */
   readonly seeds: readonly (number | bigint | undefined)[];
   readonly latents: Float32Array | undefined;
   readonly numInferenceSteps: number;
+  /** 1 or less: not guided. */
   readonly guidanceScale: number;
-  /** Whether there are rows without class. */
-  readonly guided: boolean;
   readonly guidanceChannels: "all" | number;
   readonly batchSize: number;
   readonly sampler: Sampler;
   readonly settings: CacheSettings;
-  readonly schedule: Schedule;
+  readonly method: Method;
   readonly decodeTileSize: number | undefined;
   readonly outputType: OutputType;
   readonly signal: AbortSignal | undefined;
-  readonly onStep: ((progress: StepProgress) => void) | undefined;
-}
-
-/** What a request is checked against. */
-export interface RequestContext {
-  readonly scheduler: SchedulerConfig;
-  readonly classes: ClassNames;
-  readonly presets: CachePresets;
-  /** Shape of one sample, channels first. */
-  readonly sampleShape: readonly number[];
-  /** Pixels a side for each of the sample, if it is decoded. */
-  readonly decoder?: { readonly stride: number } | undefined;
 }
 
 /**
  * Fills in a request's defaults and checks its values.
  * @throws FemoError E_OPTION naming the option, what was expected and what was found
  */
-export function checkRequest(options: GenerateOptions, pipeline: RequestContext): Request {
-  checkTypes(options, generateTypes, "classLabels");
-  const { scheduler, presets, classes, sampleShape } = pipeline;
-  const { numImagesPerPrompt = 1, numInferenceSteps = 50, guidanceScale = 1.5, guidanceChannels = "all" } = options;
-  const { seed = 0, latents, batchSize = 4, decodeTileSize, outputType = "image", signal, onStep } = options;
+export function checkRequest(options: GenerateOptions, pipeline: PipelineParts): Request {
+  const { scheduler, presets, family, backbone, decoder } = pipeline;
+  checkTypes(options, { ...generateTypes, ...family.options }, family.subjectOption);
+  const { numImagesPerPrompt = 1, guidanceChannels = "all" } = options;
+  const { numInferenceSteps = family.defaults.numInferenceSteps, guidanceScale = family.defaults.guidanceScale } =
+    options;
+  const { seed = 0, batchSize = 4, decodeTileSize, outputType = "image", signal } = options;
+  const latents = options.latents?.slice(); // what becomes of the caller's does not matter any more
   checkInteger("numImagesPerPrompt", numImagesPerPrompt, 1, 100_000);
   checkInteger("batchSize", batchSize, 1, 1024);
   checkTileSize("decodeTileSize", decodeTileSize);
   if (!Number.isFinite(guidanceScale)) {
     throw new FemoError("E_OPTION", `guidanceScale: expected a finite number, found ${guidanceScale}`);
   }
-  const [channels, ...area] = sampleShape as [number, ...number[]];
-  if (guidanceChannels !== "all") checkInteger("guidanceChannels", guidanceChannels, 1, channels);
-  const given = [options.classLabels].flat() as (string | number)[];
-  if (given.length === 0) throw new FemoError("E_OPTION", "classLabels: expected at least one class, found none");
-  const ids = given.map((label) => classId(label, classes));
-  checkResultSize(ids.length * numImagesPerPrompt, outputType, pipeline);
-  const labels = ids.flatMap((id) => new Array<number>(numImagesPerPrompt).fill(id));
-  const expected = labels.length * channels * area.reduce((a, b) => a * b, 1);
+  const sampleDims = backbone.sampleDims(family.sizes);
+  if (guidanceChannels !== "all") checkInteger("guidanceChannels", guidanceChannels, 1, sampleDims[0] as number);
+  const named = family.subjects(options);
+  if (named.length === 0) {
+    throw new FemoError("E_OPTION", `${family.subjectOption}: expected at least one, found none`);
+  }
+  checkResultSize(
+    named.length * numImagesPerPrompt,
+    outputType,
+    sampleDims,
+    decoder?.stride ?? 1,
+    family.subjectOption,
+  );
+  const subjects = named.flatMap((subject) => new Array<Subject>(numImagesPerPrompt).fill(subject));
+  const expected = sampleDims.reduce((a, b) => a * b, subjects.length);
   if (latents && latents.length !== expected) {
     throw new FemoError(
       "E_OPTION",
-      `latents: expected ${expected} values, [${[labels.length, channels, ...area].join(", ")}], found ${latents.length}`,
+      `latents: expected ${expected} values, [${[subjects.length, ...sampleDims].join(", ")}], found ${latents.length}`,
     );
   }
-  const settings = cacheSettings(options.cache ?? "none", presets);
+  const bad = latents?.findIndex((x) => !Number.isFinite(x)) ?? -1;
+  if (bad >= 0) throw new FemoError("E_OPTION", `latents: expected finite numbers, found ${latents?.[bad]} at ${bad}`);
+  const settings = cacheSettings(options.cache ?? "none", presets, backbone.model.levels);
   checkFullSteps(settings, numInferenceSteps);
-  const seeds = labels.map((_, i) => seedAfter(seed, i));
+  const seeds = subjects.map((_, i) => (latents ? undefined : seedAfter(seed, i)));
   return {
-    labels,
-    seeds: latents ? labels.map(() => undefined) : seeds,
+    subjects,
+    seeds,
     latents,
     numInferenceSteps,
     guidanceScale,
-    guided: guidanceScale > 1,
     guidanceChannels,
     batchSize,
     sampler: createSampler(scheduler, { ...options, numInferenceSteps }),
     settings,
-    schedule: scheduleOf(settings),
+    method: methodOf(settings, backbone.model),
     decodeTileSize,
     outputType,
     signal,
-    onStep,
   };
 }
 
@@ -172,22 +149,28 @@ export function checkRequest(options: GenerateOptions, pipeline: RequestContext)
 export const MAX_RESULT_BYTES = 2 ** 32;
 
 /** Refuses counts whose result would not fit, before memory is asked for. */
-function checkResultSize(images: number, outputType: OutputType, { sampleShape, decoder }: RequestContext): void {
-  const [, height, width] = sampleShape as [number, number, number];
-  const pixels = outputType === "image" ? height * width * (decoder?.stride ?? 1) ** 2 : 0;
-  const bytes = 4 * sampleShape.reduce((a, b) => a * b, 1) + 3 * pixels;
+function checkResultSize(
+  images: number,
+  outputType: OutputType,
+  sampleDims: readonly number[],
+  stride: number,
+  option: string,
+): void {
+  const [, height, width] = sampleDims as [number, number, number];
+  const pixels = outputType === "image" ? height * width * stride ** 2 : 0;
+  const bytes = 4 * sampleDims.reduce((a, b) => a * b, 1) + 3 * pixels;
   const most = Math.floor(MAX_RESULT_BYTES / bytes);
   if (images <= most) return;
   throw new FemoError(
     "E_OPTION",
-    `classLabels, numImagesPerPrompt: expected at most ${most} images in all, as each takes ${bytes} bytes of a result ` +
+    `${option}, numImagesPerPrompt: expected at most ${most} images in all, as each takes ${bytes} bytes of a result ` +
       `that may take ${MAX_RESULT_BYTES}, found ${images}: split the request`,
   );
 }
 
 /** @throws FemoError E_OPTION if a full step comes after the last */
 function checkFullSteps(settings: CacheSettings, numInferenceSteps: number): void {
-  const beyond = settings.method === "none" ? undefined : settings.fullSteps?.find((step) => step >= numInferenceSteps);
+  const beyond = "fullSteps" in settings ? settings.fullSteps?.find((step) => step >= numInferenceSteps) : undefined;
   if (beyond === undefined) return;
   throw new FemoError(
     "E_OPTION",
@@ -202,11 +185,8 @@ function isCache(value: unknown): boolean {
   return method === null || !["object", "bigint"].includes(typeof method);
 }
 
-export const generateTypes: OptionTypes<GenerateOptions> = {
-  classLabels: [
-    (value) => [value].flat().every((label) => isString(label) || isNumber(label)),
-    "a class name or number, or a list of them",
-  ],
+/** Of the options that requests of every family have. */
+export const generateTypes: OptionTypes<Omit<GenerateOptions, "classLabels">> = {
   numImagesPerPrompt: [isNumber, "a number"],
   numInferenceSteps: [isNumber, "a number"],
   guidanceScale: [isNumber, "a number"],

@@ -1,3 +1,5 @@
+import { z } from "zod";
+import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { demandOf } from "./options.js";
 import { prediction } from "./prediction.js";
 import { checkedStep, type Sampler } from "./sampler.js";
@@ -131,3 +133,18 @@ function noiseLeft(leaps: readonly Leap[]): number {
   }
   return Math.abs(x0);
 }
+
+/** DDIM, which also samples for models whose scheduler is DDPM's or PNDM's, as `DDIMScheduler.from_pretrained` would. */
+export const ddimSampler: SamplerDefinition<"ddim", Omit<DdimConfig, "numInferenceSteps">> = {
+  name: "ddim",
+  title: "DDIM",
+  classes: ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler"],
+  keys: {
+    ...sharedKeys,
+    clip_sample: z.boolean(),
+    clip_sample_range: z.number().gt(0),
+    set_alpha_to_one: z.boolean(),
+  },
+  fixed: { thresholding: z.literal(false) },
+  create: (settings, chosen) => ddim({ ...settings, ...chosen }),
+};

@@ -1,4 +1,6 @@
+import { z } from "zod";
 import { FemoError } from "../errors.js";
+import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { demandOf, oneOf } from "./options.js";
 import { type Prediction, prediction } from "./prediction.js";
 import { checkedStep, type Sampler } from "./sampler.js";
@@ -198,3 +200,30 @@ function check(options: Required<DpmSolverConfig>): void {
     );
   }
 }
+
+/** DPM-Solver++(2M). A spacing that is chosen goes before Karras' noise levels. */
+export const dpmSolverSampler: SamplerDefinition<"dpm-solver++", Omit<DpmSolverConfig, "numInferenceSteps">> = {
+  name: "dpm-solver++",
+  title: "DPM-Solver++",
+  classes: ["DPMSolverMultistepScheduler"],
+  keys: {
+    ...sharedKeys,
+    solver_order: z.literal([1, 2]),
+    solver_type: z.enum(solverTypes),
+    lower_order_final: z.boolean(),
+    euler_at_final: z.boolean(),
+    final_sigmas_type: z.enum(finalSigmasTypes),
+    use_karras_sigmas: z.boolean(),
+  },
+  fixed: {
+    thresholding: z.literal(false),
+    algorithm_type: z.literal("dpmsolver++"),
+    lambda_min_clipped: z.literal(Number.NEGATIVE_INFINITY),
+    use_lu_lambdas: z.literal(false),
+    use_exponential_sigmas: z.literal(false),
+    use_beta_sigmas: z.literal(false),
+    use_flow_sigmas: z.literal(false),
+  },
+  create: (settings, chosen) =>
+    dpmSolver({ ...settings, ...chosen, ...(chosen.timestepSpacing !== undefined && { useKarrasSigmas: false }) }),
+};

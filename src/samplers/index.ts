@@ -8,8 +8,9 @@ export {
 } from "./dpm-solver.js";
 export { seedAfter, TorchGenerator } from "./noise.js";
 export type { PredictionType } from "./prediction.js";
-export { type Sampler, type SamplerName, type SamplerState, samplerNames, samplerTitles } from "./sampler.js";
-export { createSampler, ditScheduler, type SamplerChoice, type SchedulerConfig } from "./scheduler.js";
+export type { Sampler, SamplerState } from "./sampler.js";
+export { createSampler, ditScheduler, type SamplerChoice } from "./scheduler.js";
 export { schedulerFromConfig } from "./scheduler-config.js";
+export { type SamplerName, type SchedulerConfig, samplerNames, samplerTitle } from "./table.js";
 export { roundHalfEven, type TimestepSpacing, timestepSpacings } from "./timesteps.js";
 export type { BetaSchedule } from "./training-chain.js";

@@ -1,12 +1,5 @@
 import { FemoError } from "../errors.js";
 
-/** The samplers there are, by the names that requests and reports use. */
-export type SamplerName = (typeof samplerNames)[number];
-export const samplerNames = ["ddim", "dpm-solver++"] as const;
-
-/** The same as their authors write them. */
-export const samplerTitles: Readonly<Record<SamplerName, string>> = { ddim: "DDIM", "dpm-solver++": "DPM-Solver++" };
-
 /** Where a run stands before a step: all that the steps behind it leave to those ahead. */
 export interface SamplerState {
   /** x at `timesteps[i]`, any layout, latent scale. */
@@ -17,7 +10,7 @@ export interface SamplerState {
 
 /** A deterministic sampler with everything but the latent decided beforehand; it holds no state of a run. */
 export interface Sampler {
-  readonly name: SamplerName;
+  readonly name: string;
 
   /** How the timesteps were chosen, for reports. */
   readonly spacing: string;

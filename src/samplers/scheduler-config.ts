@@ -1,63 +1,19 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import { finalSigmasTypes, solverTypes } from "./dpm-solver.js";
-import { predictionTypes } from "./prediction.js";
-import type { SchedulerConfig } from "./scheduler.js";
-import { betaSchedules, trainingChainDefaults } from "./training-chain.js";
+import { inCamelCase, sharedKeys } from "./definition.js";
+import { type SchedulerConfig, samplerTable } from "./table.js";
+import { trainingChainDefaults } from "./training-chain.js";
 
 /** Schedulers that keep their training chain under the keys read here; a flow-matching one, say, does not. */
-const readableClasses = ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler"] as const;
+const readableClasses = samplerTable.flatMap(({ classes }) => classes);
 
-const beta = z.number().gt(0).lt(1);
-
-/** The keys that every scheduler has, each by its name here in snake case. */
-const shared = z.object({
-  num_train_timesteps: z.int().min(1),
-  beta_start: beta,
-  beta_end: beta,
-  beta_schedule: z.enum(betaSchedules),
-  trained_betas: z.array(beta).nullable(),
-  rescale_betas_zero_snr: z.boolean(),
-  prediction_type: z.enum(predictionTypes),
-  timestep_spacing: z.enum(["leading", "trailing", "linspace"]),
-  steps_offset: z.int().min(0),
-});
-
-const ddimSettings = z
-  .object({
-    ...shared.shape,
-    clip_sample: z.boolean(),
-    clip_sample_range: z.number().gt(0),
-    set_alpha_to_one: z.boolean(),
-  })
-  .partial();
-
-const dpmSolverSettings = z
-  .object({
-    ...shared.shape,
-    solver_order: z.literal([1, 2]),
-    solver_type: z.enum(solverTypes),
-    lower_order_final: z.boolean(),
-    euler_at_final: z.boolean(),
-    final_sigmas_type: z.enum(finalSigmasTypes),
-    use_karras_sigmas: z.boolean(),
-  })
-  .partial();
-
-/** The keys that must be what they are by default, for want of more. */
-const fixed = z.object({
-  thresholding: z.literal(false),
-  algorithm_type: z.literal("dpmsolver++"),
-  lambda_min_clipped: z.literal(Number.NEGATIVE_INFINITY),
-  use_lu_lambdas: z.literal(false),
-  use_exponential_sigmas: z.literal(false),
-  use_beta_sigmas: z.literal(false),
-  use_flow_sigmas: z.literal(false),
-});
-
-/** All of them, for what any one must hold in whichever file it stands. */
+/** The keys of all samplers, for what any one must hold in whichever file it stands. */
 const schema = z
-  .object({ _class_name: z.enum(readableClasses), ...ddimSettings.shape, ...dpmSolverSettings.shape, ...fixed.shape })
+  .object({
+    _class_name: z.enum(readableClasses as [string]),
+    ...sharedKeys,
+    ...Object.assign({}, ...samplerTable.map(({ keys, fixed }) => ({ ...keys, ...fixed }))),
+  })
   .partial();
 
 /**
@@ -81,21 +37,12 @@ export function schedulerFromConfig(json: unknown): SchedulerConfig {
       `scheduler config: trained_betas: found ${betas.length} values, allowed: as many as num_train_timesteps, ${timesteps}.`,
     );
   }
-  return className === "DPMSolverMultistepScheduler"
-    ? { sampler: "dpm-solver++", ...inCamelCase(dpmSolverSettings.parse(result.data)) }
-    : { sampler: "ddim", ...inCamelCase(ddimSettings.parse(result.data)) };
+  const [first] = samplerTable;
+  const { name, keys } = samplerTable.find(({ classes }) => classes.includes(className ?? "")) ?? first;
+  const own = Object.entries(result.data).filter(([key]) => Object.hasOwn(keys, key));
+  const settings = Object.fromEntries(own.map(([key, value]) => [inCamelCase(key), value]));
+  return { ...settings, sampler: name } as SchedulerConfig;
 }
-
-type CamelCase<Key> = Key extends `${infer Word}_${infer Rest}` ? `${Word}${Capitalize<CamelCase<Rest>>}` : Key;
-type InCamelCase<T> = { [Key in keyof T as CamelCase<Key>]: Exclude<T[Key], undefined> };
-
-const inCamelCase = <T extends object>(snake: T): InCamelCase<T> =>
-  Object.fromEntries(
-    Object.entries(snake).map(([key, value]) => [
-      key.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase()),
-      value,
-    ]),
-  ) as InCamelCase<T>;
 
 /** One line per unsupported key: where, what was found, what is allowed. */
 function describe(error: z.ZodError, json: unknown): string {

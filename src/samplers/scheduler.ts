@@ -1,18 +1,9 @@
 import { FemoError } from "../errors.js";
-import { type DdimConfig, ddim } from "./ddim.js";
-import { type DpmSolverConfig, dpmSolver } from "./dpm-solver.js";
+import { inCamelCase, type SamplerDefinition, sharedKeys } from "./definition.js";
 import { oneOf } from "./options.js";
-import { type Sampler, type SamplerName, samplerNames } from "./sampler.js";
+import type { Sampler } from "./sampler.js";
+import { type SamplerName, type SchedulerConfig, samplerNames, samplerTable } from "./table.js";
 import type { TimestepSpacing } from "./timesteps.js";
-import { trainingChainDefaults } from "./training-chain.js";
-
-/**
- * What is known of a model's sampling: its own sampler, and that sampler's settings as far as they are given. What is not
- * given the sampler fills in for itself.
- */
-export type SchedulerConfig =
-  | ({ readonly sampler: "ddim" } & Omit<DdimConfig, "numInferenceSteps">)
-  | ({ readonly sampler: "dpm-solver++" } & Omit<DpmSolverConfig, "numInferenceSteps">);
 
 /** What the DiT repository samples with: linear β, its own respacing, no clipping. */
 export const ditScheduler: SchedulerConfig = { sampler: "ddim", clipSample: false, timestepSpacing: "dit" };
@@ -32,22 +23,17 @@ export interface SamplerChoice {
  * @throws FemoError E_OPTION if there is no such sampler, or as the sampler itself
  */
 export function createSampler(scheduler: SchedulerConfig, choice: SamplerChoice): Sampler {
-  const { sampler = scheduler.sampler, timestepSpacing, numInferenceSteps } = choice;
-  const chosen = { ...(timestepSpacing !== undefined && { timestepSpacing }), numInferenceSteps };
-  switch (sampler) {
-    case "ddim":
-      return ddim({ ...(scheduler.sampler === "ddim" ? scheduler : sharedBy(scheduler)), ...chosen });
-    case "dpm-solver++": {
-      const settings = scheduler.sampler === "dpm-solver++" ? scheduler : sharedBy(scheduler);
-      return dpmSolver({ ...settings, ...chosen, ...(timestepSpacing !== undefined && { useKarrasSigmas: false }) });
-    }
-    default:
-      throw new FemoError("E_OPTION", `sampler: expected ${oneOf(samplerNames)}, found ${JSON.stringify(sampler)}.`);
+  const { sampler: own, ...settings } = scheduler;
+  const { sampler = own, timestepSpacing, numInferenceSteps } = choice;
+  const definition: SamplerDefinition | undefined = samplerTable.find(({ name }) => name === sampler);
+  if (!definition) {
+    throw new FemoError("E_OPTION", `sampler: expected ${oneOf(samplerNames)}, found ${JSON.stringify(sampler)}.`);
   }
+  const chosen = { numInferenceSteps, ...(timestepSpacing !== undefined && { timestepSpacing }) };
+  return definition.create(sampler === own ? settings : sharedOf(settings), chosen);
 }
 
-const sharedKeys: readonly string[] = [...Object.keys(trainingChainDefaults), "timestepSpacing", "stepsOffset"];
+const shared = new Set(Object.keys(sharedKeys).map(inCamelCase));
 
-/** The settings that every sampler has. */
-const sharedBy = (scheduler: SchedulerConfig): Omit<DdimConfig & DpmSolverConfig, "numInferenceSteps"> =>
-  Object.fromEntries(Object.entries(scheduler).filter(([key]) => sharedKeys.includes(key)));
+const sharedOf = (settings: object): object =>
+  Object.fromEntries(Object.entries(settings).filter(([key]) => shared.has(key)));

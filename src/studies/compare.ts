@@ -1,9 +1,8 @@
 import { FemoError } from "../errors.js";
 import type { RgbImage } from "../images/index.js";
+import { type CacheSettings, cacheSettings } from "../methods/index.js";
 import { psnr, ssim } from "../metrics/index.js";
-import { cacheSettings } from "../pipelines/cache-options.js";
 import type {
-  CacheSettings,
   DiffusionPipeline,
   GeneratedImage,
   GenerateOptions,
@@ -76,7 +75,9 @@ export interface Quality {
 }
 
 /** A step of a variant, over all its batches. */
-export interface ComparisonStep extends Pick<StepRecord, "step" | "timestep" | "kind"> {
+export interface ComparisonStep extends Pick<StepRecord, "step" | "timestep"> {
+  /** Share of the images that ran the whole network, 0 .. 1. */
+  readonly computed: number;
   /** Time in the runtime for all images, milliseconds. */
   readonly durationMs: number;
   /** At measured full steps: relative error of the forecast, root mean square over features and samples. */
@@ -94,8 +95,8 @@ export interface ComparisonRow {
   readonly numInferenceSteps: number;
   /** What in these settings is known to cost quality. */
   readonly warnings: readonly string[];
-  /** Steps that ran the whole network. */
-  readonly fullSteps: readonly number[];
+  /** Steps that ran the whole network, of each image. */
+  readonly fullSteps: readonly (readonly number[])[];
   /** Floating-point operations, two for each multiply-add. */
   readonly flops: number;
   /** Of the reference, over those of this variant. */
@@ -164,7 +165,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   checkInteger("batchSize", batchSize, 1, 1024);
   const variants: CompareVariant[] = [
     { name: "No cache" },
-    ...(options.variants ?? defaultVariants(pipeline.presets, { numInferenceSteps })),
+    ...(options.variants ?? defaultVariants(pipeline, { numInferenceSteps })),
   ];
   const repeated = variants.find(({ name }, i) => variants.findIndex((other) => other.name === name) !== i);
   if (repeated) throw new FemoError("E_OPTION", `variants: the name "${repeated.name}" is there twice`);
@@ -194,8 +195,8 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   };
   for (const i of variants.keys()) await check(pipeline, { ...requestOf(i), classLabels, seed });
 
-  const settings = variants.map(({ cache = "none" }) => cacheSettings(cache, pipeline.presets));
-  const costs = settings.map((cache, i) => expectedCost(cache, pipeline.presets, stepsOf(i)));
+  const settings = variants.map(({ cache = "none" }) => cacheSettings(cache, pipeline.presets, pipeline.levels));
+  const costs = settings.map((cache, i) => expectedCost(cache, pipeline, stepsOf(i)));
   const total = labels.length * costs.reduce((a, b) => a + b, 0);
   const rounds = Math.ceil(labels.length / batchSize);
   const parts: Part[][] = variants.map(() => []);
@@ -213,8 +214,8 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
       const { images: drawn, report } = await pipeline.generate({
         ...requestOf(i),
         ...images,
-        onStep: ({ step, kind }) => {
-          within += batch.length * (kind === "full" ? 1 : FORECAST_COST);
+        onStep: ({ step, full, images }) => {
+          within += images.length * (full ? 1 : FORECAST_COST);
           const done = Math.min(1, (spent + within) / total);
           onProgress?.({ variant: variant.name, step, numInferenceSteps: stepsOf(i), done });
         },
@@ -255,7 +256,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
 }
 
 const optionTypes: OptionTypes<CompareOptions> = {
-  classLabels: generateTypes.classLabels,
+  classLabels: [Array.isArray, "a list of class names or numbers"],
   numImagesPerPrompt: generateTypes.numImagesPerPrompt,
   numInferenceSteps: generateTypes.numInferenceSteps,
   guidanceScale: generateTypes.guidanceScale,
@@ -287,9 +288,9 @@ export const defaultClasses = ({ classes }: DiffusionPipeline): number[] => [...
 
 /** The shortest run of every graph that the cache needs: the first full step, one with a past, and a forecast. */
 const warmUpOf = (cache: CacheSettings): Partial<GenerateOptions> => ({
-  ...(cache.method === "none"
-    ? { cache, numInferenceSteps: 1 }
-    : { cache: { ...cache, fullSteps: [0, 1] }, numInferenceSteps: 3 }),
+  ...("fullSteps" in cache || "interval" in cache
+    ? { cache: { ...cache, fullSteps: [0, 1] }, numInferenceSteps: 3 }
+    : { cache, numInferenceSteps: 1 }),
   outputType: "latent",
 });
 
@@ -320,7 +321,7 @@ function summarise(name: string, parts: readonly Part[], reference: readonly Par
     timestepSpacing: report.timestepSpacing,
     numInferenceSteps: report.numInferenceSteps,
     warnings: report.warnings,
-    fullSteps: report.fullSteps,
+    fullSteps: parts.flatMap((part) => [...part.report.fullSteps]),
     flops,
     flopsSpeedup: sumOf(against, (part) => part.report.flops.done) / flops,
     durationMs,
@@ -345,29 +346,25 @@ function qualityOf(
   return { mean, standardError: Number.isFinite(standardError) ? standardError : undefined, values };
 }
 
-/** Batches run the same steps; times add up, errors are averaged as squares and betas as they are, by images. */
+/** Times of a step add up over all runs; errors are averaged as squares and betas as they are, by images. */
 function mergeSteps(parts: readonly Part[]): ComparisonStep[] {
-  const batches = parts.flatMap(({ report }) => [...report.batches]);
-  const images = sumOf(batches, (batch) => batch.images.length);
-  const steps = batches[0]?.steps ?? [];
-  return steps.map(({ step, timestep, kind }, i) => {
-    const records = batches.map((batch) => ({
-      weight: batch.images.length / images,
-      ...(batch.steps[i] as StepRecord),
-    }));
+  const records = parts.flatMap(({ report }) => report.batches.flatMap(({ steps }) => [...steps]));
+  const images = sumOf(parts, ({ report }) => report.fullSteps.length);
+  const numSteps = 1 + Math.max(-1, ...records.map(({ step }) => step));
+  return Array.from({ length: numSteps }, (_, step) => {
+    const all = records.filter((record) => record.step === step);
+    const kept = all.filter(({ rejected }) => !rejected);
+    const mean = (of: (record: StepRecord) => number): number =>
+      sumOf(kept, (record) => (record.images.length / images) * of(record));
     return {
       step,
-      timestep,
-      kind,
-      durationMs: sumOf(records, (record) => record.durationMs),
-      ...(records.every(({ forecastError }) => forecastError) && {
-        forecastError: Math.sqrt(
-          sumOf(records, ({ weight, forecastError }) => weight * (forecastError?.relativeError ?? 0) ** 2),
-        ),
+      timestep: all[0]?.timestep as number,
+      computed: mean(({ full }) => (full ? 1 : 0)),
+      durationMs: sumOf(all, ({ durationMs }) => durationMs),
+      ...(kept.every(({ forecastError }) => forecastError) && {
+        forecastError: Math.sqrt(mean(({ forecastError }) => (forecastError?.relativeError ?? 0) ** 2)),
       }),
-      ...(records.every(({ beta }) => beta) && {
-        beta: sumOf(records, ({ weight, beta }) => weight * (beta?.mean ?? 0)),
-      }),
+      ...(kept.every(({ beta }) => beta) && { beta: mean(({ beta }) => beta?.mean ?? 0) }),
     };
   });
 }

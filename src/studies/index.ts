@@ -1,3 +1,7 @@
+/**
+ * Caching methods side by side, with a report, and the costs of the FEMO paper's tables, counted again.
+ * @module femo/studies
+ */
 export {
   type CompareOptions,
   type CompareProgress,
@@ -15,8 +19,8 @@ export {
   costTableNames,
   paperCosts,
   type Verdict,
-} from "./costs.js";
-export { costTablesCsv, costTablesText } from "./costs-table.js";
+} from "./costs/costs.js";
+export { costTablesCsv, costTablesText } from "./costs/table.js";
 export { type ComparisonPlan, planComparison } from "./plan.js";
 export { type ComparisonReportOptions, comparisonHtml } from "./report-html.js";
 export { comparisonTable } from "./table.js";

@@ -1,11 +1,12 @@
 import { encodePng, type RgbImage } from "../images/index.js";
-import { samplerTitles } from "../samplers/index.js";
+import { samplerTitle } from "../samplers/index.js";
 import type { Comparison, ComparisonRow, ComparisonStep } from "./compare.js";
 import { Html, html, inlineScript, scriptJson } from "./html.js";
 import { reportScript } from "./report-script.js";
 import { reportStyle } from "./report-style.js";
-import { summaryColumns, warningsOf } from "./table.js";
+import { fullStepsText, summaryColumns, warningsOf } from "./table.js";
 
+/** What a report shows beside the comparison. */
 export interface ComparisonReportOptions {
   /** Source of Chart.js as one classic script, to be put inline. Without it the report has no charts. */
   readonly chartJs?: string;
@@ -68,7 +69,7 @@ function factList(comparison: Comparison, extra: Readonly<Record<string, string>
     Precision: dtype,
     Seeds: seeds.length > 1 ? `${seeds[0]} to ${seeds.at(-1)}` : String(seeds[0]),
     Steps: String(comparison.numInferenceSteps),
-    Sampler: `${samplerTitles[comparison.sampler]}, ${comparison.timestepSpacing} spacing`,
+    Sampler: `${samplerTitle(comparison.sampler)}, ${comparison.timestepSpacing} spacing`,
     Guidance: guidanceScale > 1 ? `${guidanceScale}, ${guidanceChannels} channels` : "off",
     "Batch size": String(batchSize),
     ...extra,
@@ -137,12 +138,14 @@ over features and images.</p>
 
 function stepStrips(rows: readonly ComparisonRow[]): Html {
   const strips = rows.map((row, i) => {
-    const cells = row.steps.map((step) => html`<i class="${step.kind}" data-tip="${stepText(step)}"></i>`);
-    const label = `Full steps of ${row.name}: ${row.fullSteps.join(", ")}, of ${row.numInferenceSteps}`;
+    const cells = row.steps.map(
+      (step) => html`<i class="${step.computed >= 0.5 ? "full" : "forecast"}" data-tip="${stepText(step)}"></i>`,
+    );
+    const label = `Full steps of ${row.name}: ${fullStepsText(row)}`;
     return html`<div class="strip-row">
 <div class="strip-name">${swatch(i)}${row.name}</div>
 <div class="strip" style="--color:${colorOf(i)}" role="img" aria-label="${label}">${cells}</div>
-<div class="strip-count">${row.fullSteps.length} of ${row.numInferenceSteps}</div>
+<div class="strip-count">${fullStepsText(row)}</div>
 </div>\n`;
   });
   return html`<section aria-labelledby="steps">
@@ -154,9 +157,14 @@ Point at a step for its time and error.</p>
 </section>`;
 }
 
-function stepText({ step, timestep, kind, durationMs, forecastError, beta }: ComparisonStep): string {
+function computedText(computed: number): string {
+  if (computed === 1) return "full";
+  return computed === 0 ? "forecast" : `full for ${Math.round(100 * computed)} % of the images`;
+}
+
+function stepText({ step, timestep, computed, durationMs, forecastError, beta }: ComparisonStep): string {
   return [
-    `Step ${step}, timestep ${timestep}: ${kind}`,
+    `Step ${step}, timestep ${timestep}: ${computedText(computed)}`,
     `${durationMs.toFixed(1)} ms for all images`,
     ...(forecastError === undefined ? [] : [`forecast error ${(100 * forecastError).toFixed(1)} %`]),
     ...(beta === undefined ? [] : [`beta ${beta.toFixed(3)}`]),

@@ -83,8 +83,10 @@ export function bytesText(bytes: number): string {
   return `${(bytes / 1000 ** power).toFixed(power === 0 ? 0 : 1)} ${["B", "kB", "MB", "GB"][power]}`;
 }
 
-function fullStepsText({ fullSteps, numInferenceSteps }: ComparisonRow): string {
-  return `${fullSteps.length} of ${numInferenceSteps}`;
+/** Of an image, on average. */
+export function fullStepsText({ fullSteps, numInferenceSteps }: ComparisonRow): string {
+  const mean = fullSteps.reduce((sum, steps) => sum + steps.length, 0) / fullSteps.length;
+  return `${Number(mean.toFixed(1))} of ${numInferenceSteps}`;
 }
 
 const width = (text: string): number => [...text].length;

@@ -1,15 +1,17 @@
 import { FemoError } from "../errors.js";
-import { type Granularity, granularities } from "../graph/index.js";
-import { cacheSettings, scheduleOf } from "../pipelines/cache-options.js";
 import {
   type CacheMethod,
   type CacheOptions,
-  type CachePresets,
   type CacheSettings,
   cacheMethods,
-} from "../pipelines/index.js";
+  cacheSettings,
+  methodOf,
+  methodTitle,
+  plannedKinds,
+} from "../methods/index.js";
+import type { DiffusionPipeline } from "../pipelines/index.js";
 import { checkInteger } from "../pipelines/option-types.js";
-import { type SamplerName, samplerNames, samplerTitles, type TimestepSpacing } from "../samplers/index.js";
+import { type SamplerName, samplerNames, samplerTitle, type TimestepSpacing } from "../samplers/index.js";
 
 /** One way to draw the images of a comparison. */
 export interface CompareVariant {
@@ -25,6 +27,7 @@ export interface CompareVariant {
   readonly timestepSpacing?: TimestepSpacing;
 }
 
+/** Which methods, and at what settings. */
 export interface DefaultVariantOptions {
   /** Default: all but "none", which the reference is. */
   readonly methods?: readonly CacheMethod[];
@@ -37,7 +40,7 @@ export interface DefaultVariantOptions {
   /** Of the methods that have one. Default: the model's own. */
   readonly order?: number;
   /** Each method at each of these. Default: the model's own. */
-  readonly granularities?: readonly Granularity[];
+  readonly granularities?: readonly string[];
   /**
    * Adds an uncached run of each sampler, with as many steps as the others have full ones, in the spacing that is best
    * for it. Default true.
@@ -45,15 +48,8 @@ export interface DefaultVariantOptions {
   readonly fewerSteps?: boolean;
 }
 
-/** Names of the methods as their authors write them. */
-const titles: Readonly<Record<CacheMethod, string>> = {
-  none: "No cache",
-  fora: "FORA",
-  taylorSeer: "TaylorSeer",
-  newton: "Newton",
-  femo: "FEMO",
-  adaptedFemo: "Adapted-FEMO",
-};
+/** What methods are chosen for. */
+type Model = Pick<DiffusionPipeline, "presets" | "levels" | "chains">;
 
 /**
  * The spacing in which a sampler is the strongest rival. DDIM must land on its own list: "leading" came closest on the
@@ -68,35 +64,37 @@ function rivalSpacing(sampler: SamplerName, steps: number, stepsOfReference: num
  * The methods at one interval, and fewer steps of each sampler at the same cost: what `femo compare` runs.
  * @throws FemoError E_OPTION if an option is out of range, or fits none of the methods
  */
-export function defaultVariants(presets: CachePresets, options: DefaultVariantOptions = {}): CompareVariant[] {
+export function defaultVariants(model: Model, options: DefaultVariantOptions = {}): CompareVariant[] {
+  const { presets } = model;
   const { numInferenceSteps = 50, interval = 5, firstEnhance, order, fewerSteps = true } = options;
   checkInteger("numInferenceSteps", numInferenceSteps, 1, 100_000);
   const methods = [...new Set(options.methods ?? cacheMethods)].filter((method) => method !== "none");
-  const levels: readonly (Granularity | undefined)[] = options.granularities ?? [undefined];
+  const levels: readonly (string | undefined)[] = options.granularities ?? [undefined];
   checkMembers("cache", options.methods ?? [], cacheMethods);
-  checkMembers("granularity", options.granularities ?? [], granularities);
+  checkMembers("granularity", options.granularities ?? [], model.levels);
   if (order !== undefined && !methods.some((method) => "order" in presets[method])) {
     throw new FemoError("E_OPTION", `order: none of the methods compared has one: ${methods.join(", ")}`);
   }
   const variants: CompareVariant[] = [];
   for (const granularity of levels) {
     for (const method of methods) {
-      const cache = {
-        method,
-        interval,
-        ...(firstEnhance !== undefined && { firstEnhance }),
-        ...(granularity && { granularity }),
-        ...(order !== undefined && "order" in presets[method] && { order }),
-      };
-      const name = levels.length > 1 ? `${titles[method]}, ${granularity}` : titles[method];
+      const chosen = { interval, firstEnhance, granularity, order };
+      const own = Object.entries(chosen).filter(([name, value]) => value !== undefined && name in presets[method]);
+      const cache = { method, ...Object.fromEntries(own) };
+      const title = methodTitle(method);
+      const name = levels.length > 1 ? `${title}, ${granularity}` : title;
       variants.push({ name, cache: cache as CacheOptions });
     }
   }
   const [first] = variants;
   if (fewerSteps && first) {
-    const steps = fullStepsOf(cacheSettings(first.cache ?? "none", presets), numInferenceSteps).length;
+    const steps = fullStepsOf(
+      cacheSettings(first.cache ?? "none", presets, model.levels),
+      model,
+      numInferenceSteps,
+    ).length;
     for (const sampler of steps < numInferenceSteps ? samplerNames : []) {
-      const name = `${steps} ${samplerTitles[sampler]} steps`;
+      const name = `${steps} ${samplerTitle(sampler)} steps`;
       const timestepSpacing = rivalSpacing(sampler, steps, numInferenceSteps);
       variants.push({ name, sampler, timestepSpacing, numInferenceSteps: steps });
     }
@@ -104,18 +102,20 @@ export function defaultVariants(presets: CachePresets, options: DefaultVariantOp
   return variants;
 }
 
-/** The steps that a method computes in full. */
-export function fullStepsOf(settings: CacheSettings, numInferenceSteps: number): number[] {
-  const schedule = scheduleOf(settings);
-  return Array.from({ length: numInferenceSteps }, (_, step) => step).filter((step) => schedule.isFull(step));
+/** The steps that a method computes in full, as far as that is known beforehand; if not, every second one is a guess. */
+export function fullStepsOf(settings: CacheSettings, model: Model, numInferenceSteps: number): number[] {
+  const kinds = plannedKinds(methodOf(settings, model), numInferenceSteps);
+  const steps = Array.from({ length: numInferenceSteps }, (_, step) => step);
+  return steps.filter((step) => (kinds ? kinds[step] === "full" : step % 2 === 0));
 }
 
 /** Share of a full step that a forecast step is taken to cost, for telling progress and choosing how much to draw. */
 export const FORECAST_COST = 0.1;
 
 /** What an image is expected to cost, in full steps. */
-export function expectedCost(cache: CacheOptions, presets: CachePresets, numInferenceSteps: number): number {
-  const full = fullStepsOf(cacheSettings(cache, presets), numInferenceSteps).length;
+export function expectedCost(cache: CacheOptions, model: Model, numInferenceSteps: number): number {
+  const settings = cacheSettings(cache, model.presets, model.levels);
+  const full = fullStepsOf(settings, model, numInferenceSteps).length;
   return full + FORECAST_COST * (numInferenceSteps - full);
 }
 

@@ -11,8 +11,10 @@ export {
   type ModelIndex,
   openComponent,
   openModelFolder,
+  PRESETS_FILE,
 } from "./model-folder.js";
 export { BLOCK, blocksOf, scalesOf } from "./quantize.js";
 export { readSafetensorsHeader, type SafetensorsFile, type TensorInfo } from "./safetensors.js";
+export { componentFiles, pipelineFiles } from "./select.js";
 export { readTorchFile, type TorchFile } from "./torch.js";
 export type { ExpectedTensor, VerifyOptions } from "./verify.js";

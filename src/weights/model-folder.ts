@@ -56,7 +56,12 @@ export interface ModelFolder extends ModelIndex {
    * @throws FemoError as `config`, and E_FILE, E_WEIGHT if the weights are missing or malformed
    */
   component(component: string): Promise<ModelComponent>;
+  /** The content of `PRESETS_FILE`, not checked further; undefined if there is none. @throws FemoError E_CONFIG if it is no JSON */
+  presets(): Promise<unknown>;
 }
+
+/** The file that says which settings of the caching methods were measured to be the model's best. */
+export const PRESETS_FILE = "presets.json";
 
 /**
  * Opens a pipeline folder in the layout of diffusers; weights are not touched before they are asked for. A variant is
@@ -97,6 +102,10 @@ export async function openModelFolder(folder: FolderSource, options: ModelFolder
     async component(component) {
       check(component);
       return openComponent(folder, component, { variant: variantOf(component) });
+    },
+    async presets() {
+      if (!(await folder.exists(PRESETS_FILE))) return undefined;
+      return parseJson(await folder.readText(PRESETS_FILE), `${folder.name}/${PRESETS_FILE}`);
     },
   };
 }

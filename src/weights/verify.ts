@@ -11,7 +11,7 @@ export interface ExpectedTensor {
   readonly dtype?: TensorDtype;
 }
 
-const COMPUTABLE: readonly TensorDtype[] = ["float32", "float16", "bfloat16"];
+const COMPUTABLE: readonly TensorDtype[] = ["float32", "float16", "bfloat16", "float64"];
 
 /** How strict `Checkpoint.verify` is. */
 export interface VerifyOptions {

@@ -3,8 +3,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { COMMIT, type FakeHub } from "../weights/hub/server.js";
-import { REPO, startHub, temporaryFolder } from "../weights/hub/setup.js";
+import { COMMIT, type FakeHub } from "../platform/hub/server.js";
+import { REPO, startHub, temporaryFolder } from "../platform/hub/setup.js";
 
 const MODEL = fileURLToPath(new URL("../goldens/dit-pipeline", import.meta.url));
 const WEIGHTS = "transformer/diffusion_pytorch_model.safetensors";

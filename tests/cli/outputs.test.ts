@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { outputTarget, writeFiles } from "../../src/cli/files.js";
 import { femoError } from "../weights/helpers.js";
-import { femo, folder, main } from "./run.js";
+import { femo, folder, main, tinyModel } from "./run.js";
+
+const tiny = await tinyModel();
 
 /** A folder with a file "plain", a folder "d.png" and a folder "face.jpg". */
 function place(): string {
@@ -56,7 +58,7 @@ describe("outputs are checked before the model is opened", () => {
 test("a folder where an image is to go is found before it is drawn", async () => {
   const cwd = folder();
   mkdirSync(join(cwd, "femo-micah-0.png"));
-  const { code, stderr } = await femo(["generate", "micah", "--force", "--steps", "1000"], { cwd });
+  const { code, stderr } = await femo(["generate", "micah", ...tiny, "--force", "--steps", "100"], { cwd });
   expect(code).toBe(2);
   expect(stderr).toContain("femo-micah-0.png is a folder");
 });
@@ -92,7 +94,7 @@ describe("standard output", () => {
 
 test("standard error that nobody reads does not matter", async () => {
   const cwd = folder();
-  const args = ["compare", "--classes", "0", "--steps", "3", "--interval", "2", "--cache", "fora"];
+  const args = ["compare", ...tiny, "--classes", "0", "--steps", "3", "--interval", "2", "--cache", "fora"];
   const { code } = await femo(args, { cwd, begun: ({ stderr }) => stderr?.destroy() });
   expect(code).toBe(0);
   expect(readdirSync(cwd)).toEqual(["femo-report"]);

@@ -1,7 +1,7 @@
 import { PassThrough } from "node:stream";
 import { expect, test } from "vitest";
 import { progressLine } from "../../src/cli/progress.js";
-import { femo } from "./run.js";
+import { femo, tinyModel } from "./run.js";
 
 const written = (stream: PassThrough): string => (stream.read() as Buffer | null)?.toString() ?? "";
 
@@ -36,7 +36,7 @@ test("quiet is silent", () => {
   expect(written(stream)).toBe("");
 });
 
-const few = ["compare", "--steps", "3", "--interval", "2", "--cache", "fora", "--threads", "1"];
+const few = ["compare", ...(await tinyModel()), "--steps", "3", "--interval", "2", "--cache", "fora", "--threads", "1"];
 
 test("a comparison tells each result as a line; its numbers are the user's", async () => {
   const { code, stderr } = await femo([...few, "--batch-size", "9", "--classes", "0,1"]);

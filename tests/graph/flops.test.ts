@@ -1,14 +1,7 @@
 import { describe, expect, test } from "vitest";
-import {
-  countFlops,
-  Graph,
-  granularities,
-  traceForecast,
-  traceFull,
-  traceWhole,
-  type Value,
-} from "../../src/graph/index.js";
+import { countFlops, Graph, type Value } from "../../src/graph/index.js";
 import { dit, ditXL2 } from "../../src/models/dit.js";
+import { traceCut } from "../../src/tracing/index.js";
 import { femoError } from "../weights/helpers.js";
 
 describe("counts by hand", () => {
@@ -79,7 +72,7 @@ describe("DiT-XL/2 at 256x256, without its weights", () => {
     ends: T * D * 16 + T * D * 32,
   };
   const perImage = macs.blocks + macs.conditioning + macs.ends;
-  const flops = countFlops(traceWhole(dit(ditXL2)).graph, { batch: 2 });
+  const flops = countFlops(traceCut(dit(ditXL2), { hoisted: "inline" }).graph, { batch: 2 });
 
   test("the products are the literature's 118.64 GMACs an image, within 0.1 %", () => {
     // diffusers' 28 copies of the timestep embedder, where DiT has one, are 0.04 of it.
@@ -96,7 +89,7 @@ describe("DiT-XL/2 at 256x256, without its weights", () => {
 
   test("a forecast at 'stack' uses no weights but those of patches and final layer, at 'output' none", () => {
     const weights = (granularity: "stack" | "output") =>
-      traceForecast(dit(ditXL2), granularity, { history: 1, averages: 0 })
+      traceCut(dit(ditXL2), { forecast: { level: granularity }, state: { history: 1, averages: 0 } })
         .graph.reachable()
         .weights.map(({ name }) => name)
         .sort();
@@ -108,28 +101,34 @@ describe("DiT-XL/2 at 256x256, without its weights", () => {
     ]);
     expect(weights("output")).toEqual([]);
     expect(
-      traceForecast(dit(ditXL2), "output", { history: 1, averages: 1 })
+      traceCut(dit(ditXL2), { forecast: { level: "output" }, state: { history: 1, averages: 1 } })
         .graph.reachable()
         .inputs.map(({ name }) => name)
         .sort(),
     ).toEqual(["averages:output", "combine", "history:output:0"]);
   });
 
-  test.each(granularities)("at '%s' every feature of the full graph is one of the forecast graph", (granularity) => {
-    const state = { history: 1, averages: 2 };
-    const [full, forecast] = [traceFull(dit(ditXL2), granularity), traceForecast(dit(ditXL2), granularity, state)];
-    expect(full.features).toEqual(forecast.features);
-    const count = { module: 56, block: 28, stack: 1, output: 1 }[granularity];
-    expect(full.features).toHaveLength(count);
-    const elements = granularity === "output" ? 8 * 32 * 32 : T * D;
-    for (const feature of full.features) expect(feature.elements).toBe(elements);
+  test.each(["module", "block", "stack", "output"] as const)(
+    "at '%s' every feature of the full graph is one of the forecast graph",
+    (granularity) => {
+      const state = { history: 1, averages: 2 };
+      const [full, forecast] = [
+        traceCut(dit(ditXL2), { capture: { level: granularity } }),
+        traceCut(dit(ditXL2), { forecast: { level: granularity }, state }),
+      ];
+      expect(full.captured).toEqual(forecast.forecasts);
+      const count = { module: 56, block: 28, stack: 1, output: 1 }[granularity];
+      expect(full.captured).toHaveLength(count);
+      const elements = granularity === "output" ? 8 * 32 * 32 : T * D;
+      for (const feature of full.captured) expect(feature.elements).toBe(elements);
 
-    const [rows, samples] = [3, 2];
-    const bindings = { batch: samples, pairs: 0, features: count };
-    // F^ = c S; modules are then gated and added, residuals only added.
-    const combine = 2 * samples * rows * elements * count;
-    const others = countFlops(forecast.graph, bindings) - combine;
-    expect(others).toBeGreaterThanOrEqual(0);
-    expect(others / countFlops(full.graph, bindings)).toBeLessThan(0.002);
-  });
+      const [rows, samples] = [3, 2];
+      const bindings = { batch: samples, pairs: 0, features: count };
+      // F^ = c S; modules are then gated and added, residuals only added.
+      const combine = 2 * samples * rows * elements * count;
+      const others = countFlops(forecast.graph, bindings) - combine;
+      expect(others).toBeGreaterThanOrEqual(0);
+      expect(others / countFlops(full.graph, bindings)).toBeLessThan(0.002);
+    },
+  );
 });

@@ -1,21 +1,12 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import {
-  type Graph,
-  granularities,
-  type ModelDefinition,
-  traceConditioning,
-  traceFeatureKernel,
-  traceForecast,
-  traceFull,
-  traceStep,
-  traceWhole,
-} from "../../src/graph/index.js";
+import type { Graph } from "../../src/graph/index.js";
 import { autoencoderKLConfigFromJson, autoencoderKLDecoder } from "../../src/models/autoencoder-kl.js";
 import { dit, ditConfigFromJson, ditXL2 } from "../../src/models/dit.js";
 import { flux } from "../../src/models/flux.js";
 import { fluxDev } from "../../src/models/flux-config.js";
+import { type Model, traceCut, traceFeatureKernel } from "../../src/tracing/index.js";
 import { graphHash } from "./canonical.js";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
@@ -31,16 +22,17 @@ const stableDiffusion = autoencoderKLConfigFromJson({
 });
 
 /** Every graph of a model: with its conditioning, without, and at each level a full and a forecast step. */
-function graphsOf(model: ModelDefinition): Record<string, Graph> {
+function graphsOf(model: Model): Record<string, Graph> {
   const state = { history: 1, averages: 2 };
   return {
-    whole: traceWhole(model).graph,
-    conditioning: traceConditioning(model).graph,
-    step: traceStep(model).graph,
+    whole: traceCut(model, { hoisted: "inline" }).graph,
+    conditioning: traceCut(model, { hoisted: "pair" }).graph,
+    "conditioning by condition": traceCut(model, { hoisted: "condition" }).graph,
+    step: traceCut(model, {}).graph,
     ...Object.fromEntries(
-      granularities.flatMap((level) => [
-        [`full ${level}`, traceFull(model, level).graph],
-        [`forecast ${level}`, traceForecast(model, level, state).graph],
+      model.levels.flatMap((level) => [
+        [`full ${level}`, traceCut(model, { capture: { level } }).graph],
+        [`forecast ${level}`, traceCut(model, { forecast: { level }, state }).graph],
       ]),
     ),
   };

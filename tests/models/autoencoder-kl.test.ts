@@ -6,8 +6,9 @@ import {
   latentStride,
   withCurrentNames,
 } from "../../src/models/autoencoder-kl.js";
-import { LatentDecoder } from "../../src/pipelines/latent-decoder.js";
+import { LatentDecoder } from "../../src/pipelines/decoder.js";
 import type { Engine } from "../../src/runtime/engine.js";
+import { Sessions } from "../../src/runtime/sessions.js";
 import { Checkpoint, type TensorInfo } from "../../src/weights/index.js";
 import { engineForTests, evaluate, numbers, relativeError, weightsOf } from "../runtime/helpers.js";
 import { femoError } from "../weights/helpers.js";
@@ -58,7 +59,7 @@ describe("a checkpoint that is not the decoder's", () => {
   });
   const tensors = (): TensorInfo[] => shapes.map(({ name, shape }) => tensor(name, shape as number[]));
   const open = (list: TensorInfo[]) =>
-    new LatentDecoder(config, Checkpoint.fromTensors("f.safetensors", list), {} as Engine);
+    new LatentDecoder(config, Checkpoint.fromTensors("f.safetensors", list), new Sessions({} as Engine, 0));
 
   test("an encoder's tensors are surplus that may be there, others are named with their shape", async () => {
     const encoder = [tensor("encoder.conv_in.weight", [4, 3, 3, 3]), tensor("quant_conv.bias", [8])];

@@ -1,10 +1,10 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import type { Planes } from "../../src/images/planes.js";
 import { type AutoencoderKLConfig, autoencoderKLConfigFromJson } from "../../src/models/autoencoder-kl.js";
-import type { Planes } from "../../src/pipelines/planes.js";
+import { nodeFolder } from "../../src/platform/node/folder.js";
 import type { HostTensor } from "../../src/runtime/engine.js";
 import { type Checkpoint, openCheckpoint } from "../../src/weights/index.js";
-import { nodeFolder } from "../../src/weights/node-folder.js";
 import { floats } from "../runtime/helpers.js";
 
 const folder = fileURLToPath(new URL("../goldens/autoencoder-kl", import.meta.url));

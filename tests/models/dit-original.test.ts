@@ -2,12 +2,13 @@ import { mkdtempSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { traceWhole } from "../../src/graph/index.js";
+import { Backbone } from "../../src/denoising/backbone.js";
 import { type DiTConfig, dit, ditConfigFromJson, ditXL2 } from "../../src/models/dit.js";
-import { originalDiT } from "../../src/models/dit-original.js";
-import { ModelRunner } from "../../src/pipelines/model-runner.js";
-import { openOriginalDiT } from "../../src/pipelines/original-node.js";
+import { type OriginalDiTOptions, originalDiT } from "../../src/models/dit-original.js";
+import { nodeFolder } from "../../src/platform/node/folder.js";
 import type { Engine } from "../../src/runtime/engine.js";
+import { Sessions } from "../../src/runtime/sessions.js";
+import { traceCut } from "../../src/tracing/index.js";
 import {
   Checkpoint,
   type ComponentOptions,
@@ -15,7 +16,6 @@ import {
   openModelFolder,
   type TensorInfo,
 } from "../../src/weights/index.js";
-import { nodeFolder } from "../../src/weights/node-folder.js";
 import { safetensorsHeader } from "../../src/weights/safetensors-header.js";
 import { engineForTests, evaluate, numbers, relativeError, weightsOf } from "../runtime/helpers.js";
 import { femoError, safetensors } from "../weights/helpers.js";
@@ -24,7 +24,9 @@ import { openGolden } from "./tiny.js";
 
 const engine = engineForTests();
 const golden = await openGolden("DiT-tiny.golden.safetensors", torchGoldens);
-const openTiny = () => openOriginalDiT(`${torchGoldens}/DiT-tiny.pt`, { heads: 2 });
+const openOriginal = async (folder: string, file: string, options?: OriginalDiTOptions) =>
+  originalDiT(await openCheckpoint(nodeFolder(folder), file), options);
+const openTiny = () => openOriginal(torchGoldens, "DiT-tiny.pt", { heads: 2 });
 
 interface Opened {
   readonly config: DiTConfig;
@@ -39,7 +41,7 @@ async function openDiffusers(options?: ComponentOptions): Promise<Opened> {
 /** What a model gives for the inputs of the golden file. */
 async function run({ config, checkpoint }: Opened): Promise<number[]> {
   const [sample, timestep, label] = [await golden("sample"), await golden("timesteps"), await golden("labels")];
-  const { graph } = traceWhole(dit(config));
+  const { graph } = traceCut(dit(config), { hoisted: "inline" });
   const { output } = await evaluate(engine, graph, { sample, timestep, class_label: label }, weightsOf(checkpoint));
   return numbers(output);
 }
@@ -92,7 +94,7 @@ describe("weights inside files that torch.save wrote", () => {
     const openAs = (prefix: string) => {
       const tensors = file.tensors().map((tensor) => ({ ...tensor, name: prefix + tensor.name }));
       writeFileSync(join(folder, "wrapped.safetensors"), Buffer.concat([safetensorsHeader(tensors), ...data]));
-      return openOriginalDiT(join(folder, "wrapped.safetensors"), { heads: 2 });
+      return openOriginal(folder, "wrapped.safetensors", { heads: 2 });
     };
     for (const prefix of ["module.", "_orig_mod.", "module._orig_mod."]) {
       const { config, checkpoint } = await openAs(prefix);
@@ -107,7 +109,7 @@ describe("weights inside files that torch.save wrote", () => {
 
   test("a runner takes both", async () => {
     for (const { config, checkpoint } of [await openTiny(), await openDiffusers()]) {
-      expect(() => new ModelRunner(dit(config), checkpoint, {} as Engine)).not.toThrow();
+      expect(() => new Backbone(dit(config), checkpoint, new Sessions({} as Engine, 0))).not.toThrow();
     }
   });
 });
@@ -179,7 +181,7 @@ describe("the tensors of the original release", () => {
 
   test("exactly those of diffusers' model", () => {
     const { config, checkpoint } = open(release({ depth: 3 }));
-    const needed = traceWhole(dit(config)).graph.reachable().weights;
+    const needed = traceCut(dit(config), { hoisted: "inline" }).graph.reachable().weights;
     checkpoint.verify(needed.map(({ name, shape }) => ({ name, shape: shape as number[] })));
   });
 

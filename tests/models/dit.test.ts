@@ -1,8 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { traceStep, traceWhole } from "../../src/graph/index.js";
+import { Backbone } from "../../src/denoising/backbone.js";
 import { dit, ditConfigFromJson, ditXL2 } from "../../src/models/dit.js";
-import { ModelRunner } from "../../src/pipelines/model-runner.js";
 import type { Engine } from "../../src/runtime/engine.js";
+import { Sessions } from "../../src/runtime/sessions.js";
+import { traceCut } from "../../src/tracing/index.js";
 import { Checkpoint, type TensorInfo } from "../../src/weights/index.js";
 import { engineForTests, floats, integers, noise, numbers, relativeError } from "../runtime/helpers.js";
 import { femoError } from "../weights/helpers.js";
@@ -19,7 +20,7 @@ describe("equals PyTorch", () => {
   ])("%s", async (_, folder, file) => {
     const [{ model, run }, golden] = [await openModel(engine, folder), await openGolden(file)];
     const [sample, labels, timesteps] = [await golden("sample"), await golden("labels"), await golden("timesteps")];
-    const { output } = await run(traceWhole(model), {
+    const { output } = await run(traceCut(model, { hoisted: "inline" }), {
       sample,
       timestep: floats(timesteps.dims, numbers(timesteps)),
       class_label: labels,
@@ -40,12 +41,12 @@ test("conditioning tables and pairs give what the whole graph gives", async () =
   const sample = noise([4, 4, 8, 8], 1);
   const pair = [2, 0, 0, 1];
   const at = (values: number[]): number[] => pair.map((row) => values[row] as number);
-  const whole = await run(traceWhole(model), {
+  const whole = await run(traceCut(model, { hoisted: "inline" }), {
     sample,
     timestep: floats([4], at(timesteps)),
     class_label: integers([4], at(labels)),
   });
-  const step = await run(traceStep(model), {
+  const step = await run(traceCut(model, {}), {
     ...(await tables(timesteps, labels)),
     sample,
     pair: integers([4], pair),
@@ -55,7 +56,7 @@ test("conditioning tables and pairs give what the whole graph gives", async () =
 
 describe("a checkpoint that is not the model's", () => {
   const config = ditConfigFromJson({ num_layers: 1, num_attention_heads: 2, attention_head_dim: 4 });
-  const shapes = traceWhole(dit(config)).graph.reachable().weights;
+  const shapes = traceCut(dit(config), { hoisted: "inline" }).graph.reachable().weights;
   const tensors = (): TensorInfo[] =>
     shapes.map(({ name, shape }) => ({
       name,
@@ -66,7 +67,7 @@ describe("a checkpoint that is not the model's", () => {
       byteLength: 4 * (shape as number[]).reduce((a, b) => a * b, 1),
     }));
   const open = (list: TensorInfo[]) =>
-    new ModelRunner(dit(config), Checkpoint.fromTensors("f.safetensors", list), {} as Engine);
+    new Backbone(dit(config), Checkpoint.fromTensors("f.safetensors", list), new Sessions({} as Engine, 0));
 
   test("the model's own is accepted", () => expect(() => open(tensors())).not.toThrow());
 

@@ -1,10 +1,11 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { type ModelDefinition, type TracedGraph, toOnnx, traceConditioning } from "../../src/graph/index.js";
+import { toOnnx } from "../../src/graph/index.js";
 import { type DiTConfig, dit, ditConfigFromJson } from "../../src/models/dit.js";
+import { nodeFolder } from "../../src/platform/node/folder.js";
 import type { Engine, HostTensor, Session } from "../../src/runtime/engine.js";
+import { type Model, type TracedGraph, traceCut } from "../../src/tracing/index.js";
 import { type Checkpoint, openCheckpoint } from "../../src/weights/index.js";
-import { nodeFolder } from "../../src/weights/node-folder.js";
 import { floats, integers, type Weights, weightsOf } from "../runtime/helpers.js";
 
 const path = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url));
@@ -13,7 +14,7 @@ export const embeddedFolder = path("../../models/avatars-dit");
 
 export interface OpenModel {
   readonly config: DiTConfig;
-  readonly model: ModelDefinition;
+  readonly model: Model;
   readonly checkpoint: Checkpoint;
   readonly weights: Weights;
   /** Runs a traced graph of the model; inputs that it does not have are left out. */
@@ -46,7 +47,7 @@ export async function openModel(engine: Engine, folder: string): Promise<OpenMod
     );
     return (await (await session).run({ feeds: used, fetch: graph.outputs.map(({ name }) => name) })).outputs;
   };
-  const conditioning = traceConditioning(model);
+  const conditioning = traceCut(model, { hoisted: "pair" });
   return {
     config,
     model,

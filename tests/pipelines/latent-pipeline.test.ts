@@ -2,9 +2,9 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { FemoErrorCode } from "../../src/errors.js";
 import { DiffusionPipeline, type PretrainedOptions } from "../../src/pipelines/index.js";
+import { nodeFolder } from "../../src/platform/node/folder.js";
 import type { SamplerName } from "../../src/samplers/index.js";
 import { openCheckpoint } from "../../src/weights/index.js";
-import { nodeFolder } from "../../src/weights/node-folder.js";
 import { femoError } from "../weights/helpers.js";
 
 const folder = fileURLToPath(new URL("../goldens/dit-pipeline", import.meta.url));

@@ -29,7 +29,7 @@ const cases: [what: string, options: object, named: (string | RegExp)[]][] = [
   ["interval 2.5", { cache: { method: "fora", interval: 2.5 } }, ["interval"]],
   ["firstEnhance 0", { cache: { method: "fora", firstEnhance: 0 } }, ["firstEnhance"]],
   ["an unknown granularity", { cache: { method: "fora", granularity: "token" } }, ["granularity", "module"]],
-  ["an unknown seed", { cache: { method: "femo", seed: "one" } }, ["seed", "first-difference"]],
+  ["an unknown seed", { cache: { method: "femo", momentumSeed: "one" } }, ["momentumSeed", "first-difference"]],
   ["an unknown correction", { cache: { method: "femo", biasCorrection: true } }, ["biasCorrection"]],
   ["gamma below 0", { cache: { method: "adaptedFemo", gamma: -0.1 } }, ["gamma"]],
   ["delta below 0", { cache: { method: "adaptedFemo", delta: -0.1 } }, ["delta"]],

@@ -15,12 +15,12 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
-import { embeddedModelAt, embeddedModels } from "../../src/pipelines/embedded-node.js";
 import { DiffusionPipeline, devices, type PretrainedOptions } from "../../src/pipelines/index.js";
-import { openPretrained, pretrainedClasses } from "../../src/pipelines/pretrained-node.js";
+import { embeddedModelAt, embeddedModels } from "../../src/platform/node/embedded.js";
+import { nodeFolder } from "../../src/platform/node/folder.js";
 import { openCheckpoint } from "../../src/weights/index.js";
-import { nodeFolder } from "../../src/weights/node-folder.js";
 import { safetensorsHeader } from "../../src/weights/safetensors-header.js";
+import { openPretrained, pretrainedClasses } from "../platform/open.js";
 import { femoError } from "../weights/helpers.js";
 
 const AVATARS = fileURLToPath(new URL("../../models/avatars-dit", import.meta.url));
@@ -262,18 +262,29 @@ describe("weights", () => {
     expect(await draw(once)).toEqual(await draw(twice));
   });
 
+  test("in float64 draw what their float32 originals draw", async () => {
+    const folder = copy();
+    const checkpoint = await openCheckpoint(nodeFolder(TINY), WEIGHTS);
+    const tensors = checkpoint.tensors().map((tensor) => ({ ...tensor, dtype: "float64" as const }));
+    const data = await Promise.all(
+      tensors.map(async ({ name }) => new Uint8Array(Float64Array.from(await checkpoint.readTensor(name)).buffer)),
+    );
+    writeFileSync(join(folder, WEIGHTS), Buffer.concat([safetensorsHeader(tensors), ...data]));
+    expect(await draw(folder)).toEqual(await draw(TINY));
+  });
+
   test("in a type that does not compute name the file", async () => {
     const folder = copy();
     const tensors = (await openCheckpoint(nodeFolder(TINY), WEIGHTS))
       .tensors()
-      .map((tensor) => ({ ...tensor, dtype: "float64" as const }));
+      .map((tensor) => ({ ...tensor, dtype: "int64" as const }));
     const header = safetensorsHeader(tensors);
     const size = tensors.reduce((sum, { shape }) => sum + 8 * shape.reduce((a, b) => a * b, 1), 0);
     writeFileSync(join(folder, WEIGHTS), Buffer.concat([header, Buffer.alloc(size)]));
     for (const dtype of ["float32", "int8"] as const) {
       const message = await femoError("E_WEIGHT", () => open(folder, { dtype }));
       expect(message).toContain(`${folder}/${WEIGHTS}: `);
-      expect(message).toMatch(/expected float32, float16, bfloat16, found float64[\s\S]*tensor\.float\(\)/);
+      expect(message).toMatch(/expected float32, float16, bfloat16, float64, found int64[\s\S]*tensor\.float\(\)/);
     }
   });
 });
@@ -318,7 +329,9 @@ describe("classes", () => {
 
   test("of what has no transformer", async () => {
     const folder = copy();
-    writeFileSync(join(folder, "model_index.json"), JSON.stringify({ _class_name: "P" }));
+    writeFileSync(join(folder, "model_index.json"), JSON.stringify({ _class_name: "DiTPipeline" }));
     expect(await femoError("E_CONFIG", () => pretrainedClasses(folder))).toContain('"transformer"');
+    writeFileSync(join(folder, "model_index.json"), JSON.stringify({ _class_name: "P" }));
+    expect(await femoError("E_CONFIG", () => pretrainedClasses(folder))).toContain("found P");
   });
 });

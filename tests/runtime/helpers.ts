@@ -1,11 +1,11 @@
 import { afterAll } from "vitest";
 import { type Graph, toOnnx } from "../../src/graph/index.js";
 import { createNodeEngine } from "../../src/platform/node/engine.js";
+import { nodeFolder } from "../../src/platform/node/folder.js";
 import type { Engine, HostTensor, WeightFile } from "../../src/runtime/engine.js";
 import type { Checkpoint, TensorInfo } from "../../src/weights/index.js";
 import { openCheckpoint } from "../../src/weights/index.js";
-import { nodeFolder } from "../../src/weights/node-folder.js";
-import { random } from "../forecasts/replay.js";
+import { random } from "../methods/forecasts/replay.js";
 
 /** An engine of one thread for the tests of a file. */
 export function engineForTests(): Engine {

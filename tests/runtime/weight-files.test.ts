@@ -13,11 +13,11 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { Graph, toOnnx } from "../../src/graph/index.js";
-import { graphWriter } from "../../src/pipelines/graph-writer.js";
 import { createNodeEngine } from "../../src/platform/node/engine.js";
+import { nodeFolder } from "../../src/platform/node/folder.js";
 import type { WeightFile } from "../../src/runtime/engine.js";
+import { graphWriter } from "../../src/runtime/graph-writer.js";
 import { openCheckpoint } from "../../src/weights/index.js";
-import { nodeFolder } from "../../src/weights/node-folder.js";
 import { femoError, safetensors } from "../weights/helpers.js";
 import { engineForTests, floats, numbers } from "./helpers.js";
 

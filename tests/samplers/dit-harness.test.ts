@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { guide } from "../../src/pipelines/latents.js";
-import type { Request } from "../../src/pipelines/request.js";
+import { guidanceRows, guide } from "../../src/denoising/guidance.js";
 import { createSampler, ddim, ditScheduler, type TimestepSpacing } from "../../src/samplers/index.js";
 import { noise, relativeError } from "./helpers.js";
 
@@ -103,12 +102,18 @@ describe.each<[respacing: string, spacing: TimestepSpacing]>([
 
   test("every latent, guided on three channels", () => {
     const start = noise(3, IMAGES * SIZE);
-    const request = { guided: true, guidanceScale: SCALE, guidanceChannels: 3 } as Request;
+    const rows = guidanceRows(SCALE, 0, 1);
     let state = { latent: start };
     reference(respacing, start).forEach((expected, i) => {
       const { latent } = state;
       const output = model([...latent, ...latent], sampler.timesteps[i] as number, [...withClass, ...withoutClass]);
-      const epsilon = guide(request, Float32Array.from(output), IMAGES, [CHANNELS, 3, 3]);
+      const stride = output.length / (2 * IMAGES);
+      const part = (row: number) => Float32Array.from(output.slice(row * stride, (row + 1) * stride));
+      const epsilon = Float32Array.from(
+        Array.from({ length: IMAGES }, (_, i) => guide(rows, [part(i), part(IMAGES + i)], SIZE, 3 * 9)).flatMap((e) => [
+          ...e,
+        ]),
+      );
       state = sampler.step(i, state, epsilon);
       expect(relativeError(state.latent, expected)).toBeLessThan(2e-6); // measured: 5.4e-7, from float32 latents
     });

@@ -1,13 +1,14 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { everyOperation } from "../../src/graph/flops.js";
-import { countFlops, traceWhole } from "../../src/graph/index.js";
-import { type CostRow, costTablesCsv, costTablesText, paperCosts } from "../../src/index.js";
+import { countFlops } from "../../src/graph/index.js";
 import { dit, ditXL2 } from "../../src/models/dit.js";
-import { ditCosts } from "../../src/studies/costs-dit.js";
-import { fluxCosts } from "../../src/studies/costs-flux.js";
-import { ditTokenwise, freshTokens } from "../../src/studies/costs-tokens.js";
-import { counter, placedNodes, within } from "../../src/studies/costs-walk.js";
+import { ditCosts } from "../../src/studies/costs/dit.js";
+import { fluxCosts } from "../../src/studies/costs/flux.js";
+import { ditTokenwise, freshTokens } from "../../src/studies/costs/tokens.js";
+import { counter, placedNodes, within } from "../../src/studies/costs/walk.js";
+import { type CostRow, costTablesCsv, costTablesText, paperCosts } from "../../src/studies/index.js";
+import { traceCut } from "../../src/tracing/index.js";
 import { femoError } from "../weights/helpers.js";
 
 const tables = paperCosts();
@@ -119,7 +120,7 @@ describe("the walk equals sums written out by hand", () => {
   test("each node has one place, and all are counted", () => {
     const model = dit({ ...ditXL2, numLayers: 2 });
     const placed = placedNodes(model);
-    expect(placed).toHaveLength(traceWhole(model).graph.reachable().nodes.length);
+    expect(placed).toHaveLength(traceCut(model, { hoisted: "inline" }).graph.reachable().nodes.length);
     const products = placed.filter((node) => node.weight && within(node, "module", "transformer_blocks.1."));
     expect(products.map(({ weight }) => weight?.replace("transformer_blocks.1.", "")).sort()).toEqual([
       "attn1.to_k.weight",
@@ -130,7 +131,7 @@ describe("the walk equals sums written out by hand", () => {
       "ff.net.2.weight",
     ]);
     const all = counter(model, { batch: 3 }, everyOperation)(() => true);
-    expect(all).toBe(countFlops(traceWhole(model).graph, { batch: 3 }));
+    expect(all).toBe(countFlops(traceCut(model, { hoisted: "inline" }).graph, { batch: 3 }));
   });
 });
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { nodeFolder } from "../../src/platform/node/folder.js";
 import {
   Checkpoint,
   type FolderSource,
@@ -7,7 +8,6 @@ import {
   openCheckpoint,
   type TensorInfo,
 } from "../../src/weights/index.js";
-import { nodeFolder } from "../../src/weights/node-folder.js";
 import { expectedOf, femoError, golden, goldens, hex, safetensors } from "./helpers.js";
 
 const info = (name: string, shape: number[]): TensorInfo => ({
@@ -77,7 +77,7 @@ describe("verify", () => {
   });
 });
 
-test.each(["float64", "float8_e4m3fn", "int8"] as const)(
+test.each(["float8_e5m2", "float8_e4m3fn", "int8"] as const)(
   "weights in %s: file, tensor and type are named",
   async (dtype) => {
     const stored = [{ ...info("a", [2]), dtype }, info("b", [2])];
@@ -87,7 +87,7 @@ test.each(["float64", "float8_e4m3fn", "int8"] as const)(
       );
     const message = await femoError("E_WEIGHT", verify);
     expect(message).toMatch(/^dir\/model\.safetensors: .*\n {2}1 tensor of another type:\n/);
-    expect(message).toContain(`"a": expected float32, float16, bfloat16, found ${dtype}`);
+    expect(message).toContain(`"a": expected float32, float16, bfloat16, float64, found ${dtype}`);
   },
 );
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { nodeFolder } from "../../src/platform/node/folder.js";
 import { type FolderSource, memoryFolder, openComponent, openModelFolder } from "../../src/weights/index.js";
-import { nodeFolder } from "../../src/weights/node-folder.js";
 import { femoError, golden, goldens } from "./helpers.js";
 import { torchGolden } from "./torch-helpers.js";
 

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { nodeFolder } from "../../src/platform/node/folder.js";
 import { DTYPE_BITS } from "../../src/weights/dtypes.js";
 import {
   Checkpoint,
@@ -9,7 +10,6 @@ import {
   readTorchFile,
   type TorchFile,
 } from "../../src/weights/index.js";
-import { nodeFolder } from "../../src/weights/node-folder.js";
 import { femoError, guardedSource, hex } from "./helpers.js";
 import {
   instructions,

@@ -4,12 +4,8 @@ import type { Socket } from "node:net";
 import { FemoError, type FemoErrorCode } from "../../errors.js";
 import type { Engine, RunRequest, RunResult } from "../../runtime/engine.js";
 import type { Call } from "../../runtime/executor.js";
+import type { EngineOptions } from "../platform.js";
 import { checkUnchanged, localFiles } from "./weight-files.js";
-
-export interface NodeEngineOptions {
-  /** Threads of one operator, 1 to 1024. Default: ONNX Runtime's choice, one per physical core. */
-  threads?: number;
-}
 
 const MAX_THREADS = 1024;
 
@@ -25,7 +21,7 @@ type Answer = { id: number; value: unknown } | { id: number; code: FemoErrorCode
  * its input does, however this process may have ended. It does not keep this process alive while it is idle.
  * @throws FemoError E_OPTION if `threads` is outside its range
  */
-export function createNodeEngine({ threads }: NodeEngineOptions = {}): Engine {
+export function createNodeEngine({ threads }: EngineOptions = {}): Engine {
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)) {
     throw new FemoError("E_OPTION", `threads: expected an integer from 1 to ${MAX_THREADS}, found ${threads}`);
   }

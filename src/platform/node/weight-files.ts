@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { FemoError } from "../../errors.js";
 import type { WeightFile } from "../../runtime/engine.js";
 import type { Host } from "../../runtime/executor.js";
-import { fileError, fingerprintOf, isMissing } from "../../weights/node-file.js";
+import { fileError, fingerprintOf, isMissing } from "./file.js";
 
 /**
  * Weight files as they can be sent to another process: paths with fingerprints, and bytes.

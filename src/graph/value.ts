@@ -1,0 +1,442 @@
+import { FemoError } from "../errors.js";
+import { addDims, broadcast, type Dim, formatShape, productDim, type Shape, sameSize } from "./shape.js";
+
+export type DType = "float32" | "float16" | "bfloat16" | "float64" | "int64" | "int32" | "bool";
+export type Attribute = number | string | readonly number[] | { readonly float: number };
+
+/** One ONNX operator call. */
+export interface Node {
+  readonly op: string;
+  /** `""` is ONNX itself, `"com.microsoft"` ONNX Runtime's contributed operators. */
+  readonly domain: string;
+  readonly inputs: readonly (Value | null)[];
+  readonly outputs: readonly Value[];
+  readonly attributes: Readonly<Record<string, Attribute>>;
+  /** Nodes on the longest way from the inputs to here, this one included. */
+  readonly depth: number;
+}
+
+/** Where a value comes from; a node's outputs have none of these. */
+export type Origin =
+  | { kind: "input" }
+  | { kind: "weight"; tensor: string }
+  | { kind: "constant"; data: Float32Array | BigInt64Array };
+
+export interface NodeOptions {
+  domain?: string;
+  /** Of the outputs; default: that of the first input. */
+  dtype?: DType;
+  attributes?: Record<string, Attribute>;
+}
+
+/** What values append their nodes to: a graph. */
+export interface Builder {
+  constant(data: Float32Array | BigInt64Array, shape: readonly number[]): Value;
+  scalar(x: number): Value;
+  /** int64, [length] */
+  integers(values: readonly number[]): Value;
+  node(op: string, inputs: readonly (Value | null)[], shape: Shape, options?: NodeOptions): Value;
+  /** A node with several outputs. */
+  nodes(op: string, inputs: readonly (Value | null)[], shapes: readonly Shape[], options?: NodeOptions): Value[];
+}
+
+/** A symbolic tensor: a name, a shape and the node that makes it. Methods append nodes and infer shapes. */
+export class Value {
+  producer: Node | null = null;
+
+  constructor(
+    readonly graph: Builder,
+    readonly name: string,
+    readonly shape: Shape,
+    readonly dtype: DType,
+    readonly origin: Origin | null,
+  ) {}
+
+  get rank(): number {
+    return this.shape.length;
+  }
+
+  /** Nodes on the longest way here. */
+  get depth(): number {
+    return this.producer?.depth ?? 0;
+  }
+
+  /**
+   * ONNX Runtime computes what an operand needs from the last operand to the first. The one that needs more goes last,
+   * so that a sum of many parts takes in each part as it is computed instead of waiting for all of them.
+   */
+  add(other: Value): Value {
+    return this.depth > other.depth ? other.#binary("Add", this) : this.#binary("Add", other);
+  }
+  sub(other: Value): Value {
+    return this.#binary("Sub", other);
+  }
+  mul(other: Value): Value {
+    return this.#binary("Mul", other);
+  }
+
+  sin(): Value {
+    return this.graph.node("Sin", [this], this.shape);
+  }
+  cos(): Value {
+    return this.graph.node("Cos", [this], this.shape);
+  }
+  silu(): Value {
+    return this.mul(this.graph.node("Sigmoid", [this], this.shape));
+  }
+
+  relu(): Value {
+    return this.graph.node("Relu", [this], this.shape);
+  }
+  /** x tanh(ln(1 + exp x)) */
+  mish(): Value {
+    return this.graph.node("Mish", [this], this.shape);
+  }
+
+  /** Gaussian error linear unit, exact or by its tanh approximation. */
+  gelu(approximate: "none" | "tanh"): Value {
+    return this.graph.node("Gelu", [this], this.shape, { attributes: { approximate } });
+  }
+
+  /** [..., M, K] x [..., K, N] with broadcast batch axes. */
+  matMul(other: Value): Value {
+    const [m, k] = this.shape.slice(-2);
+    const [k2, n] = other.shape.slice(-2);
+    if (m === undefined || n === undefined || k !== k2) {
+      throw new FemoError("E_GRAPH", `matMul: ${formatShape(this.shape)} x ${formatShape(other.shape)} do not fit`);
+    }
+    const batch = broadcast(this.shape.slice(0, -2), other.shape.slice(0, -2), "matMul");
+    return this.graph.node("MatMul", [this, other], [...batch, m, n]);
+  }
+
+  /** x x^T over the last axis, [B, M, K] to [B, M, M], without a transposed copy. */
+  gram(): Value {
+    const [batch, rows] = this.shape as [Dim, Dim];
+    return this.graph.node("FusedMatMul", [this, this], [batch, rows, rows], {
+      domain: "com.microsoft",
+      attributes: { transB: 1 },
+    });
+  }
+
+  /** x W^T + b as PyTorch's Linear: this [..., in], weight [out, in], bias [out]. */
+  linear(weight: Value, bias: Value | null): Value {
+    const width = this.shape.at(-1) as Dim;
+    const [out, input] = weight.shape;
+    if (out === undefined || input !== width) {
+      throw new FemoError(
+        "E_GRAPH",
+        `linear: ${formatShape(this.shape)} does not fit weight ${formatShape(weight.shape)}`,
+      );
+    }
+    if (bias && formatShape(bias.shape) !== formatShape([out])) {
+      throw new FemoError(
+        "E_GRAPH",
+        `linear: bias ${formatShape(bias.shape)} does not fit weight ${formatShape(weight.shape)}`,
+      );
+    }
+    const leading = this.shape.slice(0, -1);
+    const rows = this.rank === 2 ? this : this.reshape([productDim(leading), width]);
+    const inputs = bias ? [rows, weight, bias] : [rows, weight];
+    const y = this.graph.node("Gemm", inputs, [rows.shape[0] as Dim, out], { attributes: { transB: 1 } });
+    return this.rank === 2 ? y : y.reshape([...leading, out], this);
+  }
+
+  /** Normalised over the last axis; without scale and bias as in adaLN. */
+  layerNorm(epsilon: number, scale?: Value, bias?: Value): Value {
+    const width = this.shape.at(-1) as number;
+    for (const parameter of [scale, bias]) {
+      if (parameter && formatShape(parameter.shape) !== formatShape([width])) {
+        throw new FemoError(
+          "E_GRAPH",
+          `layerNorm: ${formatShape(parameter.shape)} does not fit ${formatShape(this.shape)}`,
+        );
+      }
+    }
+    const ones = scale ?? this.graph.constant(new Float32Array(width).fill(1), [width]);
+    const inputs = bias ? [this, ones, bias] : [this, ones];
+    return this.graph.node("LayerNormalization", inputs, this.shape, {
+      attributes: { axis: -1, epsilon: { float: epsilon } },
+    });
+  }
+
+  /** Divided by the root of the mean square over the last axis, then scaled: RMSNorm. */
+  rmsNorm(epsilon: number, scale: Value): Value {
+    if (formatShape(scale.shape) !== formatShape(this.shape.slice(-1))) {
+      throw new FemoError(
+        "E_GRAPH",
+        `rmsNorm: scale ${formatShape(scale.shape)} does not fit ${formatShape(this.shape)}`,
+      );
+    }
+    return this.graph.node("SimplifiedLayerNormalization", [this, scale], this.shape, {
+      attributes: { axis: -1, epsilon: { float: epsilon } },
+    });
+  }
+
+  /**
+   * Rotary position embedding of [B, T, D] in `heads` parts of D: neighbours (2i, 2i + 1) of each head turn by the
+   * token's i-th angle.
+   * @param cos cosines of the angles, [T, D / heads / 2]; `sin` the same of their sines
+   */
+  rotary(cos: Value, sin: Value, heads: number): Value {
+    const [, tokens, width] = this.shape as [Dim, Dim, number];
+    const wanted = formatShape([tokens, width / heads / 2]);
+    if (this.rank !== 3 || formatShape(cos.shape) !== wanted || formatShape(sin.shape) !== wanted) {
+      const [x, c, s] = [this, cos, sin].map(({ shape }) => formatShape(shape));
+      throw new FemoError("E_GRAPH", `rotary: angles ${c} and ${s} do not fit ${x} in ${heads} heads`);
+    }
+    const first = this.graph.integers([0]); // of the angles' rows
+    return this.graph.node("RotaryEmbedding", [this, first, cos, sin], this.shape, {
+      domain: "com.microsoft",
+      attributes: { interleaved: 1, num_heads: heads },
+    });
+  }
+
+  /** Softmax attention of this (queries, [B, T, D]) over keys and values [B, S, D], in `heads` parts of D. */
+  attention(key: Value, value: Value, heads: number): Value {
+    const width = this.shape.at(-1) as number;
+    if (this.rank !== 3 || width % heads !== 0) {
+      throw new FemoError("E_GRAPH", `attention: queries ${formatShape(this.shape)} do not split into ${heads} heads`);
+    }
+    const fits = key.rank === 3 && key.shape[0] === this.shape[0] && key.shape[2] === width;
+    if (!fits || formatShape(key.shape) !== formatShape(value.shape)) {
+      const [q, k, v] = [this, key, value].map(({ shape }) => formatShape(shape));
+      throw new FemoError("E_GRAPH", `attention: queries ${q}, keys ${k} and values ${v} do not fit`);
+    }
+    return this.graph.node("MultiHeadAttention", [this, key, value], this.shape, {
+      domain: "com.microsoft",
+      attributes: { num_heads: heads },
+    });
+  }
+
+  /** Convolution whose kernel is its stride, [B, C, H, W] to [B, D, H/p, W/p]: the patch embedding of ViT. */
+  patchConv(weight: Value, bias: Value | null): Value {
+    const [, channels, height, width] = this.shape as [Dim, number, number, number];
+    const [, wanted, patch] = weight.shape as [number, number, number];
+    if (channels !== wanted || height % patch !== 0 || width % patch !== 0) {
+      throw new FemoError(
+        "E_GRAPH",
+        `patchConv: ${formatShape(this.shape)} does not split into patches of ${formatShape(weight.shape)}`,
+      );
+    }
+    return this.conv(weight, bias, { stride: patch });
+  }
+
+  /**
+   * Convolution, [B, C, H, W] with a weight [D, C, k, k] to [B, D, H', W'], zeros of `padding` around it. A symbolic
+   * height or width passes if the convolution keeps it.
+   */
+  conv(weight: Value, bias: Value | null, { padding = 0, stride = 1 } = {}): Value {
+    const [batch, channels, height, width] = this.shape as [Dim, Dim, Dim, Dim];
+    const [out, wanted, kernel] = weight.shape as [number, number, number];
+    const fits = this.rank === 4 && weight.rank === 4 && channels === wanted && kernel === weight.shape[3];
+    if (!fits || (bias && formatShape(bias.shape) !== formatShape([out]))) {
+      const given = [weight, ...(bias ? [bias] : [])].map(({ shape }) => formatShape(shape));
+      throw new FemoError(
+        "E_GRAPH",
+        `conv: ${formatShape(this.shape)} does not fit weight and bias ${given.join(", ")}`,
+      );
+    }
+    const growth = 2 * padding - kernel;
+    const slid = (dim: Dim): Dim => {
+      if (stride === 1 && growth === -1) return dim;
+      const size = typeof dim === "number" ? Math.floor((dim + growth) / stride) + 1 : 0;
+      if (size > 0) return size;
+      throw new FemoError(
+        "E_GRAPH",
+        `conv: ${formatShape(this.shape)} has no known size after a kernel of ${kernel}, padding ${padding}, stride ${stride}`,
+      );
+    };
+    return this.graph.node(
+      "Conv",
+      bias ? [this, weight, bias] : [this, weight],
+      [batch, out, slid(height), slid(width)],
+      {
+        attributes: {
+          kernel_shape: [kernel, kernel],
+          pads: [padding, padding, padding, padding],
+          strides: [stride, stride],
+        },
+      },
+    );
+  }
+
+  /**
+   * [B, C, H, W] normalised over C/groups channels and all pixels at a time, then scaled and shifted by channel.
+   * ONNX's GroupNormalization is expanded by ONNX Runtime on CPU into reductions that take 1.5 to 2 times as long.
+   */
+  groupNorm(groups: number, epsilon: number, scale: Value, bias: Value): Value {
+    const [batch, channels, ...area] = this.shape as [Dim, number, ...Dim[]];
+    const fits = [scale, bias].every(({ shape }) => formatShape(shape) === formatShape([channels]));
+    if (channels % groups !== 0 || !fits) {
+      const [s, b] = [scale, bias].map(({ shape }) => formatShape(shape));
+      throw new FemoError(
+        "E_GRAPH",
+        `groupNorm: ${formatShape(this.shape)} does not fit ${groups} groups with scale ${s} and bias ${b}`,
+      );
+    }
+    const grouped = this.reshape([batch, groups, productDim([channels / groups, ...area])]);
+    const [ones, zeros] = [1, 0].map((x) => this.graph.constant(new Float32Array(groups).fill(x), [groups])) as [
+      Value,
+      Value,
+    ];
+    const normal = this.graph.node("InstanceNormalization", [grouped, ones, zeros], grouped.shape, {
+      attributes: { epsilon: { float: epsilon } },
+    });
+    const byChannel = [channels, ...area.map(() => 1)];
+    return normal.reshapeAs(this).mul(scale.reshape(byChannel)).add(bias.reshape(byChannel));
+  }
+
+  /** Every pixel repeated, [B, C, H, W] to [B, C, f H, f W]. */
+  upsampleNearest(factor: number): Value {
+    const [batch, channels, ...area] = this.shape as [Dim, Dim, ...Dim[]];
+    const scales = this.graph.constant(Float32Array.of(1, 1, ...area.map(() => factor)), [this.rank]);
+    const shape = [batch, channels, ...area.map((dim) => productDim([factor, dim]))];
+    return this.graph.node("Resize", [this, null, scales], shape, {
+      attributes: { mode: "nearest", coordinate_transformation_mode: "asymmetric", nearest_mode: "floor" },
+    });
+  }
+
+  /**
+   * The same elements in another shape. One symbolic axis may move or change its factor; further ones are read when the
+   * graph runs from axes of `like` that have the same symbols.
+   */
+  reshape(shape: Shape, like?: Value): Value {
+    if (!sameSize(this.shape, shape)) {
+      throw new FemoError(
+        "E_GRAPH",
+        `reshape: ${formatShape(this.shape)} does not hold the elements of ${formatShape(shape)}`,
+      );
+    }
+    const target = shape.map((dim, i) => (typeof dim === "number" ? dim : dim === this.shape[i] ? 0 : -1));
+    if (target.filter((dim) => dim === -1).length <= 1) {
+      return this.graph.node("Reshape", [this, this.graph.integers(target)], shape);
+    }
+    const sizes = target.map((dim, i) => {
+      const axis = dim === -1 && like ? like.shape.indexOf(shape[i] as Dim) : -1;
+      if (dim === -1 && axis < 0) {
+        throw new FemoError(
+          "E_GRAPH",
+          `reshape: ${formatShape(this.shape)} to ${formatShape(shape)} moves two symbolic axes`,
+        );
+      }
+      return axis < 0 ? this.graph.integers([dim]) : (like as Value).size(axis);
+    });
+    const [first, ...others] = sizes as [Value, ...Value[]];
+    return this.graph.node("Reshape", [this, first.concat(others, 0)], shape);
+  }
+
+  /** The size of an axis when the graph runs, int64 [1]. */
+  size(axis: number): Value {
+    return this.graph.node("Shape", [this], [1], { dtype: "int64", attributes: { start: axis, end: axis + 1 } });
+  }
+
+  /** The same elements in the shape that another value has when it runs, however many of its axes are symbolic. */
+  reshapeAs(like: Value): Value {
+    if (!sameSize(this.shape, like.shape)) {
+      throw new FemoError(
+        "E_GRAPH",
+        `reshapeAs: ${formatShape(this.shape)} does not hold the elements of ${formatShape(like.shape)}`,
+      );
+    }
+    const shape = this.graph.node("Shape", [like], [like.rank], { dtype: "int64" });
+    return this.graph.node("Reshape", [this, shape], like.shape);
+  }
+
+  transpose(permutation: readonly number[]): Value {
+    if (permutation.toSorted((a, b) => a - b).join() !== this.shape.map((_, i) => i).join()) {
+      throw new FemoError(
+        "E_GRAPH",
+        `transpose: ${permutation} is not an order of the axes of ${formatShape(this.shape)}`,
+      );
+    }
+    const shape = permutation.map((axis) => this.shape[axis] as Dim);
+    return this.graph.node("Transpose", [this], shape, { attributes: { perm: permutation } });
+  }
+
+  /** Equal parts along an axis. */
+  chunk(parts: number, axis: number): Value[] {
+    const at = axis < 0 ? axis + this.rank : axis;
+    const size = this.shape[at];
+    if (typeof size !== "number" || size % parts !== 0) {
+      throw new FemoError("E_GRAPH", `chunk: axis ${axis} of ${formatShape(this.shape)} does not split into ${parts}`);
+    }
+    const shapes = Array.from({ length: parts }, () => this.shape.with(at, size / parts));
+    return this.graph.nodes("Split", [this], shapes, { attributes: { axis: at, num_outputs: parts } });
+  }
+
+  /** Parts along an axis, each as long as one of the given values is along it. */
+  splitLike(likes: readonly Value[], axis: number): Value[] {
+    const sizes = likes.map((like) => like.shape[axis] as Dim);
+    if (this.shape[axis] !== sizes.reduce(addDims)) {
+      throw new FemoError(
+        "E_GRAPH",
+        `splitLike: axis ${axis} of ${formatShape(this.shape)} is not ${sizes.join(" + ")}`,
+      );
+    }
+    const fixed = sizes.every((size) => typeof size === "number");
+    const [first, ...others] = likes as [Value, ...Value[]];
+    const lengths = fixed
+      ? this.graph.integers(sizes as number[])
+      : first.size(axis).concat(
+          others.map((like) => like.size(axis)),
+          0,
+        );
+    const shapes = sizes.map((size) => this.shape.with(axis, size));
+    return this.graph.nodes("Split", [this, lengths], shapes, { attributes: { axis } });
+  }
+
+  /** Squares of `block` x `block` pixels as channels, [B, C, b H, b W] to [B, b b C, H, W]; the channel counts fastest. */
+  spaceToDepth(block: number, height: Dim, width: Dim): Value {
+    const [batch, channels, ...area] = this.shape as [Dim, number, Dim, Dim];
+    if (formatShape(area) !== formatShape([height, width].map((dim) => productDim([block, dim])))) {
+      throw new FemoError(
+        "E_GRAPH",
+        `spaceToDepth: ${formatShape(this.shape)} is not ${block} x [${height}, ${width}]`,
+      );
+    }
+    const shape = [batch, block * block * channels, height, width];
+    return this.graph.node("SpaceToDepth", [this], shape, { attributes: { blocksize: block } });
+  }
+
+  /** Channels as squares of pixels, [B, C b b, H, W] to [B, C, b H, b W]; the pixel counts fastest. */
+  depthToSpace(block: number): Value {
+    const [batch, depth, height, width] = this.shape as [Dim, number, Dim, Dim];
+    const channels = depth / (block * block);
+    if (this.rank !== 4 || !Number.isInteger(channels)) {
+      throw new FemoError(
+        "E_GRAPH",
+        `depthToSpace: ${formatShape(this.shape)} does not split into squares of ${block}`,
+      );
+    }
+    const shape = [batch, channels, productDim([block, height]), productDim([block, width])];
+    return this.graph.node("DepthToSpace", [this], shape, { attributes: { blocksize: block, mode: "CRD" } });
+  }
+
+  concat(others: readonly Value[], axis: number): Value {
+    const values = [this as Value, ...others];
+    const at = axis < 0 ? axis + this.rank : axis;
+    const rest = (value: Value): string => formatShape(value.shape.toSpliced(at, 1));
+    const stranger = values.find((value) => value.rank !== this.rank || rest(value) !== rest(this));
+    if (stranger) {
+      const [a, b] = [this, stranger].map(({ shape }) => formatShape(shape));
+      throw new FemoError("E_GRAPH", `concat: ${a} and ${b} differ in more than axis ${axis}`);
+    }
+    const size = values.map((value) => value.shape[at] as Dim).reduce(addDims);
+    return this.graph.node("Concat", values, this.shape.with(at, size), { attributes: { axis: at } });
+  }
+
+  /** Rows of the first axis, by integer indices of any shape (a scalar drops the axis). */
+  gather(indices: Value): Value {
+    return this.graph.node("Gather", [this, indices], [...indices.shape, ...this.shape.slice(1)]);
+  }
+
+  /** A new axis of size one. */
+  unsqueeze(axis: number): Value {
+    const shape = this.shape.toSpliced(axis, 0, 1);
+    return this.graph.node("Unsqueeze", [this, this.graph.integers([axis])], shape);
+  }
+
+  #binary(op: string, other: Value): Value {
+    return this.graph.node(op, [this, other], broadcast(this.shape, other.shape, op));
+  }
+}

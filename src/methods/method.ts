@@ -1,0 +1,119 @@
+import type { z } from "zod";
+import type { Cut, Model } from "../tracing/index.js";
+import type { Forecaster } from "./forecasts/index.js";
+
+/** Where a decision is made. */
+export interface At {
+  /** 0 .. numSteps - 1, in sampling order. */
+  readonly step: number;
+  readonly numSteps: number;
+}
+
+/** A number for each image that a policy looks at before it decides: how far a tensor has moved. */
+export interface Look {
+  /** Runs before every step. Where it ends, a kind of step may begin (`from`). */
+  readonly cut: Cut;
+  /** Which of its outputs: a mark that it gives, or a stream at which it ends. */
+  readonly of: { readonly mark: string } | { readonly stream: string };
+  /** Since when: the step before, or the last one that computed everything. */
+  readonly against: "last step" | "last full";
+  /** |now - then| / |then|, of sums of magnitudes or of roots of sums of squares, over all rows of the image. */
+  readonly measure: "l1" | "l2";
+}
+
+/** What a step turned out to be, for one image. */
+export interface Outcome {
+  readonly kind: string;
+  /** What `decide` saw. */
+  readonly seen: readonly (number | undefined)[];
+  /** |F - F^| / |F| of the forecast that a step which computed everything would have had, if it was measured. */
+  readonly forecastError: number | undefined;
+  /** Whether all that the network gave is a finite number. */
+  readonly finite: boolean;
+}
+
+/**
+ * Which kind of step each image gets. `Memory` belongs to one image of one request; it is passed in and out and never
+ * changed in place.
+ */
+export interface Policy<Memory = unknown> {
+  /** Nothing, for a schedule that is known beforehand. */
+  readonly looks: readonly Look[];
+  /** @param image its index in the request */
+  start(image: number): Memory;
+  /**
+   * @param seen a number for each look; undefined while there is nothing to compare with
+   * @returns the kind of the step, a name among the method's cuts
+   */
+  decide(
+    memory: Memory,
+    at: At,
+    seen: readonly (number | undefined)[],
+  ): { readonly memory: Memory; readonly kind: string };
+  /**
+   * Judges a step that has run.
+   * @returns `redo`: the kind as which it is to run again, once. A step that captures cannot: E_GRAPH
+   */
+  judge?(memory: Memory, at: At, outcome: Outcome): { readonly memory: Memory; readonly redo?: string };
+}
+
+/** A caching method as it runs: which graphs there are, what is kept, and who decides. */
+export interface Method {
+  /** The kinds of step by name. One that captures a region feeds the state that one that forecasts it reads. */
+  readonly cuts: Readonly<Record<string, Cut>>;
+  /** What the regions that are captured and forecast go by; undefined if there are none. */
+  readonly forecaster?: Forecaster;
+  /** Report the forecast error of every full step. A forecaster that adapts measures in any case. */
+  readonly measure: boolean;
+  /** Differences may be formed at full steps after this one: TaylorSeer's gate. */
+  readonly firstDifference: number;
+  readonly policy: Policy;
+}
+
+/** A method as users choose it: one file, and one line in the table of methods. */
+export interface MethodDefinition<Name extends string = string, Schema extends z.ZodType = z.ZodType> {
+  readonly name: Name;
+  /** As its authors write it. */
+  readonly title: string;
+  /** Its settings with every choice made; strict, with the name under `method`. */
+  readonly schema: Schema;
+  /** What is left out, unless the model has presets of its own: the paper's settings for DiT where it has some. */
+  readonly defaults: Omit<z.infer<Schema>, "method">;
+  /** @param model for which it is to run */
+  build(settings: z.infer<Schema>, model: ModelFacts): Method;
+}
+
+/** What a method may go by of a model. */
+export type ModelFacts = Pick<Model, "levels" | "chains">;
+
+/** Keeps the types of a definition. */
+export const defineMethod = <const Name extends string, Schema extends z.ZodType>(
+  definition: MethodDefinition<Name, Schema>,
+): MethodDefinition<Name, Schema> => definition;
+
+/** What is undefined counts as left out. */
+export type Choice<T> = { [K in keyof T]?: T[K] | undefined };
+
+/** A method as a value that users write: `cache: femo({ interval: 5 })`. The model's preset fills in what is left out. */
+export const methodValue =
+  <Name extends string, Schema extends z.ZodType>({ name }: MethodDefinition<Name, Schema>) =>
+  (
+    fields: Choice<Omit<z.infer<Schema>, "method">> = {},
+  ): { method: Name } & Choice<Omit<z.infer<Schema>, "method">> => ({
+    ...fields,
+    method: name,
+  });
+
+/**
+ * The kind of every step, if that is known beforehand; undefined for a method that looks before it decides.
+ * @param numSteps of the sampler
+ */
+export function plannedKinds({ policy }: Method, numSteps: number): string[] | undefined {
+  if (policy.looks.length > 0 || policy.judge) return undefined;
+  let memory = policy.start(0);
+  return Array.from({ length: numSteps }, (_, step) => {
+    const decision = policy.decide(memory, { step, numSteps }, []);
+    memory = decision.memory;
+    return decision.kind;
+  });
+}

@@ -1,0 +1,32 @@
+import { z } from "zod";
+import { FemoError } from "../errors.js";
+import { type CacheMethod, type CachePresets, cacheSettings } from "./settings.js";
+
+/**
+ * Presets with those replaced that were measured on a model.
+ * @param json the content of its presets file: by method, some of its fields
+ * @param file named in errors
+ * @throws FemoError E_CONFIG if it is malformed, names a method or a field that does not exist, or a bad value
+ */
+export function presetsFromJson(
+  json: unknown,
+  presets: CachePresets,
+  levels: readonly string[],
+  file: string,
+): CachePresets {
+  const parsed = z.record(z.string(), z.record(z.string(), z.unknown())).safeParse(json);
+  if (!parsed.success) {
+    throw new FemoError("E_CONFIG", `${file}: expected for each method an object of its fields, found something else`);
+  }
+  const measured = Object.entries(parsed.data).map(([method, fields]) => {
+    try {
+      const { method: _, ...settings } = cacheSettings({ ...fields, method: method as CacheMethod }, presets, levels);
+      return [method, settings] as const;
+    } catch (cause) {
+      throw new FemoError("E_CONFIG", `${file}: ${method}: ${cause instanceof Error ? cause.message : cause}`, {
+        cause,
+      });
+    }
+  });
+  return { ...presets, ...Object.fromEntries(measured) };
+}

@@ -1,0 +1,62 @@
+import { z } from "zod";
+import type { Forecaster } from "./forecasts/index.js";
+import { biasCorrections, momentumSeeds } from "./forecasts/index.js";
+import type { Method, Policy } from "./method.js";
+import { everyInterval, fullSteps, type Schedule } from "./schedules/index.js";
+
+/** Fields of every method whose full steps are known beforehand. */
+export const placed = {
+  /** N: a full step every so many steps. */
+  interval: z.number().int().min(1),
+  /** Full steps at the start. */
+  firstEnhance: z.number().int().min(1),
+  /** The full steps themselves, in place of the interval; step 0 must be among them. `firstEnhance` still says when differences begin. */
+  fullSteps: z.array(z.number().int().nonnegative()).min(1).readonly().optional(),
+  /** The level at which features are kept and forecast, one of the model's. */
+  granularity: z.string(),
+  /** Report the forecast error of every full step; costs one small product per feature. */
+  measure: z.boolean(),
+};
+/** The schedule of the FEMO paper for DiT (femo.md section 2), at its level. */
+export const placedDefaults = { interval: 5, firstEnhance: 2, granularity: "module", measure: true };
+
+type Placed = z.infer<z.ZodObject<typeof placed>>;
+
+export const order = z.number().int().min(1).max(4);
+const beta = z.number().gt(-1).lt(1);
+
+/** Fields of the methods with momentum. */
+export const momentum = {
+  order,
+  /** One for all images, or one for each in turn. */
+  beta: z.union([beta, z.array(beta).min(1).readonly()]),
+  /** What the averages are before their first update. */
+  momentumSeed: z.enum(momentumSeeds),
+  biasCorrection: z.enum(biasCorrections),
+};
+
+/** Order and coefficient of the FEMO paper for DiT, with the best reading of what it leaves open (femo.md section 5). */
+export const momentumDefaults = {
+  order: 2,
+  beta: -0.02,
+  momentumSeed: "zero",
+  biasCorrection: "updates",
+} as const;
+
+/** Full steps by a schedule, forecasts in between. */
+export function scheduled(settings: Placed, forecaster: Forecaster): Method {
+  const region = { level: settings.granularity };
+  return {
+    cuts: { full: { capture: region }, forecast: { forecast: region } },
+    forecaster,
+    measure: settings.measure || forecaster.adapt !== undefined,
+    firstDifference: Math.max(0, settings.firstEnhance - 2),
+    policy: schedulePolicy(settings.fullSteps ? fullSteps(settings.fullSteps) : everyInterval(settings)),
+  };
+}
+
+const schedulePolicy = ({ isFull }: Schedule): Policy => ({
+  looks: [],
+  start: () => undefined,
+  decide: (memory, { step }) => ({ memory, kind: isFull(step) ? "full" : "forecast" }),
+});

@@ -1,0 +1,1 @@
+export { everyInterval, fullSteps, type Schedule } from "./schedule.js";

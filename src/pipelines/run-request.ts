@@ -1,0 +1,188 @@
+import { Conditioning, type Conditions, type DenoisingStep, denoise, type StepRecord } from "../denoising/index.js";
+import { bindShape } from "../graph/index.js";
+import { type Planes, type RgbImage, toRgb } from "../images/index.js";
+import { type SamplerName, TorchGenerator } from "../samplers/index.js";
+import { BATCH } from "../tracing/index.js";
+import type { PipelineParts, Subject } from "./family.js";
+import type { GenerationReport } from "./report.js";
+import type { Request, StepProgress } from "./request.js";
+import type { GeneratedImage, GenerationResult } from "./result.js";
+
+/** What the tables of conditions may take. A request whose distinct conditions need more computes them part by part. */
+const MAX_TABLE_BYTES = 2 ** 30;
+
+let requests = 0;
+
+/**
+ * Carries out a request: for every batch of images the conditions that it needs, the denoising, and the decoding.
+ * @throws FemoError E_RUNTIME if a value is not finite; the signal's reason if it was aborted
+ */
+export async function* runRequest(
+  parts: PipelineParts,
+  request: Request,
+): AsyncGenerator<StepProgress, GenerationResult> {
+  const start = performance.now();
+  const { backbone, family } = parts;
+  request.signal?.throwIfAborted();
+  const id = `request-${++requests}`;
+  const dims = backbone.sampleDims(family.sizes);
+  const size = dims.reduce((a, b) => a * b, 1);
+  const latents = new Float32Array(request.subjects.length * size);
+  const images: GeneratedImage[] = [];
+  const batches: { images: readonly number[]; steps: StepRecord[] }[] = [];
+  const costs = { conditioningMs: 0, conditioningFlops: 0, decodingMs: 0, stateBytes: 0 };
+
+  for (const group of batchGroups(parts, request)) {
+    const conditions = await encoded(parts, group.conditions);
+    const conditioning = await Conditioning.compute(backbone, id, request.sampler.timesteps, conditions, family.sizes);
+    costs.conditioningMs += conditioning.durationMs;
+    costs.conditioningFlops += conditioning.flops;
+    try {
+      for (const members of group.batches) {
+        const steps: StepRecord[] = [];
+        batches.push({ images: members, steps });
+        const denoising = denoise({
+          backbone,
+          conditioning,
+          sampler: request.sampler,
+          method: request.method,
+          images: members.map((index) => ({
+            index,
+            rows: rowsOf(parts, request, index).map((row) => ({ ...row, condition: conditions.rowOf(row.condition) })),
+            sizes: family.sizes,
+            latent: noise(request, index, dims),
+          })),
+          guidanceChannels: request.guidanceChannels,
+          prefix: id,
+          signal: request.signal,
+        });
+        const done = yield* told(denoising, steps, request.numInferenceSteps);
+        costs.stateBytes = Math.max(costs.stateBytes, done.stateBytes);
+        const decoding = performance.now();
+        for (const [i, index] of members.entries()) {
+          const latent = done.latents[i] as Float32Array;
+          latents.set(latent, index * size);
+          if (request.outputType === "latent") continue;
+          const pixels = await decoded(parts, request, { dims: dims as unknown as Planes["dims"], data: latent });
+          images.push({ ...pixels, ...(request.subjects[index] as Subject).about, seed: request.seeds[index] });
+        }
+        costs.decodingMs += performance.now() - decoding;
+      }
+    } finally {
+      await conditioning.free().catch(() => {}); // an engine that is closed holds nothing
+    }
+  }
+  const report = reportOf(parts, request, batches, costs);
+  return { images, latents, report: { ...report, totalMs: performance.now() - start } };
+}
+
+/** Batches one after the other, and the distinct conditions of all of them. */
+interface BatchGroup {
+  readonly batches: readonly number[][];
+  readonly conditions: readonly Subject["condition"][];
+}
+
+/** The batches of a request, as many together as have room for their conditions; one at least. */
+function batchGroups(parts: PipelineParts, request: Request): BatchGroup[] {
+  const { backbone, family } = parts;
+  const { subjects, batchSize, sampler } = request;
+  const bytesOf = (hoisted: "pair" | "condition"): number =>
+    backbone.cut({ hoisted }).network.outputs.reduce((sum, { shape }) => {
+      return sum + bindShape(shape.slice(1), family.sizes).reduce((a, b) => a * b, Float32Array.BYTES_PER_ELEMENT);
+    }, 0);
+  const most = MAX_TABLE_BYTES / (bytesOf("condition") + sampler.timesteps.length * bytesOf("pair"));
+  const groups: { batches: number[][]; conditions: Set<Subject["condition"]> }[] = [];
+  for (let first = 0; first < subjects.length; first += batchSize) {
+    const batch = subjects.slice(first, first + batchSize).map((_, i) => first + i);
+    const needed = batch.flatMap((index) => rowsOf(parts, request, index).map(({ condition }) => condition));
+    const last = groups.at(-1);
+    const together = new Set([...(last?.conditions ?? []), ...needed]);
+    if (last && together.size <= most) {
+      last.batches.push(batch);
+      last.conditions = together;
+    } else groups.push({ batches: [batch], conditions: new Set(needed) });
+  }
+  return groups.map(({ batches, conditions }) => ({ batches, conditions: [...conditions] }));
+}
+
+/** Conditions as the network takes them, and which row each is. */
+async function encoded(
+  { family }: PipelineParts,
+  conditions: BatchGroup["conditions"],
+): Promise<Conditions & { rowOf(condition: Subject["condition"]): number }> {
+  const feeds = await family.encode(conditions);
+  return { count: conditions.length, feeds, rowOf: (condition) => conditions.indexOf(condition) };
+}
+
+/** The runs that an image takes in each step. */
+const rowsOf = ({ family }: PipelineParts, { guidanceScale, subjects }: Request, image: number) =>
+  family.rows(subjects[image] as Subject, guidanceScale);
+
+/** Hands on the steps of a batch and keeps their records. */
+async function* told<T>(
+  denoising: AsyncGenerator<DenoisingStep, T>,
+  records: StepRecord[],
+  numInferenceSteps: number,
+): AsyncGenerator<StepProgress, T> {
+  try {
+    for (;;) {
+      const { done, value } = await denoising.next();
+      if (done) return value;
+      const { latents, ...record } = value;
+      records.push(record);
+      yield { ...record, numInferenceSteps, latents };
+    }
+  } finally {
+    await denoising.return(undefined as never);
+  }
+}
+
+/** The noise that an image starts from, [C, H, W]. */
+function noise({ latents, seeds, sampler }: Request, image: number, dims: readonly number[]): Float32Array {
+  const size = dims.reduce((a, b) => a * b, 1);
+  if (latents) return latents.slice(image * size, (image + 1) * size);
+  const normal = new TorchGenerator(seeds[image] as number | bigint).randn([1, ...dims]);
+  return sampler.initNoiseSigma === 1 ? normal : normal.map((x) => x * sampler.initNoiseSigma);
+}
+
+async function decoded({ decoder }: PipelineParts, request: Request, latent: Planes): Promise<RgbImage> {
+  const tiles = { tileSize: request.decodeTileSize, signal: request.signal };
+  return toRgb(decoder ? await decoder.decode(latent, tiles) : latent);
+}
+
+function reportOf(
+  parts: PipelineParts,
+  request: Request,
+  batches: GenerationReport["batches"],
+  costs: { conditioningMs: number; conditioningFlops: number; decodingMs: number; stateBytes: number },
+): Omit<GenerationReport, "totalMs"> {
+  const { name, backbone, family } = parts;
+  const { conditioningFlops, ...measured } = costs;
+  const records = batches.flatMap(({ steps }) => steps);
+  const sum = (of: (step: StepRecord) => number): number => records.reduce((total, step) => total + of(step), 0);
+  const plain = backbone.cut({}).network;
+  const uncached = batches.reduce((total, { images }) => {
+    const rows = images.flatMap((image) => rowsOf(parts, request, image)).length;
+    return total + request.numInferenceSteps * plain.flops({ ...family.sizes, [BATCH]: rows });
+  }, conditioningFlops);
+  const done = conditioningFlops + sum(({ flops }) => flops);
+  const computed = records.filter(({ full, rejected }) => full && !rejected);
+  return {
+    model: name,
+    dtype: backbone.dtype,
+    numInferenceSteps: request.numInferenceSteps,
+    guidanceScale: request.guidanceScale,
+    guidanceChannels: request.guidanceChannels,
+    sampler: request.sampler.name as SamplerName,
+    timestepSpacing: request.sampler.spacing,
+    warnings: request.sampler.notes,
+    cache: request.settings,
+    batches,
+    fullSteps: request.subjects.map((_, image) =>
+      computed.filter(({ images }) => images.includes(image)).map(({ step }) => step),
+    ),
+    flops: { done, uncached, speedup: uncached / done },
+    stepsMs: sum(({ durationMs }) => durationMs),
+    ...measured,
+  };
+}

@@ -1,0 +1,19 @@
+import { totalmem } from "node:os";
+import type { Platform } from "../platform.js";
+import { createNodeEngine } from "./engine.js";
+import { findModel } from "./models.js";
+import { quantizedCheckpoint } from "./quantized.js";
+
+/** A quarter of the machine's memory, or of what the process may have: two graphs of DiT-XL/2 in 24 GB. */
+function graphMemory(): number {
+  const allowed = process.constrainedMemory?.() ?? 0;
+  return Math.min(totalmem(), allowed > 0 ? allowed : Number.POSITIVE_INFINITY) / 4;
+}
+
+/** Node: files on disk, the Hub through the cache of Python's huggingface_hub, onnxruntime-node in a process of its own. */
+export const platform: Platform = {
+  createEngine: ({ threads } = {}) => createNodeEngine(threads === undefined ? {} : { threads }),
+  graphMemory,
+  findModel: (pathOrName, options) => findModel(pathOrName, options),
+  quantized: quantizedCheckpoint,
+};

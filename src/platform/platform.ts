@@ -1,0 +1,59 @@
+import type { Engine } from "../runtime/engine.js";
+import type { Checkpoint, FolderSource } from "../weights/index.js";
+
+/** How far a download is. Not called at all if everything is there already. */
+export interface DownloadProgress {
+  /** "owner/name", with the revision if that is not main. */
+  readonly model: string;
+  /** The file that is being downloaded, by its path in the repository. */
+  readonly file: string;
+  /** Of all files that are needed, those that were there already included. May go back if bytes arrived damaged. */
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+/** Where to look for a model, and who watches. */
+export interface FindOptions {
+  /** Of a model on the Hub. Default "main". */
+  readonly revision?: string | undefined;
+  /** Where downloads are kept. Default: the platform's own place. */
+  readonly cacheDir?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
+  /** Which of a repository's files are needed, by path. Default: those of a pipeline in diffusers' layout. */
+  readonly select?: (folder: FolderSource) => Promise<readonly string[]>;
+}
+
+/** Where a model is. */
+export interface FoundModel {
+  readonly folder: FolderSource;
+  /** What reports call the model. */
+  readonly name: string;
+  /** The file in the folder that was meant, if not the folder itself. */
+  readonly file: string | undefined;
+}
+
+export interface EngineOptions {
+  /** CPU threads of one operator. Default: one per physical core. */
+  readonly threads?: number | undefined;
+}
+
+/** What the core needs of the machine it runs on. Each platform is one module, `#platform`, that gives one. */
+export interface Platform {
+  /** @throws FemoError E_OPTION if an option is out of range */
+  createEngine(options?: EngineOptions): Engine;
+  /** Bytes of weights that loaded graphs may take before those not in use make room. */
+  graphMemory(): number;
+  /**
+   * Finds a model by the name of an embedded one, a path, or its id on the Hub, and downloads what is missing of it.
+   * @throws FemoError E_FILE if there is none; E_NETWORK, E_ACCESS if it cannot be downloaded; E_OPTION if a revision is
+   *   given of what is not on the Hub; the signal's reason if it was aborted
+   */
+  findModel(pathOrName: string, options?: FindOptions): Promise<FoundModel>;
+  /** 8-bit copies of a checkpoint's matrices, made once and kept. @throws FemoError E_WEIGHT, E_FILE */
+  quantized(
+    checkpoint: Checkpoint,
+    names: readonly string[],
+    options: { readonly signal?: AbortSignal | undefined },
+  ): Promise<Checkpoint>;
+}

@@ -1,0 +1,45 @@
+import { z } from "zod";
+import { predictionTypes } from "./prediction.js";
+import type { Sampler } from "./sampler.js";
+import type { TimestepSpacing } from "./timesteps.js";
+import { betaSchedules } from "./training-chain.js";
+
+/** What a request chooses of how to sample. */
+export interface ChosenSteps {
+  readonly numInferenceSteps: number;
+  readonly timestepSpacing?: TimestepSpacing;
+}
+
+/** A sampler as models and users choose it: one file, and one line in the table of samplers. */
+export interface SamplerDefinition<Name extends string = string, Settings extends object = object> {
+  readonly name: Name;
+  /** As its authors write it. */
+  readonly title: string;
+  /** Classes of diffusers' schedulers whose configs are of this sampler. */
+  readonly classes: readonly string[];
+  /** The keys that it reads of such a config, in snake case; the settings have their names in camelCase. */
+  readonly keys: z.ZodRawShape;
+  /** The keys that must be what they are by default, for want of more. */
+  readonly fixed: z.ZodRawShape;
+  /** @throws FemoError E_OPTION if a setting is out of range */
+  create(settings: Settings, chosen: ChosenSteps): Sampler;
+}
+
+const beta = z.number().gt(0).lt(1);
+
+/** The keys of the training chain and its timesteps, which carry over from one sampler to another. */
+export const sharedKeys = {
+  num_train_timesteps: z.int().min(1),
+  beta_start: beta,
+  beta_end: beta,
+  beta_schedule: z.enum(betaSchedules),
+  trained_betas: z.array(beta).nullable(),
+  rescale_betas_zero_snr: z.boolean(),
+  prediction_type: z.enum(predictionTypes),
+  timestep_spacing: z.enum(["leading", "trailing", "linspace"]),
+  steps_offset: z.int().min(0),
+};
+
+/** A key of a config as a setting: "beta_start" is `betaStart`. */
+export const inCamelCase = (key: string): string =>
+  key.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase());

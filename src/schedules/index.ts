@@ -1,1 +1,0 @@
-export { everyInterval, everyStep, fullSteps, type Schedule } from "./schedule.js";

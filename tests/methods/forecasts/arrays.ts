@@ -1,0 +1,110 @@
+import type { AdaptedFemoOptions } from "../../../src/methods/forecasts/index.js";
+import type { Feature, Step } from "./replay.js";
+
+/** A method as the papers write it, on arrays: derivatives and momenta are held, nothing is a matrix. */
+interface ArrayMethod {
+  predict(position: number): Float64Array;
+  observe(position: number, feature: Float64Array, differences: boolean): void;
+}
+
+const axpy = (a: number, x: Float64Array, y: Float64Array): Float64Array =>
+  y.map((value, i) => value + a * (x[i] as number));
+const norm = (x: Float64Array): number => Math.hypot(...x);
+const factorial = (n: number): number => (n < 2 ? 1 : n * factorial(n - 1));
+
+export function arrayFora(): ArrayMethod {
+  let cached = new Float64Array();
+  return {
+    predict: () => cached,
+    observe(_position, feature) {
+      cached = Float64Array.from(feature);
+    },
+  };
+}
+
+export function arrayTaylor(order: number): ArrayMethod {
+  let [derivatives, last] = [[] as Float64Array[], 0];
+  return {
+    predict: (position) =>
+      derivatives.reduce((sum, d, i) => axpy((position - last) ** i / factorial(i), d, sum), zerosLike(derivatives)),
+    observe(position, feature, differences) {
+      const next = [feature];
+      for (let i = 0; i < order; i++) {
+        const [old, newer] = [derivatives[i], next[i] as Float64Array];
+        if (!old || !differences) break;
+        next.push(axpy(-1, old, newer).map((x) => x / (position - last)));
+      }
+      [derivatives, last] = [next, position];
+    },
+  };
+}
+
+export function arrayFemo(options: Partial<AdaptedFemoOptions> & { order: number; beta: number }): ArrayMethod {
+  const { order, beta: initial, momentumSeed = "zero", biasCorrection = "updates", gamma = 0, delta = 0 } = options;
+  let [beta, last] = [initial, 0];
+  let derivatives: Float64Array[] = [];
+  const momentum: (Float64Array | undefined)[] = [];
+  const updates = new Array<number>(order + 1).fill(0);
+  const since = new Array<number>(order + 1).fill(0);
+
+  const predict = (position: number): Float64Array => {
+    let out = derivatives[0] as Float64Array;
+    for (let i = 1; i <= order; i++) {
+      const n = updates[i] as number;
+      if (n === 0) continue;
+      const elapsed = Math.abs(last - (since[i] as number));
+      const correction = { updates: 1 - beta ** n, steps: 1 - beta ** elapsed, off: 1 }[biasCorrection];
+      const divisor = momentumSeed === "first-difference" ? 1 : correction;
+      out = axpy((position - last) ** i / (factorial(i) * divisor), momentum[i] as Float64Array, out);
+    }
+    return out;
+  };
+
+  return {
+    predict,
+    observe(position, feature, differences) {
+      if (derivatives.length === 0) {
+        momentum[1] = momentumSeed === "feature" ? feature : undefined;
+      } else {
+        const sign = Math.sign(norm(feature) - norm(predict(position)));
+        beta = Math.min(Math.max(beta + gamma * sign, initial - delta), initial + delta);
+      }
+      const next = [feature];
+      for (let i = 1; differences && i <= order && derivatives[i - 1]; i++) {
+        const d = axpy(-1, derivatives[i - 1] as Float64Array, next[i - 1] as Float64Array);
+        next.push(d.map((x) => x / (position - last)));
+      }
+      for (let i = 1; i < next.length; i++) {
+        const [d, old] = [next[i] as Float64Array, momentum[i] ?? zerosLike(next)];
+        const isFirst = updates[i] === 0;
+        if (isFirst) since[i] = last;
+        momentum[i] =
+          momentumSeed === "first-difference" && isFirst
+            ? d
+            : axpy(
+                1 - beta,
+                d,
+                old.map((x) => beta * x),
+              );
+        updates[i] = (updates[i] as number) + 1;
+      }
+      [derivatives, last] = [next, position];
+    },
+  };
+}
+
+const zerosLike = (arrays: readonly Float64Array[]): Float64Array => new Float64Array(arrays[0]?.length ?? 0);
+
+export function replayArrays(
+  method: ArrayMethod,
+  steps: readonly Step[],
+  feature: Feature,
+): (Float64Array | undefined)[] {
+  let seen = false;
+  return steps.map(({ position, full, differences }) => {
+    const prediction = seen ? method.predict(position) : undefined;
+    if (full) method.observe(position, feature(position), differences);
+    seen ||= full;
+    return prediction;
+  });
+}
