@@ -9,13 +9,15 @@ import { studyCommand } from "./study.js";
 
 /** Ctrl-C, as shells report it. */
 const INTERRUPTED = 130;
+/** Output that whoever read it wants no more of, as `head` does: SIGPIPE, as shells report it. */
+const UNREAD = 141;
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
 const abort = new AbortController();
 process.once("SIGINT", () => abort.abort()); // asked twice, the process ends at once, as without a handler
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  const why = error.code === "EPIPE" ? "its reader closed it" : error.message;
-  process.stderr.write(`femo: standard output: not all was written, ${why}\n`);
+  if (error.code === "EPIPE") process.exit(UNREAD);
+  process.stderr.write(`femo: standard output: not all was written, ${error.message}\n`);
   process.exit(1);
 });
 process.stderr.on("error", () => {}); // progress that nobody reads; what was asked for goes on
