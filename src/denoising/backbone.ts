@@ -1,5 +1,5 @@
 import { type Bindings, bindShape } from "../graph/index.js";
-import type { HostTensor, RunRequest, RunResult } from "../runtime/engine.js";
+import type { RunRequest, RunResult } from "../runtime/engine.js";
 import { graphWriter } from "../runtime/graph-writer.js";
 import { Network, type WriteGraph } from "../runtime/network.js";
 import type { Sessions } from "../runtime/sessions.js";
@@ -114,16 +114,6 @@ export class Backbone {
 }
 
 const PLAIN = canonical({});
-
-/** Rows of a tensor along its first axis. */
-export function gatherRows({ dtype, dims, data }: HostTensor, rows: readonly number[]): HostTensor {
-  const size = dims.slice(1).reduce((a, b) => a * b, 1);
-  const out = dtype === "int64" ? new BigInt64Array(rows.length * size) : new Float32Array(rows.length * size);
-  for (const [i, row] of rows.entries()) {
-    out.set(data.subarray(row * size, (row + 1) * size) as never, i * size);
-  }
-  return { dtype, dims: [rows.length, ...dims.slice(1)], data: out };
-}
 
 function cached<T>(map: Map<string, T>, key: string, make: () => T): T {
   const old = map.get(key);

@@ -1,7 +1,8 @@
 import { type Bindings, bindShape, type Shape } from "../graph/index.js";
 import type { Feed, HostTensor } from "../runtime/engine.js";
+import { gatherRows } from "../runtime/host-tensor.js";
 import { BATCH, type Cut, canonical, graphNames } from "../tracing/index.js";
-import { type Backbone, gatherRows } from "./backbone.js";
+import type { Backbone } from "./backbone.js";
 
 /** The distinct conditions of a request, a row each: of every input of the model that varies with the condition. */
 export interface Conditions {

@@ -125,8 +125,8 @@ export async function* denoise(run: Denoising): AsyncGenerator<DenoisingStep, De
 
 /** What was run before a step to decide about it. */
 interface Looked {
-  durationMs: number;
-  flops: number;
+  readonly durationMs: number;
+  readonly flops: number;
 }
 
 class Loop {
@@ -141,21 +141,11 @@ class Loop {
   /** Looks, and asks the policy what each image's step is to be. */
   async decide(cohort: Cohort, step: number) {
     const { policy } = this.#run.method;
-    const looked: Looked = { durationMs: 0, flops: 0 };
-    const now = new Map<ImageRun, Float32Array[]>(cohort.images.map((image) => [image, []]));
-    for (const look of policy.looks) {
-      const { tensor, durationMs, flops } = await this.#look(look, cohort, step);
-      looked.durationMs += durationMs;
-      looked.flops += flops;
-      for (const [i, { image }] of cohort.rows.entries()) {
-        const size = tensor.length / cohort.rows.length;
-        const rows = now.get(image) as Float32Array[];
-        const at = policy.looks.indexOf(look);
-        rows[at] = concat([...(rows[at] ? [rows[at]] : []), tensor.subarray(i * size, (i + 1) * size)]);
-      }
-    }
+    const looks: (Looked & { readonly rows: readonly Float32Array[] })[] = [];
+    for (const look of policy.looks) looks.push(await this.#look(look, cohort, step));
     const kinds = cohort.images.map((image) => {
-      const values = now.get(image) as Float32Array[];
+      const own = cohort.rowsOf([image]);
+      const values = looks.map(({ rows }) => concat(own.map((row) => rows[row] as Float32Array)));
       const seen = policy.looks.map(({ against, measure }, i) => {
         const then = image.seen?.[against === "last step" ? "lastStep" : "lastFull"][i];
         return then && relativeChange(values[i] as Float32Array, then, measure);
@@ -165,6 +155,10 @@ class Loop {
       image.looked = { values, changes: seen };
       return kind;
     });
+    const looked: Looked = {
+      durationMs: looks.reduce((sum, { durationMs }) => sum + durationMs, 0),
+      flops: looks.reduce((sum, { flops }) => sum + flops, 0),
+    };
     return { ...looked, parts: await cohort.split(kinds) };
   }
 
@@ -188,6 +182,7 @@ class Loop {
     });
     const learned = await features?.learn({ position, differences: step > method.firstDifference });
     const squares = learned?.squares;
+    const beta = features?.beta();
     const output = result.outputs[graphNames.output] as HostTensor;
     const outputs = rowsOf(output, cohort.rows.length);
     const record = {
@@ -199,7 +194,7 @@ class Loop {
       durationMs: looked.durationMs + result.durationMs + (learned?.durationMs ?? 0),
       flops: looked.flops + this.#flops(cut, cohort) + (features?.kernelFlops ?? 0),
       ...(squares && { forecastError: measuredForecast(squares, [...cohort.rows.keys()]) }),
-      ...(features?.beta() && { beta: features.beta() as NonNullable<StepRecord["beta"]> }),
+      ...(beta && { beta }),
     };
 
     const redo = cohort.images.map((image) => {
@@ -258,7 +253,8 @@ class Loop {
       fetch: [name],
       hold: Object.fromEntries(end.map((stream) => [stream, cohort.stream(stream)])),
     });
-    return { tensor: outputs[name]?.data as Float32Array, durationMs, flops: this.#flops(cut, cohort) };
+    const rows = rowsOf(outputs[name] as HostTensor, cohort.rows.length);
+    return { rows, durationMs, flops: this.#flops(cut, cohort) };
   }
 
   /** Feeds of a run: the sample, what timestep, condition and size give, and the state that forecasts read. */

@@ -1,5 +1,5 @@
 import { FemoError } from "../errors.js";
-import { type Bindings, bindDim, bindShape } from "../graph/index.js";
+import { type Bindings, bindDim, bindShape, sizeOf } from "../graph/index.js";
 import type { Forecaster, FullStep } from "../methods/forecasts/index.js";
 import type { Method } from "../methods/index.js";
 import type { Feed, HostTensor, RunRequest } from "../runtime/engine.js";
@@ -168,8 +168,7 @@ export class FeatureState {
 
   /** Bytes that the engine holds: the state, and the buffers into which the next full step writes. */
   get bytes(): number {
-    const size = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
-    const elements = Object.values(this.#buffers()).reduce((sum, dims) => sum + size(dims), 0);
+    const elements = Object.values(this.#buffers()).reduce((sum, dims) => sum + sizeOf(dims), 0);
     return Float32Array.BYTES_PER_ELEMENT * elements;
   }
 

@@ -1,6 +1,6 @@
 import { FemoError } from "../errors.js";
 import type { Graph } from "./graph.js";
-import { type Bindings, bindShape } from "./shape.js";
+import { type Bindings, bindShape, sizeOf } from "./shape.js";
 import type { Node } from "./value.js";
 
 /** Operations per element of the first output. Products are counted apart; what moves data counts nothing. */
@@ -80,8 +80,7 @@ export function nodeFlops(node: Node, bindings: Bindings, convention: FlopsConve
   const { multiplyAdd, perElement } = convention;
   const shape = (value: { shape: readonly (number | string)[] } | null | undefined): number[] =>
     bindShape(value?.shape ?? [], bindings);
-  const size = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
-  const out = size(shape(node.outputs[0]));
+  const out = sizeOf(shape(node.outputs[0]));
   const bias = node.inputs[2] ? convention.bias * out : 0;
   switch (node.op) {
     case "MatMul":
@@ -90,7 +89,7 @@ export function nodeFlops(node: Node, bindings: Bindings, convention: FlopsConve
     case "Gemm":
       return multiplyAdd * out * (shape(node.inputs[0])[1] as number) + bias;
     case "Conv":
-      return multiplyAdd * out * size(shape(node.inputs[1]).slice(1)) + bias;
+      return multiplyAdd * out * sizeOf(shape(node.inputs[1]).slice(1)) + bias;
     case "MultiHeadAttention": {
       const [batch, queries, width] = shape(node.inputs[0]) as [number, number, number];
       const keys = shape(node.inputs[1])[1] as number;

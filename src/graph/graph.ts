@@ -1,5 +1,5 @@
 import { FemoError } from "../errors.js";
-import { formatShape, type Shape } from "./shape.js";
+import { formatShape, type Shape, sizeOf } from "./shape.js";
 import { type Builder, type DType, type Node, type NodeOptions, type Origin, Value } from "./value.js";
 
 /**
@@ -23,7 +23,7 @@ export class Graph implements Builder {
   }
 
   constant(data: Float32Array | BigInt64Array, shape: readonly number[]): Value {
-    const size = shape.reduce((a, b) => a * b, 1);
+    const size = sizeOf(shape);
     if (size !== data.length) {
       throw new FemoError(
         "E_GRAPH",

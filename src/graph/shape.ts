@@ -94,6 +94,9 @@ export function bindDim(dim: Dim, bindings: Bindings): number {
 
 export const bindShape = (shape: Shape, bindings: Bindings): number[] => shape.map((dim) => bindDim(dim, bindings));
 
+/** How many elements a tensor has. */
+export const sizeOf = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
+
 export const formatShape = (shape: Shape): string => `[${shape.join(", ")}]`;
 
 /** NumPy broadcasting. @throws FemoError E_GRAPH if the shapes do not fit */

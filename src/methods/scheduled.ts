@@ -49,7 +49,7 @@ export function scheduled(settings: Placed, forecaster: Forecaster): Method {
   return {
     cuts: { full: { capture: region }, forecast: { forecast: region } },
     forecaster,
-    measure: settings.measure || forecaster.adapt !== undefined,
+    measure: settings.measure,
     firstDifference: Math.max(0, settings.firstEnhance - 2),
     policy: schedulePolicy(settings.fullSteps ? fullSteps(settings.fullSteps) : everyInterval(settings)),
   };

@@ -1,5 +1,6 @@
 import type { StepRecord } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
+import { sizeOf } from "../graph/index.js";
 import { checkTileSize } from "../images/index.js";
 import { type CacheOptions, type CacheSettings, cacheSettings, type Method, methodOf } from "../methods/index.js";
 import { createSampler, type Sampler, type SamplerName, seedAfter, type TimestepSpacing } from "../samplers/index.js";
@@ -116,7 +117,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
     family.subjectOption,
   );
   const subjects = named.flatMap((subject) => new Array<Subject>(numImagesPerPrompt).fill(subject));
-  const expected = sampleDims.reduce((a, b) => a * b, subjects.length);
+  const expected = subjects.length * sizeOf(sampleDims);
   if (latents && latents.length !== expected) {
     throw new FemoError(
       "E_OPTION",
@@ -158,7 +159,7 @@ function checkResultSize(
 ): void {
   const [, height, width] = sampleDims as [number, number, number];
   const pixels = outputType === "image" ? height * width * stride ** 2 : 0;
-  const bytes = 4 * sampleDims.reduce((a, b) => a * b, 1) + 3 * pixels;
+  const bytes = 4 * sizeOf(sampleDims) + 3 * pixels;
   const most = Math.floor(MAX_RESULT_BYTES / bytes);
   if (images <= most) return;
   throw new FemoError(

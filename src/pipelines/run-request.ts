@@ -1,5 +1,5 @@
 import { Conditioning, type Conditions, type DenoisingStep, denoise, type StepRecord } from "../denoising/index.js";
-import { bindShape } from "../graph/index.js";
+import { bindShape, sizeOf } from "../graph/index.js";
 import { type Planes, type RgbImage, toRgb } from "../images/index.js";
 import { type SamplerName, TorchGenerator } from "../samplers/index.js";
 import { BATCH } from "../tracing/index.js";
@@ -26,7 +26,7 @@ export async function* runRequest(
   request.signal?.throwIfAborted();
   const id = `request-${++requests}`;
   const dims = backbone.sampleDims(family.sizes);
-  const size = dims.reduce((a, b) => a * b, 1);
+  const size = sizeOf(dims);
   const latents = new Float32Array(request.subjects.length * size);
   const images: GeneratedImage[] = [];
   const batches: { images: readonly number[]; steps: StepRecord[] }[] = [];
@@ -88,7 +88,7 @@ function batchGroups(parts: PipelineParts, request: Request): BatchGroup[] {
   const { subjects, batchSize, sampler } = request;
   const bytesOf = (hoisted: "pair" | "condition"): number =>
     backbone.cut({ hoisted }).network.outputs.reduce((sum, { shape }) => {
-      return sum + bindShape(shape.slice(1), family.sizes).reduce((a, b) => a * b, Float32Array.BYTES_PER_ELEMENT);
+      return sum + Float32Array.BYTES_PER_ELEMENT * sizeOf(bindShape(shape.slice(1), family.sizes));
     }, 0);
   const most = MAX_TABLE_BYTES / (bytesOf("condition") + sampler.timesteps.length * bytesOf("pair"));
   const groups: { batches: number[][]; conditions: Set<Subject["condition"]> }[] = [];
@@ -139,7 +139,7 @@ async function* told<T>(
 
 /** The noise that an image starts from, [C, H, W]. */
 function noise({ latents, seeds, sampler }: Request, image: number, dims: readonly number[]): Float32Array {
-  const size = dims.reduce((a, b) => a * b, 1);
+  const size = sizeOf(dims);
   if (latents) return latents.slice(image * size, (image + 1) * size);
   const normal = new TorchGenerator(seeds[image] as number | bigint).randn([1, ...dims]);
   return sampler.initNoiseSigma === 1 ? normal : normal.map((x) => x * sampler.initNoiseSigma);

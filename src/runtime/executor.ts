@@ -1,6 +1,8 @@
 import type * as Ort from "onnxruntime-common";
 import { FemoError } from "../errors.js";
+import { sizeOf } from "../graph/shape.js";
 import type { Feed, GraphFile, HeldRows, HostTensor, RunRequest, RunResult, WeightFile } from "./engine.js";
+import { gatherRows } from "./host-tensor.js";
 
 /** One call to the executor: a method and its arguments, as they are sent to where it lives. */
 export type Call =
@@ -157,16 +159,14 @@ export class Executor {
   async #take(wanted: Readonly<Record<string, HeldRows>>): Promise<void> {
     const taken: [string, Ort.Tensor][] = [];
     for (const [name, { from, rows }] of Object.entries(wanted)) {
-      const { dtype, dims, data } = await onHost(`"${from}"`, this.#find(from));
-      const [count = 0, ...row] = dims;
+      const held = await onHost(`"${from}"`, this.#find(from));
+      const { dims } = held;
+      const [count = 0] = dims;
       const unknown = rows.find((at) => !(Number.isInteger(at) && at >= 0 && at < count));
       if (unknown !== undefined) {
         throw new FemoError("E_RUNTIME", `"${from}", [${dims.join(", ")}], has ${count} rows and no row ${unknown}`);
       }
-      const size = sizeOf(row);
-      const copy = dtype === "float32" ? new Float32Array(rows.length * size) : new BigInt64Array(rows.length * size);
-      for (const [i, at] of rows.entries()) copy.set(data.subarray(at * size, (at + 1) * size) as never, i * size);
-      taken.push([name, this.#tensor(name, { dtype, dims: [rows.length, ...row], data: copy })]);
+      taken.push([name, this.#tensor(name, gatherRows(held, rows))]);
     }
     for (const [name, tensor] of taken) this.#hold(name, tensor);
   }
@@ -221,4 +221,3 @@ function making<T>(what: string, make: () => T): T {
 }
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
-const sizeOf = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);

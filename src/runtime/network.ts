@@ -1,4 +1,4 @@
-import { type Bindings, countFlops, type Graph, type Shape } from "../graph/index.js";
+import { type Bindings, countFlops, type Graph, type Shape, sizeOf } from "../graph/index.js";
 import type { GraphFile, RunRequest, RunResult } from "./engine.js";
 import type { Loadable, Sessions } from "./sessions.js";
 
@@ -37,8 +37,7 @@ export class Network implements Loadable {
     this.inputs = inputs.map(({ name, shape }) => ({ name, shape }));
     this.outputs = graph.outputs.map(({ name, value }) => ({ name, shape: value.shape }));
     this.bytes = weights.reduce((sum, { name, shape }) => {
-      const elements = (shape as readonly number[]).reduce((a, b) => a * b, 1);
-      return sum + elements * bytesOf(name);
+      return sum + sizeOf(shape as readonly number[]) * bytesOf(name);
     }, 0);
     this.#sessions = sessions;
     this.#file = () => ({ ...write(graph), once });

@@ -3,8 +3,9 @@ import { Backbone } from "../../src/denoising/backbone.js";
 import { dit, ditConfigFromJson } from "../../src/models/dit.js";
 import type { Engine } from "../../src/runtime/engine.js";
 import { Sessions } from "../../src/runtime/sessions.js";
-import { type Cut, traceCut } from "../../src/tracing/index.js";
+import type { Cut } from "../../src/tracing/index.js";
 import { Checkpoint } from "../../src/weights/index.js";
+import { tensorsOf } from "../models/tiny.js";
 
 /** Later, but as soon as may be: by turns of the event loop, of which a slow machine takes as many. */
 const turns = async (count: number): Promise<void> => {
@@ -31,19 +32,7 @@ function countingEngine() {
 }
 
 const model = dit(ditConfigFromJson({ num_layers: 1, num_attention_heads: 2, attention_head_dim: 4 }));
-const checkpoint = Checkpoint.fromTensors(
-  "f.safetensors",
-  traceCut(model, { hoisted: "inline" })
-    .graph.reachable()
-    .weights.map(({ name, shape }) => ({
-      name,
-      shape: shape as number[],
-      dtype: "float32",
-      file: "/w/f.safetensors",
-      offset: 0,
-      byteLength: 4 * (shape as number[]).reduce((a, b) => a * b, 1),
-    })),
-);
+const checkpoint = Checkpoint.fromTensors("f.safetensors", tensorsOf(model));
 const full = (level: "module" | "block" | "stack"): Cut => ({ capture: { level } });
 const whole = new Backbone(model, checkpoint, new Sessions({} as Engine, 0)).cut({}).network.bytes;
 /** Room for two graphs with all weights of a step, and not for three. */

@@ -47,6 +47,9 @@ async function run(method: Method, images: readonly number[], numInferenceSteps 
   }
 }
 
+const flopsOf = ({ steps }: { steps: readonly DenoisingStep[] }): number =>
+  steps.reduce((sum, { flops }) => sum + flops, 0);
+
 const level = { level: "module" };
 /** Kinds by image and step; "f" forecast, "F" full. */
 const byPattern = (forecaster: Forecaster, patterns: readonly string[]): Method => ({
@@ -81,10 +84,8 @@ describe("images of one batch that are decided differently", () => {
 
   test("cost what their own runs cost", async () => {
     const method = byPattern(fora(), ["FFff", "Ffff"]);
-    const sum = ({ steps }: { steps: readonly DenoisingStep[] }) =>
-      steps.reduce((total, { flops }) => total + flops, 0);
     const together = await run(method, [0, 1], 4);
-    expect(sum(together)).toBeCloseTo(sum(await run(method, [0], 4)) + sum(await run(method, [1], 4)), 0);
+    expect(flopsOf(together)).toBeCloseTo(flopsOf(await run(method, [0], 4)) + flopsOf(await run(method, [1], 4)), 0);
   });
 });
 
@@ -122,8 +123,7 @@ describe("a policy that looks before it decides", () => {
     for (const [i, latent] of cut.latents.entries()) {
       expect(relativeError(latent, whole.latents[i] as Float32Array)).toBeLessThan(1e-5);
     }
-    const flops = (steps: readonly DenoisingStep[]) => steps.reduce((sum, step) => sum + step.flops, 0);
-    expect(flops(cut.steps) / flops(whole.steps)).toBeCloseTo(1, 2);
+    expect(flopsOf(cut) / flopsOf(whole)).toBeCloseTo(1, 2);
   });
 
   test("may decide differently for images that were looked at together", async () => {
@@ -172,10 +172,8 @@ describe("a policy that looks before it decides", () => {
         decide: (i, { step }) => ({ memory: i, kind: step && i ? "cheap" : "full" }),
       },
     };
-    const sum = ({ steps }: { steps: readonly DenoisingStep[] }) =>
-      steps.reduce((total, { flops }) => total + flops, 0);
-    const together = sum(await run(mixed, [0, 1], 4));
-    expect(together).toBeCloseTo(sum(await run(mixed, [0], 4)) + sum(await run(mixed, [1], 4)), 0);
+    const together = flopsOf(await run(mixed, [0, 1], 4));
+    expect(together).toBeCloseTo(flopsOf(await run(mixed, [0], 4)) + flopsOf(await run(mixed, [1], 4)), 0);
   });
 
   test("sees no number at first, then one for each image, and saves what it does not compute", async () => {

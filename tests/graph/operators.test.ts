@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { Graph, type Value } from "../../src/graph/index.js";
-import { engineForTests, evaluate, integers, noise, numbers, relativeError, sizeOf } from "../runtime/helpers.js";
+import { Graph, sizeOf, type Value } from "../../src/graph/index.js";
+import { engineForTests, evaluate, integers, noise, numbers, relativeError } from "../runtime/helpers.js";
 
 const engine = engineForTests();
 

@@ -7,7 +7,7 @@ import { traceCut } from "../../src/tracing/index.js";
 import { Checkpoint, type TensorInfo } from "../../src/weights/index.js";
 import { engineForTests, floats, integers, noise, numbers, relativeError } from "../runtime/helpers.js";
 import { femoError } from "../weights/helpers.js";
-import { embeddedFolder, goldenFolder, openGolden, openModel } from "./tiny.js";
+import { embeddedFolder, goldenFolder, openGolden, openModel, tensorsOf } from "./tiny.js";
 
 const engine = engineForTests();
 
@@ -56,22 +56,13 @@ test("conditioning tables and pairs give what the whole graph gives", async () =
 
 describe("a checkpoint that is not the model's", () => {
   const config = ditConfigFromJson({ num_layers: 1, num_attention_heads: 2, attention_head_dim: 4 });
-  const shapes = traceCut(dit(config), { hoisted: "inline" }).graph.reachable().weights;
-  const tensors = (): TensorInfo[] =>
-    shapes.map(({ name, shape }) => ({
-      name,
-      shape: shape as number[],
-      dtype: "float32",
-      file: "/w/f.safetensors",
-      offset: 0,
-      byteLength: 4 * (shape as number[]).reduce((a, b) => a * b, 1),
-    }));
+  const tensors = () => tensorsOf(dit(config));
   const open = (list: TensorInfo[]) =>
     new Backbone(dit(config), Checkpoint.fromTensors("f.safetensors", list), new Sessions({} as Engine, 0));
 
   test("the model's own is accepted", () => expect(() => open(tensors())).not.toThrow());
 
-  test.each(shapes.map(({ name, shape }) => ({ name, shape })))(
+  test.each(tensors().map(({ name, shape }) => ({ name, shape })))(
     "$name missing or misshapen",
     async ({ name, shape }) => {
       const without = tensors().filter((tensor) => tensor.name !== name);

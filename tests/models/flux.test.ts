@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
-import { bindDim, bindShape, countFlops } from "../../src/graph/index.js";
+import { bindDim, bindShape, countFlops, sizeOf } from "../../src/graph/index.js";
 import { flux } from "../../src/models/flux.js";
 import { fluxConfigFromJson, fluxDev, fluxSchnell } from "../../src/models/flux-config.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
@@ -16,7 +16,6 @@ import {
   noise,
   numbers,
   relativeError,
-  sizeOf,
   weightsOf,
 } from "../runtime/helpers.js";
 import { femoError } from "../weights/helpers.js";

@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { toOnnx } from "../../src/graph/index.js";
+import { sizeOf, toOnnx } from "../../src/graph/index.js";
 import { type DiTConfig, dit, ditConfigFromJson } from "../../src/models/dit.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
 import type { Engine, HostTensor, Session } from "../../src/runtime/engine.js";
 import { type Model, type TracedGraph, traceCut } from "../../src/tracing/index.js";
-import { type Checkpoint, openCheckpoint } from "../../src/weights/index.js";
+import { type Checkpoint, openCheckpoint, type TensorInfo } from "../../src/weights/index.js";
 import { floats, integers, type Weights, weightsOf } from "../runtime/helpers.js";
 
 const path = (relative: string): string => fileURLToPath(new URL(relative, import.meta.url));
@@ -23,6 +23,19 @@ export interface OpenModel {
   tables(timesteps: readonly number[], labels: readonly number[]): Promise<Feeds>;
 }
 export type Feeds = Readonly<Record<string, HostTensor>>;
+
+/** The tensors that a model needs, as a file "/w/f.safetensors" would have them, which nobody reads. */
+export const tensorsOf = (model: Model): TensorInfo[] =>
+  traceCut(model, { hoisted: "inline" })
+    .graph.reachable()
+    .weights.map(({ name, shape }) => ({
+      name,
+      shape: shape as number[],
+      dtype: "float32",
+      file: "/w/f.safetensors",
+      offset: 0,
+      byteLength: 4 * sizeOf(shape as number[]),
+    }));
 
 /** A DiT in diffusers' layout. */
 export async function openModel(engine: Engine, folder: string): Promise<OpenModel> {

@@ -1,5 +1,5 @@
 import { afterAll } from "vitest";
-import { type Graph, toOnnx } from "../../src/graph/index.js";
+import { type Graph, sizeOf, toOnnx } from "../../src/graph/index.js";
 import { createNodeEngine } from "../../src/platform/node/engine.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
 import type { Engine, HostTensor, WeightFile } from "../../src/runtime/engine.js";
@@ -24,7 +24,6 @@ export const integers = (dims: readonly number[], data: readonly number[]): Host
   dims,
   data: BigInt64Array.from(data, BigInt),
 });
-export const sizeOf = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
 export function noise(dims: readonly number[], seed: number): HostTensor {
   const next = random(seed);
   return floats(

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
+import { sizeOf } from "../../src/graph/index.js";
 import type { HostTensor } from "../../src/runtime/engine.js";
 import { traceFeatureKernel } from "../../src/tracing/index.js";
-import { engineForTests, evaluate, floats, noise, relativeError, sizeOf } from "../runtime/helpers.js";
+import { engineForTests, evaluate, floats, noise, relativeError } from "../runtime/helpers.js";
 
 const engine = engineForTests();
 const rounding = 2e-6; // of float32, relative to the largest element
