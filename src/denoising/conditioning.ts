@@ -1,8 +1,9 @@
 import { type Bindings, bindShape, type Shape } from "../graph/index.js";
 import type { Feed, HostTensor } from "../runtime/engine.js";
 import { gatherRows } from "../runtime/host-tensor.js";
-import { BATCH, type Cut, canonical, graphNames } from "../tracing/index.js";
+import { type Cut, canonical, graphNames } from "../tracing/index.js";
 import type { Backbone } from "./backbone.js";
+import { conditioningFlops } from "./flops.js";
 
 /** The distinct conditions of a request, a row each: of every input of the model that varies with the condition. */
 export interface Conditions {
@@ -74,8 +75,8 @@ export class Conditioning {
       const hold = Object.fromEntries(tables.map((table) => [table, heldTable(this.#request, table)]));
       const { durationMs } = await network.run({ feeds, fetch: [], hold });
       this.durationMs += durationMs;
-      this.flops += network.flops({ ...sizes, [BATCH]: rowsOf[hoisted].length });
     }
+    this.flops = conditioningFlops(this.#backbone, this.#timesteps.length, conditions.count, sizes);
   }
 
   /**

@@ -9,6 +9,7 @@ import { type MeasuredForecast, measuredForecast } from "./coefficients.js";
 import { Cohort, type ImageRun } from "./cohort.js";
 import type { Conditioning } from "./conditioning.js";
 import { checkCuts, graphOf } from "./feature-state.js";
+import { cutFlops } from "./flops.js";
 import { type GuidanceRow, guide } from "./guidance.js";
 
 /** One run of the network for some images at one step. */
@@ -279,8 +280,8 @@ class Loop {
   }
 
   #flops(cut: Cut, cohort: Cohort): number {
-    const { network, forecasts } = this.#run.backbone.cut(this.#graph(cut));
-    return network.flops({ ...cohort.sizes, [BATCH]: cohort.rows.length, features: forecasts.length });
+    const { backbone, method } = this.#run;
+    return cutFlops(backbone, method, cut, { ...cohort.sizes, [BATCH]: cohort.rows.length });
   }
 
   /** A cut with the shape of the state that it forecasts from. */

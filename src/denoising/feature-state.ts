@@ -103,6 +103,15 @@ export function kernelsOf(backbone: Backbone, { forecaster, measure }: FeatureCa
     : kernel({ measure, update });
 }
 
+/** Floating-point operations of what is done with the features after a step that captures them. */
+export function kernelFlops(backbone: Backbone, cache: FeatureCache, bindings: Bindings): number {
+  const kernels = kernelsOf(backbone, cache);
+  return backbone.cut(cache.capture).captured.reduce((sum, feature) => {
+    const sizes = { batch: bindings[BATCH] as number, elements: bindDim(feature.elements, bindings) };
+    return sum + kernels.reduce((part, { network }) => part + network.flops(sizes), 0);
+  }, 0);
+}
+
 /**
  * The features of some images that go through the same steps: their state, which stays with the engine, and the
  * coefficients that move it. It says what a step's run needs beyond the model's own inputs.
@@ -172,13 +181,9 @@ export class FeatureState {
     return Float32Array.BYTES_PER_ELEMENT * elements;
   }
 
-  /** Floating-point operations of what is done with the features after a full step. */
+  /** See `kernelFlops`. */
   get kernelFlops(): number {
-    const batch = this.#samples;
-    return this.#features.reduce((sum, feature) => {
-      const elements = bindDim(feature.elements, this.#bindings);
-      return sum + this.#kernels.reduce((part, { network }) => part + network.flops({ batch, elements }), 0);
-    }, 0);
+    return kernelFlops(this.#backbone, this.#cache, this.#bindings);
   }
 
   /**

@@ -11,4 +11,5 @@ export {
 } from "./denoise.js";
 export { type ModelDtype, modelDtypes, type Quantize } from "./dtype.js";
 export { cachesOf, graphOf, kernelsOf } from "./feature-state.js";
+export { conditioningFlops, stepFlops } from "./flops.js";
 export { type GuidanceRow, guidanceRows } from "./guidance.js";

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { betaScopes, type Forecaster, adaptedFemo as forecast } from "./forecasts/index.js";
 import { defineMethod, methodValue } from "./method.js";
-import { momentum, momentumDefaults, placed, placedDefaults, scheduled } from "./scheduled.js";
+import { intervalKnob, momentum, momentumDefaults, placed, placedDefaults, scheduled } from "./scheduled.js";
 
 /** FEMO with a momentum coefficient of its own for every feature and sample: Adapted-FEMO (algorithm 1 of its appendix). */
 export const adaptedFemoMethod = defineMethod({
@@ -18,6 +18,7 @@ export const adaptedFemoMethod = defineMethod({
     betaPer: z.enum(betaScopes),
   }),
   defaults: { ...placedDefaults, ...momentumDefaults, gamma: 0.007, delta: 0.02, betaPer: "feature-row" },
+  knob: intervalKnob,
   build: (settings) => scheduled(settings, forecast(settings) as Forecaster),
 });
 

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { type Forecaster, femo as forecast } from "./forecasts/index.js";
 import { defineMethod, methodValue } from "./method.js";
-import { momentum, momentumDefaults, placed, placedDefaults, scheduled } from "./scheduled.js";
+import { intervalKnob, momentum, momentumDefaults, placed, placedDefaults, scheduled } from "./scheduled.js";
 
 /** Taylor's forecast with each difference replaced by its moving average: FEMO (eqs. 6 to 8 and 10). */
 export const femoMethod = defineMethod({
@@ -9,6 +9,7 @@ export const femoMethod = defineMethod({
   title: "FEMO",
   schema: z.strictObject({ method: z.literal("femo"), ...placed, ...momentum }),
   defaults: { ...placedDefaults, ...momentumDefaults },
+  knob: intervalKnob,
   build: (settings) => scheduled(settings, forecast(settings) as Forecaster),
 });
 

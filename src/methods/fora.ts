@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { type Forecaster, fora as forecast } from "./forecasts/index.js";
 import { defineMethod, methodValue } from "./method.js";
-import { placed, placedDefaults, scheduled } from "./scheduled.js";
+import { intervalKnob, placed, placedDefaults, scheduled } from "./scheduled.js";
 
 /** The last feature again (Selvaraju et al., arXiv 2407.01425). */
 export const foraMethod = defineMethod({
@@ -9,6 +9,7 @@ export const foraMethod = defineMethod({
   title: "FORA",
   schema: z.strictObject({ method: z.literal("fora"), ...placed }),
   defaults: placedDefaults,
+  knob: intervalKnob,
   build: (settings) => scheduled(settings, forecast() as Forecaster),
 });
 

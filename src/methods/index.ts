@@ -1,7 +1,16 @@
 export { adaptedFemo } from "./adapted-femo.js";
 export { femo } from "./femo.js";
 export { fora } from "./fora.js";
-export { type At, type Look, type Method, type ModelFacts, type Outcome, type Policy, plannedKinds } from "./method.js";
+export {
+  type At,
+  type Knob,
+  type Look,
+  type Method,
+  type ModelFacts,
+  type Outcome,
+  type Policy,
+  plannedKinds,
+} from "./method.js";
 export { newton } from "./newton.js";
 export { presetsFromJson } from "./presets.js";
 export {
@@ -12,6 +21,7 @@ export {
   cacheMethods,
   cacheSettings,
   defaultPresets,
+  knobOf,
   methodOf,
   methodTitle,
 } from "./settings.js";

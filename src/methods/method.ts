@@ -70,6 +70,14 @@ export interface Method {
   readonly policy: Policy;
 }
 
+/** The field by which a method's cost is traded for quality, and the range in which that is of use: the larger the cheaper. */
+export interface Knob {
+  /** An interval is a whole number. */
+  readonly field: "interval" | "threshold";
+  readonly from: number;
+  readonly to: number;
+}
+
 /** A method as users choose it: one file, and one line in the table of methods. */
 export interface MethodDefinition<Name extends string = string, Schema extends z.ZodType = z.ZodType> {
   readonly name: Name;
@@ -79,6 +87,8 @@ export interface MethodDefinition<Name extends string = string, Schema extends z
   readonly schema: Schema;
   /** What is left out, unless the model has presets of its own: the paper's settings for DiT where it has some. */
   readonly defaults: Omit<z.infer<Schema>, "method">;
+  /** Undefined if nothing in the settings trades cost for quality. */
+  readonly knob?: Knob;
   /** @param model for which it is to run */
   build(settings: z.infer<Schema>, model: ModelFacts): Method;
 }

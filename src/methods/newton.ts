@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { type Forecaster, newton as forecast } from "./forecasts/index.js";
 import { defineMethod, methodValue } from "./method.js";
-import { order, placed, placedDefaults, scheduled } from "./scheduled.js";
+import { intervalKnob, order, placed, placedDefaults, scheduled } from "./scheduled.js";
 
 /** The polynomial through the last features, exact to its degree. */
 export const newtonMethod = defineMethod({
@@ -9,6 +9,7 @@ export const newtonMethod = defineMethod({
   title: "Newton",
   schema: z.strictObject({ method: z.literal("newton"), ...placed, order }),
   defaults: { ...placedDefaults, order: 2 },
+  knob: intervalKnob,
   build: (settings) => scheduled(settings, forecast(settings.order) as Forecaster),
 });
 

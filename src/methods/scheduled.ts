@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Forecaster } from "./forecasts/index.js";
 import { biasCorrections, momentumSeeds } from "./forecasts/index.js";
-import type { Method, Policy } from "./method.js";
+import type { Knob, Method, Policy } from "./method.js";
 import { everyInterval, fullSteps, type Schedule } from "./schedules/index.js";
 
 /** Fields of every method whose full steps are known beforehand. */
@@ -19,6 +19,9 @@ export const placed = {
 };
 /** The schedule of the FEMO paper for DiT (femo.md section 2), at its level. */
 export const placedDefaults = { interval: 5, firstEnhance: 2, granularity: "module", measure: true };
+
+/** What such a method's cost goes by. */
+export const intervalKnob: Knob = { field: "interval", from: 1, to: 50 };
 
 type Placed = z.infer<z.ZodObject<typeof placed>>;
 

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import type { Choice, Method, MethodDefinition, ModelFacts } from "./method.js";
+import type { Choice, Knob, Method, MethodDefinition, ModelFacts } from "./method.js";
 import { methodTable } from "./table.js";
 
 /** A caching method with every choice made; what a report says. */
@@ -61,6 +61,9 @@ const definitionOf = (name: CacheMethod): MethodDefinition =>
 
 /** A method as its authors write it. */
 export const methodTitle = (name: CacheMethod): string => definitionOf(name).title;
+
+/** What its cost goes by, if anything. */
+export const knobOf = (name: CacheMethod): Knob | undefined => definitionOf(name).knob;
 
 /** A method as it runs on a model. */
 export const methodOf = (settings: CacheSettings, model: ModelFacts): Method =>

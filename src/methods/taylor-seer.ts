@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { type Forecaster, taylorSeer as forecast } from "./forecasts/index.js";
 import { defineMethod, methodValue } from "./method.js";
-import { order, placed, placedDefaults, scheduled } from "./scheduled.js";
+import { intervalKnob, order, placed, placedDefaults, scheduled } from "./scheduled.js";
 
 /** Taylor's polynomial from finite differences (Liu et al., arXiv 2503.06923). */
 export const taylorSeerMethod = defineMethod({
@@ -9,6 +9,7 @@ export const taylorSeerMethod = defineMethod({
   title: "TaylorSeer",
   schema: z.strictObject({ method: z.literal("taylorSeer"), ...placed, order }),
   defaults: { ...placedDefaults, order: 2 },
+  knob: intervalKnob,
   build: (settings) => scheduled(settings, forecast(settings.order) as Forecaster),
 });
 

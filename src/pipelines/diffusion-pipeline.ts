@@ -3,7 +3,9 @@ import { FemoError } from "../errors.js";
 import { type CacheOptions, type CachePresets, cacheSettings, methodOf } from "../methods/index.js";
 import type { PipelineParts } from "./family.js";
 import type { ClassNames } from "./labels.js";
+import { plannedFlops } from "./planned-flops.js";
 import type { PretrainedOptions } from "./pretrained-options.js";
+import type { GenerationReport } from "./report.js";
 import { checkRequest, type GenerateOptions, type StepProgress } from "./request.js";
 import type { GenerationResult } from "./result.js";
 import { runRequest } from "./run-request.js";
@@ -101,6 +103,15 @@ export class DiffusionPipeline {
         return this;
       },
     };
+  }
+
+  /**
+   * What the report of a request with these options will count as its floating-point operations, without running it.
+   * @returns undefined if its method looks at the images before it decides what to compute
+   * @throws FemoError E_OPTION if an option is out of range
+   */
+  plannedFlops(options: GenerateOptions): GenerationReport["flops"] | undefined {
+    return plannedFlops(this.#parts, checkRequest(options, this.#parts));
   }
 
   /** Loads what a request with these options will run, so that its first step does not wait. */

@@ -1,15 +1,13 @@
 import { Conditioning, type Conditions, type DenoisingStep, denoise, type StepRecord } from "../denoising/index.js";
-import { bindShape, sizeOf } from "../graph/index.js";
+import { sizeOf } from "../graph/index.js";
 import { type Planes, type RgbImage, toRgb } from "../images/index.js";
 import { type SamplerName, TorchGenerator } from "../samplers/index.js";
-import { BATCH } from "../tracing/index.js";
+import { type BatchGroup, batchGroups, rowsOf } from "./batches.js";
 import type { PipelineParts, Subject } from "./family.js";
+import { uncachedFlops } from "./planned-flops.js";
 import type { GenerationReport } from "./report.js";
 import type { Request, StepProgress } from "./request.js";
 import type { GeneratedImage, GenerationResult } from "./result.js";
-
-/** What the tables of conditions may take. A request whose distinct conditions need more computes them part by part. */
-const MAX_TABLE_BYTES = 2 ** 30;
 
 let requests = 0;
 
@@ -76,35 +74,6 @@ export async function* runRequest(
   return { images, latents, report: { ...report, totalMs: performance.now() - start } };
 }
 
-/** Batches one after the other, and the distinct conditions of all of them. */
-interface BatchGroup {
-  readonly batches: readonly number[][];
-  readonly conditions: readonly Subject["condition"][];
-}
-
-/** The batches of a request, as many together as have room for their conditions; one at least. */
-function batchGroups(parts: PipelineParts, request: Request): BatchGroup[] {
-  const { backbone, family } = parts;
-  const { subjects, batchSize, sampler } = request;
-  const bytesOf = (hoisted: "pair" | "condition"): number =>
-    backbone.cut({ hoisted }).network.outputs.reduce((sum, { shape }) => {
-      return sum + Float32Array.BYTES_PER_ELEMENT * sizeOf(bindShape(shape.slice(1), family.sizes));
-    }, 0);
-  const most = MAX_TABLE_BYTES / (bytesOf("condition") + sampler.timesteps.length * bytesOf("pair"));
-  const groups: { batches: number[][]; conditions: Set<Subject["condition"]> }[] = [];
-  for (let first = 0; first < subjects.length; first += batchSize) {
-    const batch = subjects.slice(first, first + batchSize).map((_, i) => first + i);
-    const needed = batch.flatMap((index) => rowsOf(parts, request, index).map(({ condition }) => condition));
-    const last = groups.at(-1);
-    const together = new Set([...(last?.conditions ?? []), ...needed]);
-    if (last && together.size <= most) {
-      last.batches.push(batch);
-      last.conditions = together;
-    } else groups.push({ batches: [batch], conditions: new Set(needed) });
-  }
-  return groups.map(({ batches, conditions }) => ({ batches, conditions: [...conditions] }));
-}
-
 /** Conditions as the network takes them, and which row each is. */
 async function encoded(
   { family }: PipelineParts,
@@ -113,10 +82,6 @@ async function encoded(
   const feeds = await family.encode(conditions);
   return { count: conditions.length, feeds, rowOf: (condition) => conditions.indexOf(condition) };
 }
-
-/** The runs that an image takes in each step. */
-const rowsOf = ({ family }: PipelineParts, { guidanceScale, subjects }: Request, image: number) =>
-  family.rows(subjects[image] as Subject, guidanceScale);
 
 /** Hands on the steps of a batch and keeps their records. */
 async function* told<T>(
@@ -156,15 +121,11 @@ function reportOf(
   batches: GenerationReport["batches"],
   costs: { conditioningMs: number; conditioningFlops: number; decodingMs: number; stateBytes: number },
 ): Omit<GenerationReport, "totalMs"> {
-  const { name, backbone, family } = parts;
+  const { name, backbone } = parts;
   const { conditioningFlops, ...measured } = costs;
   const records = batches.flatMap(({ steps }) => steps);
   const sum = (of: (step: StepRecord) => number): number => records.reduce((total, step) => total + of(step), 0);
-  const plain = backbone.cut({}).network;
-  const uncached = batches.reduce((total, { images }) => {
-    const rows = images.flatMap((image) => rowsOf(parts, request, image)).length;
-    return total + request.numInferenceSteps * plain.flops({ ...family.sizes, [BATCH]: rows });
-  }, conditioningFlops);
+  const uncached = conditioningFlops + uncachedFlops(parts, request);
   const done = conditioningFlops + sum(({ flops }) => flops);
   const computed = records.filter(({ full, rejected }) => full && !rejected);
   return {

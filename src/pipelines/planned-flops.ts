@@ -1,0 +1,44 @@
+import { conditioningFlops, stepFlops } from "../denoising/index.js";
+import type { Bindings } from "../graph/index.js";
+import { plannedKinds } from "../methods/index.js";
+import { BATCH } from "../tracing/index.js";
+import { batchGroups, rowsOf } from "./batches.js";
+import type { PipelineParts } from "./family.js";
+import type { GenerationReport } from "./report.js";
+import type { Request } from "./request.js";
+
+/** What the report of a request will count, if its method knows all steps beforehand; undefined if it looks before it decides. */
+export function plannedFlops(parts: PipelineParts, request: Request): GenerationReport["flops"] | undefined {
+  const { backbone, family } = parts;
+  const { timesteps } = request.sampler;
+  const kinds = plannedKinds(request.method, timesteps.length);
+  if (!kinds) return undefined;
+  const conditioning = batchGroups(parts, request).reduce((sum, { conditions }) => {
+    return sum + conditioningFlops(backbone, timesteps.length, conditions.length, family.sizes);
+  }, 0);
+  const steps = batchBindings(parts, request).map((bindings) =>
+    kinds.reduce((sum, kind) => sum + stepFlops(backbone, request.method, kind, bindings), 0),
+  );
+  const done = steps.reduce((a, b) => a + b, conditioning);
+  const uncached = conditioning + uncachedFlops(parts, request);
+  return { done, uncached, speedup: uncached / done };
+}
+
+/** Floating-point operations of the steps of a request if each were a plain one. */
+export function uncachedFlops(parts: PipelineParts, request: Request): number {
+  const plain = parts.backbone.cut({}).network;
+  return batchBindings(parts, request).reduce(
+    (sum, bindings) => sum + request.numInferenceSteps * plain.flops(bindings),
+    0,
+  );
+}
+
+/** What the symbols of a step's graph are, for each batch. */
+function batchBindings(parts: PipelineParts, request: Request): Bindings[] {
+  return batchGroups(parts, request).flatMap(({ batches }) =>
+    batches.map((images) => ({
+      ...parts.family.sizes,
+      [BATCH]: images.flatMap((image) => rowsOf(parts, request, image)).length,
+    })),
+  );
+}

@@ -1,0 +1,41 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type CacheOptions, cacheMethods, DiffusionPipeline, type GenerateOptions } from "../../src/index.js";
+import { cacheSettings, methodOf, plannedKinds } from "../../src/methods/index.js";
+import { tinyPipeline } from "../tiny-pipeline.js";
+
+let model: Awaited<ReturnType<typeof tinyPipeline>>;
+let pipeline: DiffusionPipeline;
+beforeAll(async () => {
+  model = await tinyPipeline();
+  pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
+});
+afterAll(async () => {
+  await pipeline.close();
+  model.remove();
+});
+
+const request = (cache: CacheOptions): GenerateOptions => ({
+  classLabels: ["oak", "ibis", "oak"],
+  numInferenceSteps: 4,
+  batchSize: 2,
+  outputType: "latent",
+  cache,
+});
+
+test.each(cacheMethods)("%s: what is planned is what the request then counts, unless it looks", async (cache) => {
+  const method = methodOf(cacheSettings(cache, pipeline.presets, pipeline.levels), pipeline);
+  const planned = pipeline.plannedFlops(request(cache));
+  const { report } = await pipeline.generate(request(cache));
+  expect(planned).toEqual(plannedKinds(method, 4) ? report.flops : undefined);
+});
+
+test.each(["module", "block", "stack", "output"])("so it is at the level %s, without guidance", async (granularity) => {
+  const options = { ...request({ method: "adaptedFemo", granularity, interval: 2 }), guidanceScale: 1 };
+  const planned = pipeline.plannedFlops(options);
+  const { report } = await pipeline.generate(options);
+  expect(planned).toEqual(report.flops);
+});
+
+test("bad options are refused as by the request", () => {
+  expect(() => pipeline.plannedFlops({ ...request("femo"), numInferenceSteps: 0 })).toThrow("numInferenceSteps");
+});
