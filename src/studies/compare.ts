@@ -13,6 +13,7 @@ import type {
 import { checkInteger, checkTypes, isFunction, isString, type OptionTypes } from "../pipelines/option-types.js";
 import { generateTypes, MAX_RESULT_BYTES } from "../pipelines/request.js";
 import { type SamplerName, seedAfter } from "../samplers/index.js";
+import { defaultClasses } from "./default-classes.js";
 import { type CompareVariant, defaultVariants, expectedCost, FORECAST_COST } from "./variants.js";
 
 /** Told after every step. */
@@ -282,9 +283,6 @@ async function check(pipeline: DiffusionPipeline, request: GenerateOptions): Pro
     if (error !== stop) throw error;
   });
 }
-
-/** The first ten. */
-export const defaultClasses = ({ classes }: DiffusionPipeline): number[] => [...classes.keys()].slice(0, 10);
 
 /** The shortest run of every graph that the cache needs: the first full step, one with a past, and a forecast. */
 const warmUpOf = (cache: CacheSettings): Partial<GenerateOptions> => ({

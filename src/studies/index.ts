@@ -23,5 +23,6 @@ export {
 export { costTablesCsv, costTablesText } from "./costs/table.js";
 export { type ComparisonPlan, planComparison } from "./plan.js";
 export { type ComparisonReportOptions, comparisonHtml } from "./report-html.js";
+export { type CostOptions, type SettingsAtCost, settingsAtCost } from "./settings-at-cost.js";
 export { comparisonTable } from "./table.js";
 export { type CompareVariant, type DefaultVariantOptions, defaultVariants } from "./variants.js";

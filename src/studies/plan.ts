@@ -1,5 +1,6 @@
 import type { DiffusionPipeline } from "../pipelines/index.js";
-import { type CompareOptions, defaultClasses } from "./compare.js";
+import type { CompareOptions } from "./compare.js";
+import { defaultClasses } from "./default-classes.js";
 import { type CompareVariant, expectedCost } from "./variants.js";
 
 /** How much a comparison draws. */
