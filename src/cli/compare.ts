@@ -2,17 +2,20 @@ import { readFileSync, statSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { FemoError } from "../errors.js";
-import type { CacheMethod } from "../pipelines/index.js";
+import type { CacheMethod, DiffusionPipeline } from "../pipelines/index.js";
 import {
   type CompareResult,
+  type CompareVariant,
   type ComparisonPlan,
   compare,
   comparisonHtml,
   comparisonTable,
   defaultVariants,
   planComparison,
+  recommendedMethods,
+  variantsAtSpeedup,
 } from "../studies/index.js";
 import { secondsText, warningsOf } from "../studies/table.js";
 import { checkFree, outputTarget, writeFiles } from "./files.js";
@@ -24,6 +27,7 @@ import {
   integer,
   listOf,
   methodNames,
+  number,
   openPipeline,
   requestOf,
 } from "./options.js";
@@ -33,8 +37,10 @@ import { progressLine } from "./progress.js";
 interface CompareFlags extends CommonFlags {
   out: string;
   classes?: string[];
-  cache?: CacheMethod[];
-  interval: number;
+  cache?: CacheMethod[] | "all";
+  interval?: number;
+  speedup?: number;
+  convergedSteps?: number;
   order?: number;
   firstEnhance?: number;
   granularity?: string[];
@@ -50,8 +56,18 @@ export const compareCommand = (context: CommandContext): Command =>
       "classes by name or number (default: of the first ten as many as take a minute)",
       listOf(String),
     )
-    .option("--cache <list>", `methods, of ${methodNames} (default: all)`, listOf(cacheMethod))
-    .option("--interval <n>", "a full step every so many", integer, 5)
+    .option(
+      "--cache <list>",
+      `methods, of ${methodNames}, or "all" (default: ${recommendedMethods.join(", ")})`,
+      cacheMethodsOf,
+    )
+    .option("--interval <n>", "a full step every so many, of the methods that go by it (default: 5)", integer)
+    .addOption(
+      new Option("--speedup <x>", "every method and its rivals at this FLOPs speed-up")
+        .argParser(number)
+        .conflicts("interval"),
+    )
+    .option("--converged-steps <n>", "compare with the images of so many uncached steps too", integer)
     .option("--order <n>", "order of the forecasts", integer)
     .option("--first-enhance <n>", "full steps at the start", integer)
     .option("--granularity <list>", "where features are kept, of module, block, stack, output", listOf(String))
@@ -64,15 +80,15 @@ async function run(flags: CompareFlags, { version, signal }: CommandContext): Pr
   const pipeline = await openPipeline(flags, signal);
   const progress = progressLine(flags.quiet || !process.stderr.isTTY); // elsewhere a line for every result
   try {
-    const variants = defaultVariants(pipeline, {
-      numInferenceSteps: flags.steps,
-      interval: flags.interval,
-      ...(flags.cache && { methods: flags.cache }),
-      ...(flags.order !== undefined && { order: flags.order }),
-      ...(flags.firstEnhance !== undefined && { firstEnhance: flags.firstEnhance }),
-      ...(flags.granularity && { granularities: flags.granularity }),
-    });
-    const given = { ...requestOf(flags), ...(flags.classes && { classLabels: flags.classes }), variants, signal };
+    if (flags.speedup !== undefined) progress.show("finding settings at this speed-up", 0);
+    const variants = await variantsOf(pipeline, flags, signal);
+    const given = {
+      ...requestOf(flags),
+      ...(flags.classes && { classLabels: flags.classes }),
+      ...(flags.convergedSteps !== undefined && { convergedSteps: flags.convergedSteps }),
+      variants,
+      signal,
+    };
     const planned = flags.classes === undefined || flags.batchSize === undefined;
     const plan = planned ? await planComparison(pipeline, given) : undefined;
     if (plan && !flags.quiet) process.stderr.write(`${planText(plan, flags)}\n`);
@@ -104,6 +120,31 @@ async function run(flags: CompareFlags, { version, signal }: CommandContext): Pr
     await pipeline.close();
   }
 }
+
+/** The methods that the flags choose, and their rivals. */
+async function variantsOf(
+  pipeline: DiffusionPipeline,
+  flags: CompareFlags,
+  signal: AbortSignal,
+): Promise<CompareVariant[]> {
+  const { cache, order, firstEnhance, granularity, interval, speedup } = flags;
+  const chosen = {
+    numInferenceSteps: flags.steps,
+    ...(cache && { methods: cache }),
+    ...(order !== undefined && { order }),
+    ...(firstEnhance !== undefined && { firstEnhance }),
+    ...(granularity && { granularities: granularity }),
+  };
+  if (speedup === undefined) {
+    return defaultVariants(pipeline, { ...chosen, ...(interval !== undefined && { interval }) });
+  }
+  const { numImagesPerPrompt: _, decodeTileSize: __, ...request } = requestOf(flags);
+  const classLabels = flags.classes?.slice(0, 4);
+  return variantsAtSpeedup(pipeline, { ...request, ...chosen, ...(classLabels && { classLabels }), speedup, signal });
+}
+
+const cacheMethodsOf = (value: string): CacheMethod[] | "all" =>
+  value.trim() === "all" ? "all" : listOf(cacheMethod)(value);
 
 /** Characters of images in a report: half of the longest string there can be, which a report is. */
 const MAX_PAGE = 2 ** 28;

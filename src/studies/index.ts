@@ -7,10 +7,7 @@ export {
   type CompareProgress,
   type CompareResult,
   type Comparison,
-  type ComparisonRow,
-  type ComparisonStep,
   compare,
-  type Quality,
 } from "./compare.js";
 export {
   type ComparedValue,
@@ -22,7 +19,16 @@ export {
 } from "./costs/costs.js";
 export { costTablesCsv, costTablesText } from "./costs/table.js";
 export { type ComparisonPlan, planComparison } from "./plan.js";
+export { type Quality, qualityOf } from "./quality.js";
 export { type ComparisonReportOptions, comparisonHtml } from "./report-html.js";
+export type { ComparisonRow, ComparisonStep } from "./rows.js";
 export { type CostOptions, type SettingsAtCost, settingsAtCost } from "./settings-at-cost.js";
 export { comparisonTable } from "./table.js";
-export { type CompareVariant, type DefaultVariantOptions, defaultVariants } from "./variants.js";
+export {
+  type CompareVariant,
+  type DefaultVariantOptions,
+  defaultVariants,
+  recommendedMethods,
+  type SpeedupVariantOptions,
+  variantsAtSpeedup,
+} from "./variants.js";

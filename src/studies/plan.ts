@@ -1,7 +1,8 @@
 import type { DiffusionPipeline } from "../pipelines/index.js";
 import type { CompareOptions } from "./compare.js";
 import { defaultClasses } from "./default-classes.js";
-import { type CompareVariant, expectedCost } from "./variants.js";
+import { expectedCost } from "./expected-cost.js";
+import type { CompareVariant } from "./variants.js";
 
 /** How much a comparison draws. */
 export interface ComparisonPlan {
@@ -39,15 +40,22 @@ export async function planComparison(pipeline: DiffusionPipeline, options: PlanO
 
 /** The plan for a machine that takes so many milliseconds for a full step of one image. */
 export function planFor(stepMs: number, pipeline: DiffusionPipeline, options: PlanOptions): ComparisonPlan {
-  const { numImagesPerPrompt = 1, numInferenceSteps = 50, variants } = options;
+  const { numImagesPerPrompt = 1, numInferenceSteps = 50, convergedSteps = 0, variants } = options;
   const warmUp = 1 + 3 * variants.length; // steps before the first timed ones
-  const costs = variants.map(({ cache = "none", numInferenceSteps: own = numInferenceSteps }) =>
-    expectedCost(cache, pipeline, own),
-  );
-  const perImage = costs.reduce((a, b) => a + b, numInferenceSteps);
+  const costs = variants.map(({ cache = "none", numInferenceSteps: own = numInferenceSteps, ...variant }) => {
+    const { sampler = options.sampler, timestepSpacing = options.timestepSpacing } = variant;
+    return expectedCost(pipeline, {
+      classLabels: defaultClasses(pipeline).slice(0, 1),
+      numInferenceSteps: own,
+      ...(sampler && { sampler }),
+      ...(timestepSpacing && { timestepSpacing }),
+      cache,
+    });
+  });
+  const perImage = costs.reduce((a, b) => a + b, numInferenceSteps + convergedSteps);
 
   const fitting = (ms: number, steps: number): number => Math.max(1, Math.floor(ms / stepMs / steps));
-  const largest = options.batchSize ?? Math.min(MAX_BATCH, fitting(FIRST_MS, numInferenceSteps + 1));
+  const largest = options.batchSize ?? Math.min(MAX_BATCH, fitting(FIRST_MS, convergedSteps + numInferenceSteps + 1));
   const spared = Math.max(0, WHOLE_MS - largest * warmUp * stepMs);
   const classLabels =
     options.classLabels ?? defaultClasses(pipeline).slice(0, fitting(spared, perImage * numImagesPerPrompt));

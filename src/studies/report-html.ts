@@ -1,9 +1,10 @@
 import { encodePng, type RgbImage } from "../images/index.js";
 import { samplerTitle } from "../samplers/index.js";
-import type { Comparison, ComparisonRow, ComparisonStep } from "./compare.js";
+import type { Comparison } from "./compare.js";
 import { Html, html, inlineScript, scriptJson } from "./html.js";
 import { reportScript } from "./report-script.js";
 import { reportStyle } from "./report-style.js";
+import type { ComparisonRow, ComparisonStep } from "./rows.js";
 import { fullStepsText, summaryColumns, warningsOf } from "./table.js";
 
 /** What a report shows beside the comparison. */
@@ -62,7 +63,7 @@ ${inlineScript(reportScript)}
 }
 
 function factList(comparison: Comparison, extra: Readonly<Record<string, string>>): Html {
-  const { model, dtype, subjects, guidanceScale, guidanceChannels, batchSize } = comparison;
+  const { model, dtype, subjects, guidanceScale, guidanceChannels, batchSize, converged } = comparison;
   const seeds = subjects.map(({ seed }) => seed);
   const facts: Record<string, string> = {
     Model: model,
@@ -70,6 +71,9 @@ function factList(comparison: Comparison, extra: Readonly<Record<string, string>
     Seeds: seeds.length > 1 ? `${seeds[0]} to ${seeds.at(-1)}` : String(seeds[0]),
     Steps: String(comparison.numInferenceSteps),
     Sampler: `${samplerTitle(comparison.sampler)}, ${comparison.timestepSpacing} spacing`,
+    ...(converged && {
+      "Converged reference": `${converged.numInferenceSteps} steps, ${converged.timestepSpacing} spacing`,
+    }),
     Guidance: guidanceScale > 1 ? `${guidanceScale}, ${guidanceChannels} channels` : "off",
     "Batch size": String(batchSize),
     ...extra,
@@ -79,14 +83,15 @@ function factList(comparison: Comparison, extra: Readonly<Record<string, string>
 }
 
 function summary(rows: readonly ComparisonRow[]): Html {
-  const head = summaryColumns.map(
+  const columns = summaryColumns(rows);
+  const head = columns.map(
     ({ heading, meaning }) => html`<th scope="col"><span class="term" data-tip="${meaning}">${heading}</span></th>`,
   );
   const body = rows.map((row, i) => {
-    const cells = summaryColumns.map(({ cell }) => html`<td>${cell(row)}</td>`);
+    const cells = columns.map(({ cell }) => html`<td>${cell(row)}</td>`);
     return html`<tr><th scope="row">${swatch(i)}${row.name}</th>${cells}</tr>\n`;
   });
-  const meanings = summaryColumns.map(({ heading, meaning }) => html`<dt>${heading}</dt><dd>${meaning}.</dd>`);
+  const meanings = columns.map(({ heading, meaning }) => html`<dt>${heading}</dt><dd>${meaning}.</dd>`);
   return html`<section aria-labelledby="summary">
 <h2 id="summary">Summary</h2>
 <div class="scroll"><table class="summary">

@@ -1,12 +1,18 @@
-import type { Comparison, ComparisonRow, Quality } from "./compare.js";
+import type { Comparison } from "./compare.js";
+import type { Quality } from "./quality.js";
+import type { ComparisonRow } from "./rows.js";
 
-/** Columns of the summary: heading, cell, and what the heading means. */
-export const summaryColumns: readonly {
+interface Column {
   readonly heading: string;
   readonly meaning: string;
   readonly cell: (row: ComparisonRow) => string;
-}[] = [
-  { heading: "Full steps", meaning: "Steps that ran the whole network, of all steps", cell: fullStepsText },
+}
+
+const MEANING = "over images: mean with its standard error, median, and the tenth percentile, below which a tenth lie";
+
+/** Columns of the summary: heading, cell, and what the heading means. */
+export const summaryColumns = (rows: readonly ComparisonRow[]): readonly Column[] => [
+  { heading: "Full steps", meaning: "Steps of an image that ran the whole network, of all steps", cell: fullStepsText },
   {
     heading: "FLOPs speed-up",
     meaning: "Floating-point operations of the reference over those done",
@@ -19,13 +25,22 @@ export const summaryColumns: readonly {
   },
   { heading: "Time", meaning: "Time in the runtime for all images", cell: (row) => secondsText(row.durationMs) },
   {
-    heading: "PSNR dB",
-    meaning: "Likeness to the reference of the same seed: mean over images and its standard error. Higher is closer",
+    heading: "PSNR dB, median, 10 %",
+    meaning: `Likeness to the reference of the same seed, ${MEANING}. Higher is closer`,
     cell: (row) => qualityText(row.psnr, 2),
   },
+  ...(rows.some(({ psnrConverged }) => psnrConverged)
+    ? [
+        {
+          heading: "PSNR to converged, median, 10 %",
+          meaning: `Likeness to the image of the same seed that very many steps give, ${MEANING}`,
+          cell: (row: ComparisonRow) => qualityText(row.psnrConverged, 2),
+        },
+      ]
+    : []),
   {
-    heading: "SSIM",
-    meaning: "Structural similarity to the reference of the same seed; 1 is identical",
+    heading: "SSIM, median, 10 %",
+    meaning: `Structural similarity to the reference of the same seed, ${MEANING}; 1 is identical`,
     cell: (row) => qualityText(row.ssim, 3),
   },
   { heading: "State", meaning: "Memory for the features of one batch", cell: (row) => bytesText(row.stateBytes) },
@@ -33,9 +48,10 @@ export const summaryColumns: readonly {
 
 /** The summary as aligned plain text, a line for each variant. */
 export function comparisonTable({ rows }: Comparison): string {
+  const columns = summaryColumns(rows);
   const lines = [
-    ["", ...summaryColumns.map(({ heading }) => heading)],
-    ...rows.map((row) => [row.name, ...summaryColumns.map(({ cell }) => cell(row))]),
+    ["", ...columns.map(({ heading }) => heading)],
+    ...rows.map((row) => [row.name, ...columns.map(({ cell }) => cell(row))]),
   ];
   return alignedText(lines);
 }
@@ -65,12 +81,14 @@ export function alignedText(lines: readonly (readonly string[])[]): string {
     .join("\n");
 }
 
-/** "27.31 ±0.80"; "-" where there is nothing to compare with, "identical" where nothing differs. */
+/** "27.31 ±0.80, 26.80, 21.04"; "-" where there is nothing to compare with, "identical" where nothing differs. */
 export function qualityText(quality: Quality | undefined, digits: number): string {
   if (!quality) return "-";
-  if (quality.mean === Number.POSITIVE_INFINITY) return "identical";
-  const error = quality.standardError === undefined ? "" : ` ±${quality.standardError.toFixed(digits)}`;
-  return quality.mean.toFixed(digits) + error;
+  const { mean, median, tenthPercentile, standardError, values } = quality;
+  if (values.every((value) => value === Number.POSITIVE_INFINITY)) return "identical";
+  const text = (value: number): string => (value === Number.POSITIVE_INFINITY ? "∞" : value.toFixed(digits));
+  const error = standardError === undefined ? "" : ` ±${text(standardError)}`;
+  return `${text(mean)}${error}, ${text(median)}, ${text(tenthPercentile)}`;
 }
 
 /** "1.31 s" */
@@ -83,10 +101,11 @@ export function bytesText(bytes: number): string {
   return `${(bytes / 1000 ** power).toFixed(power === 0 ? 0 : 1)} ${["B", "kB", "MB", "GB"][power]}`;
 }
 
-/** Of an image, on average. */
+/** "11 of 50", or "11-13 of 50" where that differs between images. */
 export function fullStepsText({ fullSteps, numInferenceSteps }: ComparisonRow): string {
-  const mean = fullSteps.reduce((sum, steps) => sum + steps.length, 0) / fullSteps.length;
-  return `${Number(mean.toFixed(1))} of ${numInferenceSteps}`;
+  const counts = fullSteps.map(({ length }) => length);
+  const [least, most] = [Math.min(...counts), Math.max(...counts)];
+  return `${least === most ? least : `${least}-${most}`} of ${numInferenceSteps}`;
 }
 
 const width = (text: string): number => [...text].length;

@@ -1,17 +1,10 @@
 import { FemoError } from "../errors.js";
-import {
-  type CacheMethod,
-  type CacheOptions,
-  type CacheSettings,
-  cacheMethods,
-  cacheSettings,
-  methodOf,
-  methodTitle,
-  plannedKinds,
-} from "../methods/index.js";
+import { type CacheMethod, type CacheOptions, cacheMethods, knobOf, methodTitle } from "../methods/index.js";
 import type { DiffusionPipeline } from "../pipelines/index.js";
 import { checkInteger } from "../pipelines/option-types.js";
 import { type SamplerName, samplerNames, samplerTitle, type TimestepSpacing } from "../samplers/index.js";
+import { defaultClasses } from "./default-classes.js";
+import { type CostOptions, settingsAtCost } from "./settings-at-cost.js";
 
 /** One way to draw the images of a comparison. */
 export interface CompareVariant {
@@ -27,29 +20,101 @@ export interface CompareVariant {
   readonly timestepSpacing?: TimestepSpacing;
 }
 
+/** The methods of a comparison that does not say: those whose full steps a schedule sets. */
+export const recommendedMethods: readonly CacheMethod[] = ["fora", "taylorSeer", "newton", "femo", "adaptedFemo"];
+
 /** Which methods, and at what settings. */
-export interface DefaultVariantOptions {
-  /** Default: all but "none", which the reference is. */
-  readonly methods?: readonly CacheMethod[];
+interface MethodChoice {
+  /** Some by name, or "all" but "none", which the reference is. Default: a short list, `recommendedMethods`. */
+  readonly methods?: readonly CacheMethod[] | "all";
   /** Steps of the reference. Default 50. */
   readonly numInferenceSteps?: number;
-  /** N, of every method. Default 5. */
-  readonly interval?: number;
-  /** Default: the model's own, for each method. */
+  /** Of the methods that have it. Default: the model's own, for each method. */
   readonly firstEnhance?: number;
   /** Of the methods that have one. Default: the model's own. */
   readonly order?: number;
-  /** Each method at each of these. Default: the model's own. */
+  /** Each method that has levels at each of these. Default: the model's own. */
   readonly granularities?: readonly string[];
-  /**
-   * Adds an uncached run of each sampler, with as many steps as the others have full ones, in the spacing that is best
-   * for it. Default true.
-   */
+  /** Adds an uncached run of each sampler, in as many steps as cost the same, in the spacing that is best for it. Default true. */
   readonly fewerSteps?: boolean;
 }
 
-/** What methods are chosen for. */
-type Model = Pick<DiffusionPipeline, "presets" | "levels" | "chains">;
+/** Which methods, at which interval. */
+export interface DefaultVariantOptions extends MethodChoice {
+  /** N, of the methods that go by one; the others keep the model's settings. Default 5. */
+  readonly interval?: number;
+}
+
+/** Which methods, at which cost, measured how. */
+export interface SpeedupVariantOptions extends MethodChoice, Omit<CostOptions, "numInferenceSteps"> {}
+
+/**
+ * The methods at one interval, and fewer steps of each sampler at the cost of the first method whose cost is known
+ * beforehand: what `femo compare` runs. What methods that look cost, only a run tells: see `variantsAtSpeedup`.
+ * @throws FemoError E_OPTION if an option is out of range, or fits none of the methods
+ */
+export function defaultVariants(pipeline: DiffusionPipeline, options: DefaultVariantOptions = {}): CompareVariant[] {
+  const { interval = 5, numInferenceSteps = 50, fewerSteps = true } = options;
+  const variants = chosenMethods(pipeline, options).map(({ name, cache }) => ({
+    name,
+    cache: knobOf(cache.method)?.field === "interval" ? ({ ...cache, interval } as CacheOptions) : cache,
+  }));
+  const classLabels = defaultClasses(pipeline).slice(0, 1);
+  const request = { classLabels, numInferenceSteps, timestepSpacing: "dit" } as const; // steps cost the same wherever they lie
+  const planned = variants.map(({ cache }) => pipeline.plannedFlops({ ...request, cache }));
+  const speedup = planned.find((flops) => flops !== undefined)?.speedup ?? 1;
+  return [...variants, ...(fewerSteps ? rivals(numInferenceSteps, speedup) : [])];
+}
+
+/**
+ * The methods each at the settings that come nearest to one FLOPs speed-up, and fewer steps of each sampler at the same. A
+ * method with nothing to set keeps the model's settings.
+ * @throws FemoError E_OPTION if an option is out of range, or fits none of the methods; the signal's reason if it was aborted
+ */
+export async function variantsAtSpeedup(
+  pipeline: DiffusionPipeline,
+  options: SpeedupVariantOptions,
+): Promise<CompareVariant[]> {
+  const { methods, firstEnhance, order, granularities, fewerSteps = true, ...cost } = options;
+  const { numInferenceSteps = 50, speedup } = cost;
+  const variants: CompareVariant[] = [];
+  for (const { name, cache } of chosenMethods(pipeline, options)) {
+    const found = knobOf(cache.method) && (await settingsAtCost(pipeline, cache, cost));
+    variants.push({ name, cache: found?.settings ?? cache });
+  }
+  return [...variants, ...(fewerSteps ? rivals(numInferenceSteps, speedup) : [])];
+}
+
+/** The methods by the names of their rows, as far as they are chosen without their cost. */
+function chosenMethods(
+  { presets, levels }: DiffusionPipeline,
+  { methods: named = recommendedMethods, granularities, firstEnhance, order, numInferenceSteps = 50 }: MethodChoice,
+): { readonly name: string; readonly cache: Exclude<CacheOptions, string> }[] {
+  checkInteger("numInferenceSteps", numInferenceSteps, 1, 100_000);
+  const all = named === "all" ? cacheMethods : named;
+  checkMembers("cache", all, cacheMethods);
+  checkMembers("granularity", granularities ?? [], levels);
+  const methods = [...new Set(all)].filter((method) => method !== "none");
+  const has = (method: (typeof methods)[number], field: string): boolean => field in presets[method];
+  if (order !== undefined && !methods.some((method) => has(method, "order"))) {
+    throw new FemoError("E_OPTION", `order: none of the methods compared has one: ${methods.join(", ")}`);
+  }
+  return (granularities ?? [undefined]).flatMap((granularity, i) =>
+    methods
+      .filter((method) => i === 0 || has(method, "granularity"))
+      .map((method) => {
+        const title = methodTitle(method);
+        const several = granularities && granularities.length > 1 && has(method, "granularity");
+        const own = Object.entries({ firstEnhance, granularity, order }).filter(
+          ([field, value]) => value !== undefined && has(method, field),
+        );
+        return {
+          name: several ? `${title}, ${granularity}` : title,
+          cache: { method, ...Object.fromEntries(own) } as Exclude<CacheOptions, string>,
+        };
+      }),
+  );
+}
 
 /**
  * The spacing in which a sampler is the strongest rival. DDIM must land on its own list: "leading" came closest on the
@@ -60,63 +125,16 @@ function rivalSpacing(sampler: SamplerName, steps: number, stepsOfReference: num
   return 2 * steps <= stepsOfReference ? "leading" : "dit";
 }
 
-/**
- * The methods at one interval, and fewer steps of each sampler at the same cost: what `femo compare` runs.
- * @throws FemoError E_OPTION if an option is out of range, or fits none of the methods
- */
-export function defaultVariants(model: Model, options: DefaultVariantOptions = {}): CompareVariant[] {
-  const { presets } = model;
-  const { numInferenceSteps = 50, interval = 5, firstEnhance, order, fewerSteps = true } = options;
-  checkInteger("numInferenceSteps", numInferenceSteps, 1, 100_000);
-  const methods = [...new Set(options.methods ?? cacheMethods)].filter((method) => method !== "none");
-  const levels: readonly (string | undefined)[] = options.granularities ?? [undefined];
-  checkMembers("cache", options.methods ?? [], cacheMethods);
-  checkMembers("granularity", options.granularities ?? [], model.levels);
-  if (order !== undefined && !methods.some((method) => "order" in presets[method])) {
-    throw new FemoError("E_OPTION", `order: none of the methods compared has one: ${methods.join(", ")}`);
-  }
-  const variants: CompareVariant[] = [];
-  for (const granularity of levels) {
-    for (const method of methods) {
-      const chosen = { interval, firstEnhance, granularity, order };
-      const own = Object.entries(chosen).filter(([name, value]) => value !== undefined && name in presets[method]);
-      const cache = { method, ...Object.fromEntries(own) };
-      const title = methodTitle(method);
-      const name = levels.length > 1 ? `${title}, ${granularity}` : title;
-      variants.push({ name, cache: cache as CacheOptions });
-    }
-  }
-  const [first] = variants;
-  if (fewerSteps && first) {
-    const steps = fullStepsOf(
-      cacheSettings(first.cache ?? "none", presets, model.levels),
-      model,
-      numInferenceSteps,
-    ).length;
-    for (const sampler of steps < numInferenceSteps ? samplerNames : []) {
-      const name = `${steps} ${samplerTitle(sampler)} steps`;
-      const timestepSpacing = rivalSpacing(sampler, steps, numInferenceSteps);
-      variants.push({ name, sampler, timestepSpacing, numInferenceSteps: steps });
-    }
-  }
-  return variants;
-}
-
-/** The steps that a method computes in full, as far as that is known beforehand; if not, every second one is a guess. */
-export function fullStepsOf(settings: CacheSettings, model: Model, numInferenceSteps: number): number[] {
-  const kinds = plannedKinds(methodOf(settings, model), numInferenceSteps);
-  const steps = Array.from({ length: numInferenceSteps }, (_, step) => step);
-  return steps.filter((step) => (kinds ? kinds[step] === "full" : step % 2 === 0));
-}
-
-/** Share of a full step that a forecast step is taken to cost, for telling progress and choosing how much to draw. */
-export const FORECAST_COST = 0.1;
-
-/** What an image is expected to cost, in full steps. */
-export function expectedCost(cache: CacheOptions, model: Model, numInferenceSteps: number): number {
-  const settings = cacheSettings(cache, model.presets, model.levels);
-  const full = fullStepsOf(settings, model, numInferenceSteps).length;
-  return full + FORECAST_COST * (numInferenceSteps - full);
+/** Fewer uncached steps of each sampler at the same cost, if there is one to match. */
+function rivals(numInferenceSteps: number, speedup: number): CompareVariant[] {
+  const steps = Math.max(1, Math.round(numInferenceSteps / speedup));
+  if (steps >= numInferenceSteps) return [];
+  return samplerNames.map((sampler) => ({
+    name: `${steps} ${samplerTitle(sampler)} ${steps === 1 ? "step" : "steps"}`,
+    sampler,
+    timestepSpacing: rivalSpacing(sampler, steps, numInferenceSteps),
+    numInferenceSteps: steps,
+  }));
 }
 
 function checkMembers(option: string, given: readonly string[], allowed: readonly string[]): void {

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { decodePng } from "../../src/images/index.js";
+import { cacheMethods } from "../../src/methods/index.js";
 import { tiny } from "../tiny-pipeline.js";
 import { femo, folder, tinyModel } from "./run.js";
 
@@ -80,6 +81,10 @@ describe("femo generate", () => {
     [["generate", "micah", "--num-images-per-prompt", "100000"], 2, "69905 images"],
     [["compare", "--steps", "1000000000000"], 2, "numInferenceSteps"],
     [["compare", "--classes", "0", "--num-images-per-prompt", "100000"], 2, "images in all"],
+    [["compare", "--speedup", "3", "--interval", "3"], 2, "--interval"],
+    [["compare", "--speedup", "0"], 2, "speedup"],
+    [["compare", "--cache", "all,fora"], 2, "Expected one of"],
+    [["compare", "--converged-steps", "0"], 2, "convergedSteps"],
     [["generate", "micah", "--model", "nowhere"], 1, "avatars-dit"],
     [["generat"], 2, "generate"],
   ])("%j fails with %i and says %s", async (args, expected, words) => {
@@ -89,6 +94,32 @@ describe("femo generate", () => {
     expect(stderr).toContain(words);
     expect(stderr).not.toContain("    at ");
   });
+});
+
+test("femo compare ranks all methods at one speed-up, against a converged reference too; stdout is JSON alone", async () => {
+  const cwd = folder();
+  const args = ["compare", ...model, "--classes", "micah,ibis", "--steps", "8", "--batch-size", "2", "--json"];
+  const { code, stdout } = await femo([...args, "--cache", "all", "--speedup", "1.6", "--converged-steps", "20"], {
+    cwd,
+  });
+  expect(code).toBe(0);
+  const { rows, converged } = JSON.parse(stdout);
+  expect(converged).toEqual({ numInferenceSteps: 20, timestepSpacing: "leading" });
+  expect(rows.map(({ cache }: { cache: { method: string } }) => cache.method)).toEqual([
+    ...cacheMethods,
+    "none",
+    "none",
+  ]);
+  for (const { name, psnr, psnrConverged } of rows.slice(1)) {
+    for (const { mean, median, tenthPercentile } of [psnr, psnrConverged]) {
+      expect(
+        [mean, median, tenthPercentile].every((value) => value > 0),
+        name,
+      ).toBe(true);
+      expect(tenthPercentile, name).toBeLessThanOrEqual(median);
+    }
+  }
+  expect(readFileSync(join(cwd, "femo-report", "index.html"), "utf8")).toContain("20 steps, leading spacing");
 });
 
 test("femo classes and femo --version", async () => {

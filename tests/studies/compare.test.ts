@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { DiffusionPipeline } from "../../src/index.js";
+import { cacheMethods, DiffusionPipeline } from "../../src/index.js";
 import {
   type CompareOptions,
   type CompareResult,
@@ -7,8 +7,11 @@ import {
   compare,
   comparisonHtml,
   comparisonTable,
+  type DefaultVariantOptions,
   defaultVariants,
   planComparison,
+  recommendedMethods,
+  variantsAtSpeedup,
 } from "../../src/studies/index.js";
 import { planFor } from "../../src/studies/plan.js";
 import { tinyPipeline } from "../tiny-pipeline.js";
@@ -104,6 +107,8 @@ test.each<[string, object | null]>([
   ["cache", { variants: [{ name: "x", cache: null }] }],
   ["numInferenceSteps", { variants: [{ name: "x", numInferenceSteps: 1e12 }] }],
   ["numInferenceSteps", { numInferenceSteps: 1e12, variants: undefined }],
+  ["convergedSteps", { convergedSteps: 0 }],
+  ["convergedSteps", { convergedSteps: 101 }],
   ["fullSteps", { variants: [{ name: "x", cache: { method: "fora", fullSteps: [0, 1, 2] }, numInferenceSteps: 2 }] }],
 ])("%s is refused before anything is drawn", async (words, options) => {
   const seen: CompareResult[] = [];
@@ -149,7 +154,7 @@ describe("a plan", () => {
   test.each([
     [12, 5, 5], // all classes of this model
     [30, 5, 2],
-    [60, 5, 1],
+    [60, 4, 1],
     [200, 1, 1],
     [3000, 1, 1],
   ])("for %i ms a step is %i images, %i at a time", (stepMs, images, batch) => {
@@ -170,19 +175,105 @@ describe("a plan", () => {
   });
 });
 
-test("the methods' rivals are fewer steps of each sampler at their cost, unless they skip nothing", () => {
-  const rivals = (interval: number) =>
-    defaultVariants(pipeline, { methods: ["fora"], numInferenceSteps: 50, interval }).slice(1);
-  expect(rivals(5)).toEqual([
-    { name: "11 DDIM steps", sampler: "ddim", timestepSpacing: "leading", numInferenceSteps: 11 },
-    { name: "11 DPM-Solver++ steps", sampler: "dpm-solver++", timestepSpacing: "trailing", numInferenceSteps: 11 },
+test("the methods' rivals are the steps of each sampler that cost as much, unless the methods save nothing", () => {
+  const variants = (interval: number, numInferenceSteps = 50) =>
+    defaultVariants(pipeline, { methods: ["fora"], numInferenceSteps, interval });
+  const [fora, ...rivals] = variants(5);
+  const { speedup } = pipeline.plannedFlops({ classLabels: 0, cache: fora?.cache ?? "none" }) ?? {};
+  const steps = Math.round(50 / (speedup as number));
+  expect(steps).toBeGreaterThan(11); // the full ones, and what the forecasts cost
+  expect(rivals).toEqual([
+    { name: `${steps} DDIM steps`, sampler: "ddim", timestepSpacing: "leading", numInferenceSteps: steps },
+    {
+      name: `${steps} DPM-Solver++ steps`,
+      sampler: "dpm-solver++",
+      timestepSpacing: "trailing",
+      numInferenceSteps: steps,
+    },
   ]);
-  expect(rivals(1)).toEqual([]);
-  const many = defaultVariants(pipeline, { methods: ["fora"], numInferenceSteps: 1000, interval: 2 }).slice(1);
-  expect(many.map(({ timestepSpacing, numInferenceSteps }) => [timestepSpacing, numInferenceSteps])).toEqual([
-    ["dit", 501],
-    ["trailing", 501],
+  expect(variants(1).slice(1)).toEqual([]);
+  const many = variants(2, 100).slice(1);
+  expect(many.map(({ timestepSpacing, numInferenceSteps = 0 }) => [timestepSpacing, numInferenceSteps > 50])).toEqual([
+    ["dit", true],
+    ["trailing", true],
   ]);
+});
+
+test("at a FLOPs speed-up each method and each rival comes as near as it can", async () => {
+  const variants = await variantsAtSpeedup(pipeline, {
+    methods: ["fora", "femo"],
+    granularities: ["stack", "output"],
+    numInferenceSteps: 20,
+    order: 1,
+    speedup: 2,
+  });
+  expect(variants.map(({ name }) => name)).toEqual([
+    "FORA, stack",
+    "FEMO, stack",
+    "FORA, output",
+    "FEMO, output",
+    "10 DDIM steps",
+    "10 DPM-Solver++ steps",
+  ]);
+  for (const { cache, name } of variants.slice(0, 4)) {
+    const flops = pipeline.plannedFlops({ classLabels: 0, numInferenceSteps: 20, cache: cache ?? "none" });
+    expect(flops?.speedup, name).toBeGreaterThan(1.6);
+    expect(flops?.speedup, name).toBeLessThan(2.4);
+  }
+  expect(variants[3]?.cache).toMatchObject({ method: "femo", order: 1, granularity: "output" });
+});
+
+test("methods that are not named are the recommended ones, and all are all but no cache", () => {
+  const methods = (chosen: DefaultVariantOptions) =>
+    defaultVariants(pipeline, { ...chosen, fewerSteps: false }).map(
+      ({ cache }) => (cache as { method: string }).method,
+    );
+  expect(methods({})).toEqual(recommendedMethods);
+  expect(methods({ methods: "all" })).toEqual(cacheMethods.filter((method) => method !== "none"));
+});
+
+describe("a converged reference", () => {
+  const converge = (options: CompareOptions) =>
+    compare(pipeline, { classLabels: ["micah", "ibis"], numInferenceSteps: 4, batchSize: 1, variants: [], ...options });
+
+  test("is what every row is compared with too, drawn first in each round", async () => {
+    const seen: string[] = [];
+    const done: number[] = [];
+    const { rows, converged } = await converge({
+      convergedSteps: 12,
+      variants: [
+        { name: "as many steps", numInferenceSteps: 12 },
+        { name: "fewer", numInferenceSteps: 2 },
+      ],
+      onProgress: (progress) => {
+        if (seen.at(-1) !== progress.variant) seen.push(progress.variant);
+        done.push(progress.done);
+      },
+    });
+    expect(converged).toEqual({ numInferenceSteps: 12, timestepSpacing: "leading" });
+    const [reference, many, fewer] = rows.map(({ psnrConverged }) => psnrConverged?.values as number[]);
+    expect(many).toEqual([Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]);
+    expect(reference).toEqual(rows[1]?.psnr?.values); // likeness is the same both ways
+    for (const value of fewer ?? []) expect(value).toBeLessThan(Math.min(...(reference ?? [])));
+    const turns = ["No cache", "as many steps", "fewer"];
+    expect(seen).toEqual(["Converged", ...turns, "Converged", ...turns.toReversed()]);
+    expect(done).toEqual(done.toSorted((a, b) => a - b));
+    expect(done.at(-1)).toBe(1);
+    const [heads, first] = comparisonTable({ ...comparison, rows }).split("\n");
+    expect(heads).toContain("PSNR to converged");
+    expect(first).toContain(rows[0]?.psnrConverged?.median.toFixed(2));
+  });
+
+  test('goes by the spacing "dit" where its own does not go so far', async () => {
+    const { converged } = await converge({ classLabels: [0], convergedSteps: 60 });
+    expect(converged).toEqual({ numInferenceSteps: 60, timestepSpacing: "dit" });
+  });
+
+  test("is not there unless it is asked for", async () => {
+    expect(comparison.converged).toBeUndefined();
+    expect(comparison.rows.map(({ psnrConverged }) => psnrConverged)).toEqual(new Array(5).fill(undefined));
+    expect(comparisonTable(comparison)).not.toContain("converged");
+  });
 });
 
 test("the report has every variant, fetches nothing and escapes names", () => {

@@ -52,6 +52,7 @@ export async function withFirstBlock() {
   return {
     DiffusionPipeline,
     ...(await import("../../src/studies/index.js")),
+    ...(await import("../../src/studies/warm-up.js")),
     remove() {
       vi.doUnmock("../../src/methods/table.js");
       vi.resetModules();
