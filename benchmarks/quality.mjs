@@ -1,26 +1,53 @@
 /**
- * How close each method comes to the uncached images, at every level and interval.
+ * How close each method comes to the uncached images at the same cost, at every level, beside fewer steps of every sampler.
  *
- *     npm run build && node benchmarks/quality.mjs [--images 64] [--steps 50] [--intervals 3,5,7,9] [--levels module,stack,output] [--orders 1,2] [--csv table.csv]
+ *     npm run build && node benchmarks/quality.mjs --csv table.csv [--methods all] [--speedups 3,5,7] [--levels output,module]
+ *       [--images 64] [--steps 50] [--converged-steps 250] [--references DIR] [--timing-images 4] [--rounds 3] [--no-timing]
  *
- * PSNR and SSIM (means over images) against the uncached run of the same seeds; the classes take turns. The level
- * "block" gives the numbers of "stack", because residuals add up; tests/models proves it.
+ * Each method is set to each FLOPs speed-up, and each sampler takes as many steps as cost the same, in every spacing that
+ * it has. PSNR and SSIM compare with the uncached images of the same seeds, and PSNR with those of so many more steps
+ * too, where the sampler has converged; the classes take turns. `time_ratio` is the time of the uncached run over that of the
+ * method: the median over rounds of two runs each, one after the other.
+ *
+ * A row is written as soon as it is measured. Begun again with the same file, the rows that it has are not measured again;
+ * references lie in a folder as PNG. The level "block" gives the numbers of "stack", because residuals add up;
+ * tests/models proves it.
  */
-import { appendFileSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { DiffusionPipeline, psnr, ssim } from "femo";
+import {
+  cacheMethods,
+  DiffusionPipeline,
+  decodePng,
+  encodePng,
+  FemoError,
+  psnr,
+  samplerNames,
+  ssim,
+  timestepSpacings,
+} from "femo";
+import { qualityOf, settingsAtCost } from "femo/studies";
 
 const { values } = parseArgs({
   options: {
     model: { type: "string", default: "avatars-dit" },
+    csv: { type: "string" },
+    methods: { type: "string", default: "all" },
+    speedups: { type: "string", default: "3,5,7" },
+    levels: { type: "string", default: "output,module" },
     images: { type: "string", default: "64" },
     steps: { type: "string", default: "50" },
-    intervals: { type: "string", default: "3,5,7,9" },
-    levels: { type: "string", default: "module,stack,output" },
-    orders: { type: "string", default: "1,2" },
+    "converged-steps": { type: "string", default: "250" },
+    references: { type: "string", default: "quality-references" },
+    "cost-images": { type: "string", default: "4" },
+    "timing-images": { type: "string", default: "4" },
+    rounds: { type: "string", default: "3" },
+    "no-timing": { type: "boolean", default: false },
     seed: { type: "string", default: "1000" },
     guidance: { type: "string", default: "1.5" },
-    csv: { type: "string" },
+    threads: { type: "string" },
   },
 });
 const [images, numInferenceSteps, seed, guidanceScale] = [
@@ -29,87 +56,197 @@ const [images, numInferenceSteps, seed, guidanceScale] = [
   values.seed,
   values.guidance,
 ].map(Number);
-const pipeline = await DiffusionPipeline.fromPretrained(values.model);
+const [convergedSteps, costImages, timingImages, rounds] = [
+  values["converged-steps"],
+  values["cost-images"],
+  values["timing-images"],
+  values.rounds,
+].map(Number);
+const speedups = values.speedups.split(",").map(Number);
+const pipeline = await DiffusionPipeline.fromPretrained(values.model, {
+  ...(values.threads && { threads: Number(values.threads) }),
+});
 const classLabels = Array.from({ length: images }, (_, i) => i % pipeline.classes.size);
 const common = { classLabels, seed, guidanceScale, batchSize: 4 };
+const uncached = pipeline.plannedFlops({ ...common, numInferenceSteps })?.done ?? Number.NaN;
 
-/** @type {Record<string, Exclude<import("femo").CacheOptions, string | { method: "none" }>>} */
-const methods = {
-  FORA: { method: "fora", measure: false },
-  "TaylorSeer O=1": { method: "taylorSeer", order: 1, measure: false },
-  "TaylorSeer O=2": { method: "taylorSeer", order: 2, measure: false },
-  "Newton O=2": { method: "newton", order: 2, measure: false },
-  "FEMO O=1 beta -0.2": { method: "femo", order: 1, beta: -0.2, measure: false },
-  "FEMO O=1 beta -0.2, seed feature": { method: "femo", order: 1, beta: -0.2, momentumSeed: "feature", measure: false },
-  "FEMO O=2 beta -0.02": { method: "femo", order: 2, beta: -0.02, measure: false },
-  "FEMO O=2 beta -0.02, seed feature": {
-    method: "femo",
-    order: 2,
-    beta: -0.02,
-    momentumSeed: "feature",
-    measure: false,
-  },
-  "FEMO O=2 beta -0.2": { method: "femo", order: 2, beta: -0.2, measure: false },
-  "FEMO O=2 beta -0.5": { method: "femo", order: 2, beta: -0.5, measure: false },
-  "Adapted-FEMO O=2 beta -0.02": { method: "adaptedFemo", order: 2, beta: -0.02, gamma: 0.007, delta: 0.02 },
-};
-
-const levels = values.levels.split(","); // generate checks them
-const orders = values.orders.split(",").map(Number);
-const chosen = Object.entries(methods).filter(
-  ([, cache]) => !("order" in cache) || orders.includes(Number(cache.order)),
+const keys = ["model", "images", "steps", "seed", "guidance", "converged_steps", "cost", "level", "method"];
+const likenesses = ["psnr", "ssim", "converged_psnr"].flatMap((name) =>
+  ["mean", "median", "p10"].map((of) => `${name}_${of}`),
 );
+const header = [...keys, "full_steps", "flops_speedup", ...likenesses, "time_ratio", "state_bytes", "settings"].join(
+  ",",
+);
+const known = knownRows();
 
-const mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
-const header = "level,interval,method,full_steps,flops_speedup,psnr_db,psnr_standard_error,ssim,state_bytes";
-const show = (row) => {
-  console.log(row);
-  if (values.csv) appendFileSync(values.csv, `${row}\n`);
-};
-if (values.csv) writeFileSync(values.csv, "");
-show(header);
-const reference = await pipeline.generate({ ...common, numInferenceSteps });
-
-/**
- * @param {string} level
- * @param {number} interval
- * @param {string} name
- * @param {Partial<import("femo").GenerateOptions>} options
- * @returns {Promise<number>} how many steps ran in full
- */
-async function measure(level, interval, name, options) {
-  const result = await pipeline.generate({ ...common, ...options });
-  const db = result.images.map((image, i) => psnr(image, reference.images[i]));
-  const likeness = result.images.map((image, i) => ssim(image, reference.images[i]));
-  const spread = db.length > 1 ? Math.sqrt(mean(db.map((x) => (x - mean(db)) ** 2)) / (db.length - 1)) : undefined;
-  const { report } = result;
-  show(
-    [
-      level,
-      interval,
-      `"${name}"`,
-      (report.fullSteps[0] ?? []).length,
-      (reference.report.flops.done / report.flops.done).toFixed(2),
-      mean(db).toFixed(2),
-      spread?.toFixed(2) ?? "",
-      mean(likeness).toFixed(4),
-      report.stateBytes,
-    ].join(","),
-  );
-  return (report.fullSteps[0] ?? []).length;
+/** The rows that the file has, without a last line that was cut off. */
+function knownRows() {
+  if (!values.csv || !existsSync(values.csv)) {
+    show(header);
+    return [];
+  }
+  const [head, ...rows] = readFileSync(values.csv, "utf8").split("\n").slice(0, -1);
+  if (head !== header) throw new Error(`${values.csv} has other columns: choose another file`);
+  writeFileSync(values.csv, [head, ...rows, ""].join("\n"));
+  return rows;
 }
 
-for (const interval of values.intervals.split(",").map(Number)) {
-  let fullSteps = 0;
-  for (const granularity of levels) {
-    for (const [name, cache] of chosen) {
-      fullSteps = await measure(granularity, interval, name, {
-        numInferenceSteps,
-        cache: { ...cache, granularity, interval },
+/** @param {string} row */
+function show(row) {
+  console.log(row);
+  if (values.csv) appendFileSync(values.csv, `${row}\n`);
+}
+
+const keyOf = (cost, level, method) =>
+  [values.model, images, numInferenceSteps, seed, guidanceScale, convergedSteps, cost, level, method].join(",");
+
+/**
+ * Images without a cache, each drawn once and kept.
+ * @param {number} steps
+ */
+async function references(steps) {
+  const request = { ...common, numInferenceSteps: steps, ...spacingFor(steps) };
+  const { classLabels: _, seed: __, ...described } = request;
+  const key = createHash("sha256")
+    .update(JSON.stringify([values.model, described]))
+    .digest("hex")
+    .slice(0, 16);
+  const folder = join(values.references, key);
+  mkdirSync(folder, { recursive: true });
+  const fileOf = (i) => join(folder, `${classLabels[i]}-${seed + i}.png`);
+  for (let first = 0; first < images; first += common.batchSize) {
+    const labels = classLabels.slice(first, first + common.batchSize);
+    if (labels.every((_, i) => existsSync(fileOf(first + i)))) continue;
+    const drawn = await pipeline.generate({ ...request, classLabels: labels, seed: seed + first });
+    for (const [i, image] of drawn.images.entries()) {
+      const file = fileOf(first + i);
+      writeFileSync(`${file}.part`, encodePng(image));
+      renameSync(`${file}.part`, file);
+    }
+  }
+  return classLabels.map((_, i) => decodePng(readFileSync(fileOf(i))).image);
+}
+
+/**
+ * The model's own spacing, or "dit" where that does not go to so many steps.
+ * @param {number} steps
+ * @returns {{ timestepSpacing?: "dit" }}
+ */
+function spacingFor(steps) {
+  return fits({ numInferenceSteps: steps }) ? {} : { timestepSpacing: "dit" };
+}
+
+/** @param {Partial<import("femo").GenerateOptions>} options */
+function fits(options) {
+  try {
+    pipeline.plannedFlops({ classLabels: 0, ...options });
+    return true;
+  } catch (error) {
+    if (!(error instanceof FemoError) || error.code !== "E_OPTION") throw error;
+    return false;
+  }
+}
+
+const plain = await references(numInferenceSteps);
+const converged = convergedSteps > 0 ? await references(convergedSteps) : undefined;
+const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
+
+/**
+ * Time of the uncached run over that of another, run in turn.
+ * @param {Partial<import("femo").GenerateOptions>} options
+ */
+async function timeRatio(options) {
+  /** @param {Partial<import("femo").GenerateOptions>} options */
+  const timeOf = async (options) => {
+    await pipeline.warmUp(options.cache ?? "none");
+    const labels = classLabels.slice(0, timingImages);
+    const { report } = await pipeline.generate({
+      ...common,
+      classLabels: labels,
+      numInferenceSteps,
+      outputType: "latent",
+      ...options,
+    });
+    return report.conditioningMs + report.stepsMs;
+  };
+  const ratios = [];
+  for (let round = 0; round < rounds; round++) {
+    const first = await timeOf(round % 2 ? options : {});
+    const second = await timeOf(round % 2 ? {} : options);
+    ratios.push(round % 2 ? second / first : first / second);
+  }
+  return median(ratios);
+}
+
+/**
+ * Measures a row.
+ * @param {string} key
+ * @param {Partial<import("femo").GenerateOptions>} options
+ */
+async function measure(key, options) {
+  const { images: drawn, report } = await pipeline.generate({ ...common, numInferenceSteps, ...options });
+  const counts = report.fullSteps.map(({ length }) => length);
+  const [least, most] = [Math.min(...counts), Math.max(...counts)];
+  const text = (metric, wanted, digits) => {
+    if (!wanted) return ["", "", ""];
+    const { mean, median, tenthPercentile } = qualityOf(drawn.map((image, i) => metric(image, wanted[i])));
+    return [mean, median, tenthPercentile].map((value) => value.toFixed(digits));
+  };
+  const settings = {
+    ...report.cache,
+    sampler: report.sampler,
+    timestepSpacing: report.timestepSpacing,
+    numInferenceSteps: report.numInferenceSteps,
+  };
+  show(
+    [
+      key,
+      least === most ? least : `${least}-${most}`,
+      (uncached / report.flops.done).toFixed(3),
+      ...text(psnr, plain, 2),
+      ...text(ssim, plain, 4),
+      ...text(psnr, converged, 2),
+      values["no-timing"] ? "" : (await timeRatio(options)).toFixed(3),
+      report.stateBytes,
+      `"${JSON.stringify(settings).replaceAll('"', '""')}"`,
+    ].join(","),
+  );
+}
+
+/**
+ * @param {string} key
+ * @param {() => Promise<Partial<import("femo").GenerateOptions>>} options
+ */
+async function measureOnce(key, options) {
+  if (known.some((row) => row.startsWith(`${key},`))) return;
+  await measure(key, await options());
+}
+
+const methods = values.methods === "all" ? cacheMethods : values.methods.split(",");
+const caching = /** @type {Exclude<import("femo").CacheMethod, "none">[]} */ (
+  methods.filter((name) => name !== "none")
+);
+await measureOnce(keyOf(1, "-", "none"), async () => ({}));
+for (const speedup of speedups) {
+  for (const method of caching) {
+    const levels = "granularity" in (pipeline.presets[method] ?? {}) ? values.levels.split(",") : ["-"];
+    for (const level of levels) {
+      await measureOnce(keyOf(speedup, level, method), async () => {
+        const { settings } = await settingsAtCost(
+          pipeline,
+          /** @type {import("femo").CacheOptions} */ ({ method, ...(level !== "-" && { granularity: level }) }),
+          { ...common, classLabels: classLabels.slice(0, costImages), numInferenceSteps, speedup },
+        );
+        return { cache: "measure" in settings ? { ...settings, measure: false } : settings };
       });
     }
   }
-  await measure("-", interval, "fewer DDIM steps", { numInferenceSteps: fullSteps });
-  await measure("-", interval, "fewer DPM-Solver++ steps", { numInferenceSteps: fullSteps, sampler: "dpm-solver++" });
+  const steps = Math.max(1, Math.round(numInferenceSteps / speedup));
+  for (const sampler of samplerNames) {
+    for (const timestepSpacing of timestepSpacings) {
+      const options = { sampler, timestepSpacing, numInferenceSteps: steps };
+      if (fits(options)) await measureOnce(keyOf(speedup, timestepSpacing, sampler), async () => options);
+    }
+  }
 }
 await pipeline.close();

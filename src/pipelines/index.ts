@@ -13,6 +13,7 @@ export {
 } from "../methods/index.js";
 export { type Device, devices } from "../platform/device.js";
 export type { DownloadProgress } from "../platform/platform.js";
+export { type SamplerName, samplerNames, type TimestepSpacing, timestepSpacings } from "../samplers/index.js";
 export { DiffusionPipeline, type GenerationStream } from "./diffusion-pipeline.js";
 export type { ClassNames } from "./labels.js";
 export type { PretrainedOptions } from "./pretrained-options.js";
