@@ -9,8 +9,8 @@
  * too, where the sampler has converged; the classes take turns. `time_ratio` is the time of the uncached run over that of the
  * method: the median over rounds of two runs each, one after the other.
  *
- * A row is written as soon as it is measured. Begun again with the same file, the rows that it has are not measured again;
- * references lie in a folder as PNG. The level "block" gives the numbers of "stack", because residuals add up;
+ * A row is written as soon as it is measured; what fails is told and left out. Begun again with the same file, the rows
+ * that it has are not measured again; references lie in a folder as PNG. The level "block" gives the numbers of "stack", because residuals add up;
  * tests/models proves it.
  */
 import { createHash } from "node:crypto";
@@ -219,7 +219,12 @@ async function measure(key, options) {
  */
 async function measureOnce(key, options) {
   if (known.some((row) => row.startsWith(`${key},`))) return;
-  await measure(key, await options());
+  try {
+    await measure(key, await options());
+  } catch (error) {
+    if (!(error instanceof FemoError)) throw error;
+    console.error(`${key}: ${error.message}`); // such as a method that does not fit the model; the others go on
+  }
 }
 
 const methods = values.methods === "all" ? cacheMethods : values.methods.split(",");

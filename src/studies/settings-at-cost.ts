@@ -60,13 +60,22 @@ export async function settingsAtCost(
   const found = await nearest(knob, wanted, async (value) => {
     options.signal?.throwIfAborted();
     const request: GenerateOptions = { ...options, classLabels, cache: settingsAt(value), outputType: "latent" };
-    const { speedup } = pipeline.plannedFlops(request) ?? (await pipeline.generate(request)).report.flops;
-    return speedup;
+    const planned = pipeline.plannedFlops(request);
+    if (planned) return planned.speedup;
+    try {
+      return (await pipeline.generate(request)).report.flops.speedup;
+    } catch (error) {
+      if (value === knob.from || !(error instanceof FemoError) || error.code !== "E_RUNTIME") throw error;
+      return Number.POSITIVE_INFINITY; // so few steps are computed that values are not finite any more
+    }
   });
   return { settings: settingsAt(found.value), speedup: found.speedup };
 }
 
-/** The knob's value whose speed-up comes nearest, by bisection: the speed-up rises with the knob, or nearly so. */
+/**
+ * The knob's value whose speed-up comes nearest, by bisection: the speed-up rises with the knob, or nearly so, and is
+ * infinite where nothing can be run.
+ */
 export async function nearest(
   { field, from, to }: Knob,
   wanted: number,

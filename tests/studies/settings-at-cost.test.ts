@@ -94,6 +94,12 @@ describe("bisection", () => {
     }
   });
 
+  test("keeps away from where nothing can be run", async () => {
+    const { speedup, tried } = await search("threshold", 3, (threshold) => (threshold > 5 ? Infinity : 1 + threshold));
+    expect(Math.abs(speedup / 3 - 1)).toBeLessThan(0.02);
+    expect(Math.max(...tried)).toBe(50);
+  });
+
   test("comes as near as a speed-up that jumps allows", async () => {
     const { speedup } = await search("threshold", 3, (threshold) => (threshold < 7.3 ? 2.5 : 4));
     expect(speedup).toBe(2.5);
