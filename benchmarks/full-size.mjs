@@ -31,7 +31,7 @@ if (!values.model) throw new Error("--model DIR is needed");
 const model = values.model;
 const [numInferenceSteps, threads] = [values.steps, values.threads].map(Number);
 
-/** @type {(Exclude<import("femo").CacheOptions, string | { method: "none" }> & { name: string })[]} */
+/** @type {(Extract<import("femo").CacheOptions, { method: "femo" | "taylorSeer" }> & { name: string })[]} */
 const rows = [
   { name: "FEMO, order 2", method: "femo", order: 2, measure: false, granularity: "output" },
   { name: "FEMO, order 2", method: "femo", order: 2, measure: false, granularity: "stack" },

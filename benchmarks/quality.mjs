@@ -2,6 +2,7 @@
  * How close each method comes to the uncached images at the same cost, at every level, beside fewer steps of every sampler.
  *
  *     npm run build && node benchmarks/quality.mjs --csv table.csv [--methods all] [--speedups 3,5,7] [--levels output,module]
+ *       [--rivals ddim/leading,dpm-solver++/lambda]
  *       [--images 64] [--steps 50] [--converged-steps 250] [--references DIR] [--timing-images 4] [--rounds 3] [--no-timing]
  *
  * Each method is set to each FLOPs speed-up, and each sampler takes as many steps as cost the same, in every spacing that
@@ -23,8 +24,8 @@ import {
   decodePng,
   encodePng,
   FemoError,
+  namedSamplers,
   psnr,
-  samplerNames,
   ssim,
   timestepSpacings,
 } from "femo";
@@ -37,6 +38,7 @@ const { values } = parseArgs({
     methods: { type: "string", default: "all" },
     speedups: { type: "string", default: "3,5,7" },
     levels: { type: "string", default: "output,module" },
+    rivals: { type: "string", default: "all" },
     images: { type: "string", default: "64" },
     steps: { type: "string", default: "50" },
     "converged-steps": { type: "string", default: "250" },
@@ -227,11 +229,22 @@ async function measureOnce(key, options) {
   }
 }
 
+await measureOnce(keyOf(1, "-", "none"), async () => ({}));
+// Full steps that were placed by measurement, in the method that they were placed for.
+for (const { fullSteps } of pipeline.schedules.filter((placed) => placed.numInferenceSteps === numInferenceSteps)) {
+  for (const steps of fullSteps) {
+    const cache = /** @type {import("femo").CacheOptions} */ ({
+      method: "hindsight",
+      fullSteps: steps,
+      measure: false,
+    });
+    await measureOnce(keyOf("placed", "x0", `hindsight ${steps.length}`), async () => ({ cache }));
+  }
+}
 const methods = values.methods === "all" ? cacheMethods : values.methods.split(",");
 const caching = /** @type {Exclude<import("femo").CacheMethod, "none">[]} */ (
   methods.filter((name) => name !== "none")
 );
-await measureOnce(keyOf(1, "-", "none"), async () => ({}));
 for (const speedup of speedups) {
   for (const method of caching) {
     const levels = "granularity" in (pipeline.presets[method] ?? {}) ? values.levels.split(",") : ["-"];
@@ -247,10 +260,11 @@ for (const speedup of speedups) {
     }
   }
   const steps = Math.max(1, Math.round(numInferenceSteps / speedup));
-  for (const sampler of samplerNames) {
+  for (const sampler of namedSamplers) {
     for (const timestepSpacing of timestepSpacings) {
       const options = { sampler, timestepSpacing, numInferenceSteps: steps };
-      if (fits(options)) await measureOnce(keyOf(speedup, timestepSpacing, sampler), async () => options);
+      const isRival = values.rivals === "all" || values.rivals.split(",").includes(`${sampler}/${timestepSpacing}`);
+      if (isRival && fits(options)) await measureOnce(keyOf(speedup, timestepSpacing, sampler), async () => options);
     }
   }
 }

@@ -8,7 +8,7 @@ const { images, report } = await pipeline.generate({
   numInferenceSteps: 50,
   guidanceScale: 1.5,
   seed: 42, // image i is torch.randn under seed 42 + i
-  cache: femo({ interval: 5 }), // or just "femo"; default "none"
+  cache: femo({ interval: 5 }), // or just "femo", or "balanced"; default "none"
   signal: AbortSignal.timeout(600_000),
   onStep: ({ step, kind, durationMs }) => console.log(step, kind, durationMs),
 });

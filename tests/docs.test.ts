@@ -5,6 +5,7 @@ import { dirname, join, resolve } from "node:path";
 import type { Command } from "commander";
 import { describe, expect, test } from "vitest";
 import type { z } from "zod";
+import { calibrateCommand } from "../src/cli/calibrate.js";
 import { classesCommand } from "../src/cli/classes.js";
 import { compareCommand } from "../src/cli/compare.js";
 import { generateCommand } from "../src/cli/generate.js";
@@ -13,7 +14,7 @@ import { studyCommand } from "../src/cli/study.js";
 import { DiffusionPipeline, type PretrainedOptions } from "../src/index.js";
 import { defaultPresets } from "../src/methods/index.js";
 import { methodTable } from "../src/methods/table.js";
-import { ddimDefaults, dpmSolverDefaults } from "../src/samplers/index.js";
+import { ddimDefaults, dpmSolverDefaults, multistepDefaults } from "../src/samplers/index.js";
 import { type CompareOptions, compare } from "../src/studies/index.js";
 import { femoError } from "./weights/helpers.js";
 
@@ -116,14 +117,14 @@ describe("docs/options.md has the options that there are", () => {
   const fields = methodTable.flatMap(({ name, schema }) =>
     Object.keys((schema as z.ZodObject).shape)
       .filter((field) => field !== "method")
-      .map((field) => `${name} ${field}`),
+      .map((field) => ({ method: name, field })),
   );
 
   test("of caching methods", () => {
     const found = rowsUnder("docs/options.md", "Caching methods").flatMap(([field, methods]) =>
       quoted(methods).map((method) => `${method} ${quoted(field)[0]}`),
     );
-    expect(found.sort()).toEqual(fields.sort());
+    expect(found.sort()).toEqual(fields.map(({ method, field }) => `${method} ${field}`).sort());
   });
 
   test("and their presets", () => {
@@ -143,16 +144,19 @@ describe("docs/options.md has the options that there are", () => {
   test("of samplers, with their defaults", () => {
     const text = (value: unknown): string => (value === undefined ? "" : JSON.stringify(value));
     const found = rowsUnder("docs/options.md", "Samplers").map(
-      ([setting, ddim, dpm]) => `${quoted(setting)[0]} ${ddim} ${dpm}`,
+      ([setting, ...defaults]) => `${quoted(setting)[0]} ${defaults.slice(0, 3).join(" ")}`,
     );
-    const [ddim, dpm] = [ddimDefaults, dpmSolverDefaults] as unknown as [
-      Record<string, unknown>,
-      Record<string, unknown>,
+    const samplers: Record<string, unknown>[] = [
+      { ...ddimDefaults },
+      { ...dpmSolverDefaults },
+      { ...multistepDefaults },
     ];
-    const settings = [...new Set([...Object.keys(ddim), ...Object.keys(dpm)])];
-    expect(found.sort()).toEqual(settings.map((name) => `${name} ${text(ddim[name])} ${text(dpm[name])}`).sort());
+    const settings = [...new Set(samplers.flatMap((defaults) => Object.keys(defaults)))];
+    const wanted = settings.map((name) => `${name} ${samplers.map((defaults) => text(defaults[name])).join(" ")}`);
+    expect(found.sort()).toEqual(wanted.sort());
   });
 
+  const kebab = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   const context: CommandContext = { version: "", signal: new AbortController().signal };
   const flagsOf = ({ options }: Command): string[] => options.map(({ flags }) => flags).sort();
   const model = (command: Command) => addModel(command.createCommand("model"));
@@ -164,8 +168,14 @@ describe("docs/options.md has the options that there are", () => {
     const [ofModel, ofCommon] = [flagsOf(model(generate)), flagsOf(common(generate))];
     expect(firstCells("Which model")).toEqual(ofModel);
     expect(firstCells("Of generate and compare")).toEqual(without(ofCommon, ofModel));
-    expect(firstCells("femo generate")).toEqual(without(flagsOf(generate), ofCommon));
+    const ofFields = [...new Set(fields.map(({ field }) => `--${kebab(field)} <value>`))];
+    const ofGenerate = without(flagsOf(generate), ofCommon);
+    expect(without(ofFields, ofGenerate)).toEqual([]);
+    expect(firstCells("femo generate")).toEqual(["--<field> <value>", ...without(ofGenerate, ofFields)].sort());
     expect(firstCells("femo compare")).toEqual(without(flagsOf(compareCommand(context)), ofCommon));
+    const calibrate = flagsOf(calibrateCommand(context));
+    expect(firstCells("femo calibrate")).toEqual(without(calibrate, ofCommon));
+    expect(without(ofCommon, calibrate)).toEqual(["--decode-tile-size <n>", "--force", "--json"]);
     expect(flagsOf(classesCommand(context))).toEqual(ofModel);
     const [costs, ...others] = studyCommand().commands;
     expect(others).toEqual([]);

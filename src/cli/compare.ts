@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Command, Option } from "commander";
 import { FemoError } from "../errors.js";
 import type { CacheMethod, DiffusionPipeline } from "../pipelines/index.js";
+import { ownSteps } from "../samplers/index.js";
 import {
   type CompareResult,
   type CompareVariant,
@@ -70,7 +71,7 @@ export const compareCommand = (context: CommandContext): Command =>
     .option("--converged-steps <n>", "compare with the images of so many uncached steps too", integer)
     .option("--order <n>", "order of the forecasts", integer)
     .option("--first-enhance <n>", "full steps at the start", integer)
-    .option("--granularity <list>", "where features are kept, of module, block, stack, output", listOf(String))
+    .option("--granularity <list>", "where features are kept: levels of the model, or x0", listOf(String))
     .action((flags: CompareFlags) => run(flags, context));
 
 async function run(flags: CompareFlags, { version, signal }: CommandContext): Promise<void> {
@@ -129,11 +130,13 @@ async function variantsOf(
 ): Promise<CompareVariant[]> {
   const { cache, order, firstEnhance, granularity, interval, speedup } = flags;
   const chosen = {
-    numInferenceSteps: flags.steps,
+    numInferenceSteps: flags.steps ?? ownSteps(flags.sampler) ?? 50,
     ...(cache && { methods: cache }),
     ...(order !== undefined && { order }),
     ...(firstEnhance !== undefined && { firstEnhance }),
     ...(granularity && { granularities: granularity }),
+    ...(flags.sampler !== undefined && { sampler: flags.sampler }),
+    ...(flags.timestepSpacing !== undefined && { timestepSpacing: flags.timestepSpacing }),
   };
   if (speedup === undefined) {
     return defaultVariants(pipeline, { ...chosen, ...(interval !== undefined && { interval }) });

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmdirSync, type Stats, statSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmdirSync, type Stats, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { dirname, extname, join, resolve } from "node:path";
 import { FemoError } from "../errors.js";
@@ -62,6 +62,15 @@ export async function writeFiles(
     signal.throwIfAborted();
     const paths = files.map(({ path }) => path).join(", ");
     throw new FemoError("E_FILE", `${paths} cannot be written: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+/** @throws FemoError E_FILE if it cannot be read */
+export function textOf(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new FemoError("E_FILE", `${path} cannot be read: ${reasonOf(error)}`, { cause: error });
   }
 }
 

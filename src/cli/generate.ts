@@ -2,61 +2,23 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { FemoError } from "../errors.js";
 import { encodePng, parametersText } from "../images/index.js";
-import { betaScopes } from "../methods/forecasts/index.js";
-import type { CacheOptions, DiffusionPipeline, GeneratedImage, GenerationReport } from "../pipelines/index.js";
+import type { DiffusionPipeline, GeneratedImage, GenerationReport } from "../pipelines/index.js";
 import { classId, className } from "../pipelines/labels.js";
 import { samplerTitle, seedAfter } from "../samplers/index.js";
+import { addCacheFlags, type CacheFlags, cacheOf } from "./cache-flags.js";
 import { checkFree, outputTarget, type Target, writeFiles } from "./files.js";
-import {
-  addCommon,
-  type CommandContext,
-  type CommonFlags,
-  cacheMethod,
-  integer,
-  listOf,
-  methodNames,
-  number,
-  openPipeline,
-  requestOf,
-} from "./options.js";
+import { addCommon, type CommandContext, type CommonFlags, openPipeline, requestOf } from "./options.js";
 import { jsonText, print, warn } from "./output.js";
 import { progressLine } from "./progress.js";
 
-/** Flags that are fields of a caching method, by the same name. */
-const cacheFields = [
-  "interval",
-  "order",
-  "beta",
-  "gamma",
-  "delta",
-  "betaPer",
-  "momentumSeed",
-  "biasCorrection",
-  "firstEnhance",
-  "fullSteps",
-  "granularity",
-] as const;
-
-type GenerateFlags = CommonFlags & Partial<Record<(typeof cacheFields)[number], unknown>> & { cache: string };
+type GenerateFlags = CommonFlags & CacheFlags;
 
 /** `femo generate`: images of the classes named, as PNG files. */
 export const generateCommand = (context: CommandContext): Command =>
-  addCommon(new Command("generate"), { images: "1", batchSize: "4" })
+  addCacheFlags(addCommon(new Command("generate"), { images: "1", batchSize: "4" }))
     .description("draw images of classes")
     .argument("<class...>", "classes by name or number")
     .option("--out <path>", "PNG file, or folder (default: femo-<class>-<seed>.png here)")
-    .option("--cache <method>", `how to skip work: ${methodNames}`, cacheMethod, "none")
-    .option("--interval <n>", "a full step every so many", integer)
-    .option("--order <n>", "order of the forecast", integer)
-    .option("--beta <x>", "momentum coefficient", number)
-    .option("--gamma <x>", "rate at which beta adapts", number)
-    .option("--delta <x>", "bound on the change of beta", number)
-    .option("--beta-per <what>", `what adapts a beta of its own: ${betaScopes.join(", ")}`)
-    .option("--momentum-seed <kind>", "start of the momentum: zero, first-difference or feature")
-    .option("--bias-correction <kind>", "updates, steps or off")
-    .option("--first-enhance <n>", "full steps at the start", integer)
-    .option("--full-steps <steps>", 'the full steps themselves, such as "0 1 5"', listOf(integer))
-    .option("--granularity <level>", "where features are kept: module, block, stack or output")
     .action((classes: string[], flags: GenerateFlags) => generate(classes, flags, context));
 
 async function generate(classes: string[], flags: GenerateFlags, { version, signal }: CommandContext): Promise<void> {
@@ -76,14 +38,14 @@ async function generate(classes: string[], flags: GenerateFlags, { version, sign
     const paths = outputPaths(target, classes, numImagesPerPrompt, flags.seed, pipeline);
     checkFree(paths, force);
     signal.throwIfAborted();
-    const work = total * flags.steps;
     const { images, report } = await pipeline.generate({
       ...requestOf(flags),
       classLabels: classes,
       cache,
       signal,
       onStep: ({ step, numInferenceSteps, images: members }) => {
-        const done = ((members[0] as number) * numInferenceSteps + (step + 1) * members.length) / work;
+        const done =
+          ((members[0] as number) * numInferenceSteps + (step + 1) * members.length) / (total * numInferenceSteps);
         progress.show(`step ${step + 1} of ${numInferenceSteps}`, done);
       },
     });
@@ -99,17 +61,6 @@ async function generate(classes: string[], flags: GenerateFlags, { version, sign
     progress.clear();
     await pipeline.close();
   }
-}
-
-function cacheOf(flags: GenerateFlags): CacheOptions {
-  const given = Object.fromEntries(
-    cacheFields.flatMap((field) => (flags[field] === undefined ? [] : [[field, flags[field]]])),
-  );
-  const fields = Object.keys(given);
-  if (flags.cache === "none" && fields.length > 0) {
-    throw new FemoError("E_OPTION", `${fields.join(", ")}: only with --cache and a method other than none`);
-  }
-  return { method: flags.cache, ...given } as CacheOptions;
 }
 
 function outputPaths(

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { FemoError } from "../errors.js";
+import { calibrateCommand } from "./calibrate.js";
 import { classesCommand } from "./classes.js";
 import { compareCommand } from "./compare.js";
 import { generateCommand } from "./generate.js";
@@ -27,7 +28,7 @@ const program = new Command("femo")
   .version(version)
   .exitOverride()
   .showHelpAfterError("(--help shows what there is)");
-for (const make of [generateCommand, compareCommand, classesCommand, studyCommand]) {
+for (const make of [generateCommand, compareCommand, calibrateCommand, classesCommand, studyCommand]) {
   const command = make({ version, signal: abort.signal }).copyInheritedSettings(program);
   for (const nested of command.commands) nested.copyInheritedSettings(command);
   program.addCommand(command);

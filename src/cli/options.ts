@@ -9,13 +9,16 @@ import {
   modelDtypes,
 } from "../pipelines/index.js";
 import {
-  type SamplerName,
-  samplerNames,
+  multistepSolver,
+  namedSamplers,
+  type SamplerOption,
   seedAfter,
   type TimestepSpacing,
   timestepSpacings,
 } from "../samplers/index.js";
 import { bytesText } from "../studies/table.js";
+import { parseJson } from "../weights/json.js";
+import { textOf } from "./files.js";
 import { progressLine } from "./progress.js";
 
 /** What every command gets from the program. */
@@ -31,15 +34,15 @@ export interface ModelFlags {
   cacheDir?: string;
 }
 
-/** Options that both `generate` and `compare` have. */
+/** Options of every command that draws, and those that only `generate` and `compare` have. */
 export interface CommonFlags extends ModelFlags {
   variant?: string;
   numImagesPerPrompt?: number;
-  steps: number;
+  steps?: number;
   guidanceScale?: number;
   guidanceChannels?: "all" | number;
   seed: number | bigint;
-  sampler?: SamplerName;
+  sampler?: SamplerOption;
   timestepSpacing?: TimestepSpacing;
   batchSize?: number;
   decodeTileSize?: number;
@@ -86,7 +89,14 @@ export async function openPipeline(flags: CommonFlags, signal: AbortSignal): Pro
  * Adds the options that both `generate` and `compare` have.
  * @param chosen what numbers are that the user does not give, in words
  */
-export function addCommon(command: Command, chosen: { images: string; batchSize: string }): Command {
+export const addCommon = (command: Command, chosen: { images: string; batchSize: string }): Command =>
+  addDrawing(command, chosen)
+    .option("--decode-tile-size <n>", "decode latents in tiles of so many latent pixels (default: whole)", integer)
+    .option("--force", "overwrite files")
+    .option("--json", "print the report as JSON");
+
+/** Adds the options of every command that draws. */
+export function addDrawing(command: Command, chosen: { images: string; batchSize: string }): Command {
   return addModel(command)
     .option("--variant <name>", 'infix of the weight files to take, such as "fp16"')
     .option("--device <name>", `what computes: ${devices.join(" or ")}`, "auto")
@@ -94,25 +104,26 @@ export function addCommon(command: Command, chosen: { images: string; batchSize:
     .option("--heads <n>", "attention heads of a model file whose width does not tell them", integer)
     .option("--dtype <name>", `what linear layers compute in: ${modelDtypes.join(" or ")}`, modelDtype, "float32")
     .option("--num-images-per-prompt <n>", `images of each class (default: ${chosen.images})`, imageCount)
-    .option("--steps <n>", "sampler steps", integer, 50)
+    .option("--steps <n>", "sampler steps (default: 50, or as many as a solver has)", integer)
     .option("--guidance-scale <x>", "classifier-free guidance; 1 is off", number)
     .option("--guidance-channels <n>", 'guide so many channels, or "all"', (value) =>
       value === "all" ? value : integer(value),
     )
     .option("--seed <n>", "seed of the first image, of 64 bits as in PyTorch; the next has the next", seed, 0)
-    .option("--sampler <name>", `${samplerNames.join(" or ")} (default: the model's own)`, sampler)
+    .option(
+      "--sampler <name>",
+      `${namedSamplers.join(", ")}, or a JSON file of a solver (default: the model's own)`,
+      sampler,
+    )
     .option("--timestep-spacing <name>", `which timesteps to visit: ${timestepSpacings.join(", ")}`, timestepSpacing)
     .option("--batch-size <n>", `images computed together (default: ${chosen.batchSize})`, integer)
-    .option("--decode-tile-size <n>", "decode latents in tiles of so many latent pixels (default: whole)", integer)
     .option("--threads <n>", "CPU threads (default: one per physical core)", integer)
-    .option("--force", "overwrite files")
-    .option("--json", "print the report as JSON")
     .option("--quiet", "print nothing but errors");
 }
 
 /** The common flags as options of the library. */
 export const requestOf = (flags: CommonFlags) => ({
-  numInferenceSteps: flags.steps,
+  ...(flags.steps !== undefined && { numInferenceSteps: flags.steps }),
   seed: flags.seed,
   ...(flags.numImagesPerPrompt !== undefined && { numImagesPerPrompt: flags.numImagesPerPrompt }),
   ...(flags.batchSize !== undefined && { batchSize: flags.batchSize }),
@@ -153,8 +164,11 @@ function seed(value: string): number | bigint {
 /** A caching method, however it is spelt: adaptedFemo, adapted-femo. */
 export const cacheMethod = (value: string): CacheMethod => member(cacheMethods, value);
 
-/** A sampler, however it is spelt: dpm-solver++, dpmsolver++. */
-const sampler = (value: string): SamplerName => member(samplerNames, value);
+/** A sampler, however it is spelt: dpm-solver++, dpmsolver++; or a solver in a file. */
+function sampler(value: string): SamplerOption {
+  if (!value.endsWith(".json")) return member(namedSamplers, value);
+  return multistepSolver(parseJson(textOf(value), value, "E_CONFIG", "Repair it."), value, "E_CONFIG");
+}
 
 const timestepSpacing = (value: string): TimestepSpacing => member(timestepSpacings, value);
 

@@ -1,3 +1,4 @@
+import { FemoError } from "../errors.js";
 import { type Bindings, bindShape } from "../graph/index.js";
 import type { RunRequest, RunResult } from "../runtime/engine.js";
 import { graphWriter } from "../runtime/graph-writer.js";
@@ -69,8 +70,17 @@ export class Backbone {
     return bindShape(this.sample.shape, sizes);
   }
 
-  /** The graph that a cut describes. */
+  /**
+   * The graph that a cut describes.
+   * @throws FemoError E_OPTION if it corrects what was kept, for which it takes rows of weights, and these are in 8 bits
+   */
   cut(cut: Cut): CutNetwork {
+    if (cut.sparse && this.dtype === "int8") {
+      throw new FemoError(
+        "E_OPTION",
+        'cache: sparse steps take rows of the weights: expected dtype "float32", found "int8"',
+      );
+    }
     return cached(this.#networks, canonical(cut), () => {
       const { graph, ...traced } = traceCut(this.model, cut);
       const network = new Network(graph, this.#write, this.sessions, {

@@ -1,9 +1,10 @@
-import type { Bindings } from "../graph/index.js";
+import { type Bindings, bindShape, sizeOf, type Value } from "../graph/index.js";
 import type { Method } from "../methods/index.js";
 import type { Engine } from "../runtime/engine.js";
 import type { SamplerState } from "../samplers/index.js";
-import { canonical, type Region } from "../tracing/index.js";
-import type { Backbone } from "./backbone.js";
+import { BATCH, canonical, type FeatureSite, graphNames, type Region } from "../tracing/index.js";
+import type { Backbone, CutNetwork } from "./backbone.js";
+import type { DenoisedState } from "./denoised-state.js";
 import { cachesOf, FeatureState } from "./feature-state.js";
 import type { GuidanceRow } from "./guidance.js";
 
@@ -17,6 +18,14 @@ export interface ImageRun {
   state: SamplerState;
   /** Of the policy. */
   memory: unknown;
+  /** The same before it decided about the step under way. */
+  memoryBefore: unknown;
+  /** Whether the guard wants the step under way to be full. */
+  due: boolean;
+  /** Of methods that forecast x0. */
+  readonly x0: DenoisedState | undefined;
+  /** The forecast steps since the last full one, and where it left the image: what hindsight walks again. */
+  trail: { readonly from: SamplerState; readonly steps: readonly { readonly step: number; readonly kind: string }[] };
   /** What each look saw before the step under way. */
   looked: { readonly values: readonly Float32Array[]; readonly changes: readonly (number | undefined)[] };
   /** What it saw to compare with: at the last step, and at the last one that computed everything. */
@@ -34,8 +43,8 @@ export class Cohort {
   readonly #prefix: string;
   /** By region. */
   readonly #features: ReadonlyMap<string, FeatureState>;
-  /** Streams at which a look ended, and where a step may begin. */
-  readonly #streams: Set<string>;
+  /** What graphs left for later ones beside features, such as the streams at which a look ended; and its bytes. */
+  readonly #left: Map<string, number>;
   /** All that have state in the engine, these images among them. */
   readonly #alive: Set<Cohort>;
 
@@ -45,13 +54,13 @@ export class Cohort {
     images: readonly ImageRun[],
     features: ReadonlyMap<string, FeatureState>,
     alive: Set<Cohort>,
-    streams: Iterable<string> = [],
+    left: Iterable<readonly [string, number]> = [],
   ) {
     this.#engine = engine;
     this.#prefix = prefix;
     this.images = images;
     this.#features = features;
-    this.#streams = new Set(streams);
+    this.#left = new Map(left);
     this.#alive = alive;
     alive.add(this);
   }
@@ -96,20 +105,44 @@ export class Cohort {
     return (this.images[0] as ImageRun).sizes;
   }
 
-  /** The state of a region's features. */
-  features(region: Region): FeatureState {
+  /** The state that a step which captures a region feeds. */
+  captured(region: Region): FeatureState {
     return this.#features.get(canonical(region)) as FeatureState;
   }
 
-  /** Under which name the engine holds a stream of these images, from when it is first asked for. */
-  stream(name: string): string {
-    this.#streams.add(name);
+  /** The state that has all of these features. */
+  having(features: readonly FeatureSite[]): FeatureState {
+    return [...this.#features.values()].find((state) => state.has(features)) as FeatureState;
+  }
+
+  /** Under which name the engine holds what a graph left for later ones. */
+  left(name: string): string {
     return `${this.#prefix}:${name}`;
   }
 
-  /** Bytes that the engine holds for its features. */
+  /** Where a graph's run is to leave what later ones begin with: its outputs by name. @param wanted what they begin with */
+  leave({ network, end, takes, leaves }: CutNetwork, wanted: ReadonlySet<string>): Record<string, string> {
+    const bindings = { ...this.sizes, [BATCH]: this.rows.length };
+    const left = [...end, ...leaves].filter((name) => wanted.has(name));
+    return Object.fromEntries(
+      left.map((name) => {
+        const output = takes.includes(name) ? graphNames.next(name) : name;
+        const { value } = network.graph.outputs.find((port) => port.name === output) as { value: Value };
+        const bytes = value.dtype === "int64" ? BigInt64Array.BYTES_PER_ELEMENT : Float32Array.BYTES_PER_ELEMENT;
+        this.#left.set(name, bytes * sizeOf(bindShape(value.shape, bindings)));
+        return [output, this.left(name)];
+      }),
+    );
+  }
+
+  /** Bytes kept from step to step. */
   get bytes(): number {
-    return [...this.#features.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+    const sizes = [
+      ...[...this.#features.values()].map(({ bytes }) => bytes),
+      ...this.#left.values(),
+      ...this.images.map(({ x0 }) => x0?.bytes ?? 0),
+    ];
+    return sizes.reduce((sum, bytes) => sum + bytes, 0);
   }
 
   /** By a value of each image: those with the same one stay together. The cohort itself is not to be used any more. */
@@ -122,11 +155,11 @@ export class Cohort {
       const kept = this.rows.flatMap(({ image }, row) => (images.includes(image) ? [row] : []));
       const prefix = `${this.#prefix}.${part}`;
       const features = new Map<string, FeatureState>();
-      const cohort = new Cohort(this.#engine, prefix, images, features, this.#alive, this.#streams);
+      const cohort = new Cohort(this.#engine, prefix, images, features, this.#alive, this.#left);
       for (const [key, state] of this.#features) {
         features.set(key, await state.select(`${prefix}:${features.size}`, kept));
       }
-      const taken = [...this.#streams].map((name) => [cohort.stream(name), { from: this.stream(name), rows: kept }]);
+      const taken = [...this.#left.keys()].map((name) => [cohort.left(name), { from: this.left(name), rows: kept }]);
       if (taken.length > 0) await this.#engine.take(Object.fromEntries(taken));
       parts.push({ cohort, value });
     }
@@ -136,7 +169,7 @@ export class Cohort {
 
   async free(): Promise<void> {
     this.#alive.delete(this);
-    await this.#engine.free([...this.#streams].map((name) => this.stream(name)));
+    await this.#engine.free([...this.#left.keys()].map((name) => this.left(name)));
     await Promise.all([...this.#features.values()].map((state) => state.free()));
   }
 }

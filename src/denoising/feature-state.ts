@@ -1,10 +1,18 @@
 import { FemoError } from "../errors.js";
 import { type Bindings, bindDim, bindShape, sizeOf } from "../graph/index.js";
 import type { Forecaster, FullStep } from "../methods/forecasts/index.js";
-import type { Method } from "../methods/index.js";
+import { type Look, type Method, X0 } from "../methods/index.js";
 import type { Feed, HostTensor, RunRequest } from "../runtime/engine.js";
 import type { Network } from "../runtime/network.js";
-import { BATCH, type Cut, canonical, type FeatureSite, graphNames, kernelNames } from "../tracing/index.js";
+import {
+  BATCH,
+  type Cut,
+  canonical,
+  computesAll,
+  type FeatureSite,
+  graphNames,
+  kernelNames,
+} from "../tracing/index.js";
 import type { Backbone } from "./backbone.js";
 import { Coefficients, type SquaredErrors } from "./coefficients.js";
 
@@ -17,12 +25,22 @@ export interface FeatureCache {
   readonly measure: boolean;
 }
 
+/** The kinds of step for which a graph runs. */
+export const graphKinds = ({ cuts }: Method): [kind: string, cut: Cut][] =>
+  Object.entries(cuts).flatMap(([kind, cut]) => (cut === X0 ? [] : [[kind, cut]]));
+
+/** Whether a kind of step computes everything, what a look before it has computed included. */
+export function isFull(cut: Cut | typeof X0, { policy }: Method): boolean {
+  if (cut === X0 || !computesAll(cut)) return false;
+  return !cut.from || policy.looks.some(({ cut: { to } }) => to && canonical(to) === canonical(cut.from));
+}
+
 /** What a method keeps: of each region that it captures, once. */
 export function cachesOf(method: Method): FeatureCache[] {
-  const { cuts, forecaster } = method;
+  const { forecaster } = method;
   if (!forecaster) return [];
   const captures = new Map<string, Cut>();
-  for (const cut of Object.values(cuts)) {
+  for (const [, cut] of graphKinds(method)) {
     if (!cut.capture) continue;
     const region = canonical(cut.capture);
     if (!captures.has(region)) captures.set(region, graphOf(cut, method));
@@ -43,11 +61,12 @@ export function graphOf(cut: Cut, { forecaster }: Method): Cut {
  * @throws FemoError E_GRAPH naming the kind of step that does not fit
  */
 export function checkCuts(backbone: Backbone, method: Method): void {
-  const { cuts, policy } = method;
+  const { policy } = method;
   const cut = (of: Cut) => backbone.cut(graphOf(of, method));
   const names = (sites: readonly FeatureSite[]): string => sites.map(({ name }) => name).join(", ");
   const captured = new Map<string, readonly FeatureSite[]>();
-  for (const [kind, step] of Object.entries(cuts)) {
+  const kinds = graphKinds(method);
+  for (const [kind, step] of kinds) {
     if (!step.capture) continue;
     const own = cut(step).captured;
     const known = captured.get(canonical(step.capture)) ?? own;
@@ -56,23 +75,35 @@ export function checkCuts(backbone: Backbone, method: Method): void {
     throw misfit(kind, `expected it to capture what others do of the region, ${names(known)}, found ${names(own)}`);
   }
   for (const { cut: look, of } of policy.looks) {
-    const given =
-      "mark" in of
-        ? look.give?.includes(of.mark)
-        : look.to && cut(look).end.includes(graphNames.stream(look.to, of.stream));
-    if (!given) throw new FemoError("E_GRAPH", `a look reads ${JSON.stringify(of)}, which its graph does not give`);
+    if (lookedAt(backbone, look, of) === undefined)
+      throw new FemoError("E_GRAPH", `a look reads ${JSON.stringify(of)}, which its graph does not give`);
   }
-  const ends = new Set(policy.looks.flatMap((look) => cut(look.cut).end));
-  for (const [kind, step] of Object.entries(cuts)) {
-    const { begin, forecasts } = cut(step);
-    const missing = begin.find((stream) => !ends.has(stream));
-    if (missing) throw misfit(kind, `it begins with ${missing}, at which no look ends`);
-    if (!step.forecast) continue;
+  const before = [...policy.looks.map((look) => look.cut), ...kinds.map(([, step]) => step)].map(cut);
+  const ends = new Set(before.flatMap(({ end, leaves }) => [...end, ...leaves]));
+  const regions = [...captured.values()].map((sites) => new Set(sites.map(({ name }) => name)));
+  for (const [kind, step] of kinds) {
+    const { begin, forecasts, chosen, renewed, takes } = cut(step);
+    const missing = [...begin, ...takes].find((name) => !ends.has(name));
+    if (missing) throw misfit(kind, `it begins with ${missing}, at which no look ends, and which no step leaves`);
+    if (chosen.length > 0 && !method.tokens) throw misfit(kind, "it computes tokens, and the method says not how many");
+    const kept = [...forecasts, ...renewed];
+    if (kept.length === 0) continue;
     if (!method.forecaster) throw misfit(kind, "it forecasts, and the method has no forecaster");
-    const known = new Set(captured.get(canonical(step.forecast))?.map(({ name }) => name));
-    const never = forecasts.find(({ name }) => !known.has(name));
-    if (never) throw misfit(kind, `it forecasts ${never.name}, which no kind of step captures with this region`);
+    if (regions.some((known) => kept.every(({ name }) => known.has(name)))) continue;
+    throw misfit(kind, `it forecasts or renews ${names(kept)}, which no kind of step captures together`);
   }
+  if (Object.values(method.cuts).includes(X0) && !method.forecaster) {
+    throw new FemoError("E_GRAPH", "the method forecasts x0, and has no forecaster");
+  }
+}
+
+/** Which output of a look's graph it reads; undefined if the graph does not give it. */
+export function lookedAt(backbone: Backbone, look: Cut, of: Look["of"]): string | undefined {
+  const { network, captured } = backbone.cut(look);
+  const first = captured[0] && graphNames.feature(captured[0].name);
+  if (of === "captured") return first;
+  const name = "mark" in of ? graphNames.mark(of.mark) : look.to && graphNames.stream(look.to, of.stream);
+  return network.outputs.find((output) => output.name === name)?.name;
 }
 
 const misfit = (kind: string, words: string): FemoError => new FemoError("E_GRAPH", `kind of step "${kind}": ${words}`);
@@ -213,10 +244,29 @@ export class FeatureState {
     }
   }
 
+  /** Whether all of these are kept. */
+  has(features: readonly FeatureSite[]): boolean {
+    return features.every(({ name }) => this.#features.some((feature) => feature.name === name));
+  }
+
   /** What a full step leaves with the engine, the true features, and under which names. */
   capture(): Record<string, string> {
     return Object.fromEntries(
       this.#features.map(({ name }, i) => [graphNames.feature(name), this.#slot(i, this.#seen)]),
+    );
+  }
+
+  /** What a step leaves that replaces the newest of some features, and under which names. */
+  renew(renewed: readonly FeatureSite[]): Record<string, string> {
+    return Object.fromEntries(
+      renewed.map(({ name }) => [graphNames.feature(name), this.#slot(this.#indexOf(name), this.#seen - 1)]),
+    );
+  }
+
+  /** Feeds of a step that computes chosen tokens of some features: the newest of each. */
+  newest(chosen: readonly FeatureSite[]): Record<string, Feed> {
+    return Object.fromEntries(
+      chosen.map(({ name }) => [graphNames.history(name, 0), this.#row(this.#indexOf(name), this.#seen - 1)]),
     );
   }
 
@@ -244,7 +294,7 @@ export class FeatureState {
    * @param forecasts the features that its graph forecasts, some of those that are kept
    */
   combine(position: number, forecasts: readonly FeatureSite[]): Record<string, Feed> {
-    const kept = forecasts.map(({ name }) => this.#features.findIndex((feature) => feature.name === name));
+    const kept = forecasts.map(({ name }) => this.#indexOf(name));
     const feeds: Record<string, Feed> = { [graphNames.combine]: this.#coefficients.combine(position, kept) };
     for (const i of kept) {
       const { name } = this.#features[i] as FeatureSite;
@@ -283,6 +333,10 @@ export class FeatureState {
       this.#spare.set(size, old);
       return { feeds, fetch, hold: { [kernelNames.nextAverages]: next } };
     });
+  }
+
+  #indexOf(feature: string): number {
+    return this.#features.findIndex(({ name }) => name === feature);
   }
 
   /** Slots of the history: one more than it is long if the oldest is read while the newest is there. */

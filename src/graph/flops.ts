@@ -3,14 +3,17 @@ import type { Graph } from "./graph.js";
 import { type Bindings, bindShape, sizeOf } from "./shape.js";
 import type { Node } from "./value.js";
 
-/** Operations per element of the first output. Products are counted apart; what moves data counts nothing. */
+/** Operations per element of the first output, or of the input that is reduced. Products are counted apart; what moves data counts nothing. */
 const PER_ELEMENT: Readonly<Record<string, number>> = {
   Add: 1,
   Sub: 1,
   Mul: 1,
+  Div: 1,
+  Sqrt: 1,
   Sin: 1,
   Cos: 1,
   Sigmoid: 4, // exp, negation, addition, division
+  Abs: 1,
   Relu: 1,
   Mish: 5, // exp, addition, logarithm, tanh, product
   Gelu: 8, // tanh form: 5 for the cubic and its scaling, tanh, addition, product
@@ -18,6 +21,12 @@ const PER_ELEMENT: Readonly<Record<string, number>> = {
   SimplifiedLayerNormalization: 4, // mean square 2, normalise, scale
   RotaryEmbedding: 3, // two products and an addition
   InstanceNormalization: 8, // as LayerNormalization
+  Softmax: 5, // maximum, difference, exp, sum, division
+  ReduceMean: 1,
+  ReduceSum: 1,
+  ReduceMax: 1,
+  ArgMax: 1,
+  TopK: 1, // a comparison
   Resize: 0, // to the nearest, the only kind there is: a copy
   Reshape: 0,
   SpaceToDepth: 0,
@@ -27,8 +36,17 @@ const PER_ELEMENT: Readonly<Record<string, number>> = {
   Concat: 0,
   Split: 0,
   Gather: 0,
+  GatherND: 0,
+  ScatterND: 0,
   Unsqueeze: 0,
+  OneHot: 0,
+  Range: 0,
+  Expand: 0,
+  ConstantOfShape: 0,
 };
+
+/** Operators that count each element of what they are given, not of what they give. */
+const REDUCTIONS: ReadonlySet<string> = new Set(["ReduceMean", "ReduceSum", "ReduceMax", "ArgMax", "TopK"]);
 
 /** What counts as how many operations. */
 export interface FlopsConvention {
@@ -40,7 +58,7 @@ export interface FlopsConvention {
   readonly score: number;
   /** Each element of attention's queries, for their scaling. */
   readonly query: number;
-  /** Each element of the first output of the other operators. */
+  /** Each element of the first output of the other operators; of the input of those that reduce it. */
   readonly perElement: Readonly<Record<string, number>>;
 }
 
@@ -48,7 +66,7 @@ export interface FlopsConvention {
 export const everyOperation: FlopsConvention = {
   multiplyAdd: 2,
   bias: 1,
-  score: 5, // softmax: maximum, difference, exp, sum, division
+  score: 5, // as Softmax
   query: 0, // folded into the scores
   perElement: PER_ELEMENT,
 };
@@ -85,23 +103,28 @@ export function nodeFlops(node: Node, bindings: Bindings, convention: FlopsConve
   switch (node.op) {
     case "MatMul":
     case "FusedMatMul":
-      return multiplyAdd * out * (shape(node.inputs[0]).at(-1) as number);
+      return multiplyAdd * out * (shape(node.inputs[0]).at(node.attributes.transA ? -2 : -1) as number);
     case "Gemm":
       return multiplyAdd * out * (shape(node.inputs[0])[1] as number) + bias;
     case "Conv":
       return multiplyAdd * out * sizeOf(shape(node.inputs[1]).slice(1)) + bias;
     case "MultiHeadAttention": {
       const [batch, queries, width] = shape(node.inputs[0]) as [number, number, number];
-      const keys = shape(node.inputs[1])[1] as number;
+      const keys = shape(node.inputs[1]).at(-2) as number;
       const heads = node.attributes.num_heads as number;
       const products = 2 * multiplyAdd * batch * queries * keys * width;
       const softmax = convention.score * batch * heads * queries * keys;
       return products + softmax + convention.query * batch * queries * width;
     }
+    case "Softmax":
+      return convention.score * out;
+    case "ReduceSum":
+    case "ReduceMean":
+      return (perElement.Add ?? 0) * sizeOf(shape(node.inputs[0]));
     default: {
       const count = perElement[node.op];
       if (count === undefined) throw new FemoError("E_GRAPH", `no FLOPs are known for the operator ${node.op}`);
-      return count * out;
+      return count * (REDUCTIONS.has(node.op) ? sizeOf(shape(node.inputs[0])) : out);
     }
   }
 }

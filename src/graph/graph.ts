@@ -1,6 +1,6 @@
 import { FemoError } from "../errors.js";
 import { formatShape, type Shape, sizeOf } from "./shape.js";
-import { type Builder, type DType, type Node, type NodeOptions, type Origin, Value } from "./value.js";
+import { type Builder, type DType, type Node, type NodeOptions, type Origin, type Part, Value } from "./value.js";
 
 /**
  * A tensor computation without tensors: ONNX nodes, appended in the order in which the values are made. Only what the
@@ -11,6 +11,7 @@ export class Graph implements Builder {
   readonly #inputs = new Map<string, Value>();
   readonly #weights = new Map<string, Value>();
   #count = 0;
+  #parts: readonly Part[] = [];
 
   /** A graph input. Asking twice for a name gives the same value. */
   input(name: string, shape: Shape, dtype: DType = "float32"): Value {
@@ -61,9 +62,19 @@ export class Graph implements Builder {
     const id = this.#count++;
     const outputs = shapes.map((shape, i) => new Value(this, `${op}_${id}${i ? `_${i}` : ""}`, shape, dtype, null));
     const depth = 1 + Math.max(0, ...inputs.map((input) => input?.depth ?? 0));
-    const node = { op, domain: options.domain ?? "", inputs, outputs, attributes: options.attributes ?? {}, depth };
+    const { domain = "", attributes = {} } = options;
+    const node = { op, domain, inputs, outputs, attributes, depth, parts: this.#parts };
     for (const output of outputs) output.producer = node;
     return outputs;
+  }
+
+  /** Nodes made meanwhile lie in that part. */
+  within<T>(part: Part, make: () => T): T {
+    const outside = this.#parts;
+    this.#parts = [...outside, part];
+    const made = make();
+    this.#parts = outside;
+    return made;
   }
 
   /** What the outputs reach, each once, in an order in which it can be computed. */

@@ -1,5 +1,15 @@
 export { countFlops, type FlopsConvention, nodeFlops, productsAnd } from "./flops.js";
 export { Graph } from "./graph.js";
 export { type QuantizedLocation, toOnnx, type WeightLocation, type WeightStorage } from "./onnx.js";
-export { addDims, type Bindings, bindDim, bindShape, type Dim, productDim, type Shape, sizeOf } from "./shape.js";
-export { type Builder, type DType, type Node, Value } from "./value.js";
+export {
+  addDims,
+  type Bindings,
+  bindDim,
+  bindShape,
+  type Dim,
+  formatShape,
+  productDim,
+  type Shape,
+  sizeOf,
+} from "./shape.js";
+export { type Builder, type DType, type Node, type Part, Value } from "./value.js";

@@ -2,7 +2,7 @@ import { FemoError } from "../errors.js";
 
 /**
  * One axis of a tensor: a number, or whole-numbered arithmetic on symbols that are bound when the graph runs, written as
- * a sum of products (`"256*batch"`, `"rows+1"`, `"columns*rows+text"`).
+ * a sum of products (`"256*batch"`, `"rows+1"`, `"columns*rows+text"`). A symbol that ends in "?" may stand for 0.
  */
 export type Dim = number | string;
 export type Shape = readonly Dim[];
@@ -65,6 +65,9 @@ export function addDims(a: Dim, b: Dim): Dim {
   const terms = [a, b].flatMap((dim) => [...parse(dim)]);
   return format(collect(terms.map(([key, factor]) => [key === "" ? [] : key.split(PRODUCT), factor])));
 }
+
+/** True if an axis may have no elements. */
+export const mayBeEmpty = (dim: Dim): boolean => typeof dim === "string" && dim.includes("?");
 
 /** True if both shapes hold the same number of elements whatever the symbols stand for. */
 export const sameSize = (a: Shape, b: Shape): boolean => productDim(a) === productDim(b);

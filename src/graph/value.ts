@@ -1,8 +1,14 @@
 import { FemoError } from "../errors.js";
-import { addDims, broadcast, type Dim, formatShape, productDim, type Shape, sameSize } from "./shape.js";
+import { addDims, broadcast, type Dim, formatShape, mayBeEmpty, productDim, type Shape, sameSize } from "./shape.js";
 
 export type DType = "float32" | "float16" | "bfloat16" | "float64" | "int64" | "int32" | "bool";
 export type Attribute = number | string | readonly number[] | { readonly float: number };
+
+/** A part of a computation, as who writes it names it. */
+export interface Part {
+  readonly kind: string;
+  readonly name: string;
+}
 
 /** One ONNX operator call. */
 export interface Node {
@@ -14,6 +20,8 @@ export interface Node {
   readonly attributes: Readonly<Record<string, Attribute>>;
   /** Nodes on the longest way from the inputs to here, this one included. */
   readonly depth: number;
+  /** The parts in which it was made (`Graph.within`), outermost first. */
+  readonly parts: readonly Part[];
 }
 
 /** Where a value comes from; a node's outputs have none of these. */
@@ -75,6 +83,13 @@ export class Value {
     return this.#binary("Mul", other);
   }
 
+  div(other: Value): Value {
+    return this.#binary("Div", other);
+  }
+
+  sqrt(): Value {
+    return this.graph.node("Sqrt", [this], this.shape);
+  }
   sin(): Value {
     return this.graph.node("Sin", [this], this.shape);
   }
@@ -85,6 +100,9 @@ export class Value {
     return this.mul(this.graph.node("Sigmoid", [this], this.shape));
   }
 
+  abs(): Value {
+    return this.graph.node("Abs", [this], this.shape);
+  }
   relu(): Value {
     return this.graph.node("Relu", [this], this.shape);
   }
@@ -96,6 +114,22 @@ export class Value {
   /** Gaussian error linear unit, exact or by its tanh approximation. */
   gelu(approximate: "none" | "tanh"): Value {
     return this.graph.node("Gelu", [this], this.shape, { attributes: { approximate } });
+  }
+
+  /** exp x over its sum, along the last axis. */
+  softmax(): Value {
+    return this.graph.node("Softmax", [this], this.shape, { attributes: { axis: -1 } });
+  }
+
+  /** Over some axes, which keep a size of one. */
+  mean(axes: readonly number[]): Value {
+    return this.#reduce("ReduceMean", axes);
+  }
+  sum(axes: readonly number[]): Value {
+    return this.#reduce("ReduceSum", axes);
+  }
+  max(axes: readonly number[]): Value {
+    return this.#reduce("ReduceMax", axes);
   }
 
   /** [..., M, K] x [..., K, N] with broadcast batch axes. */
@@ -115,6 +149,21 @@ export class Value {
     return this.graph.node("FusedMatMul", [this, this], [batch, rows, rows], {
       domain: "com.microsoft",
       attributes: { transB: 1 },
+    });
+  }
+
+  /** As `matMul`, with the last two axes of either side swapped on the way, without a transposed copy. */
+  matMulSwapped(other: Value, { left = false, right = false }): Value {
+    const swapped = (shape: Shape, swap: boolean): Shape =>
+      swap ? [...shape.slice(0, -2), ...shape.slice(-2).reverse()] : shape;
+    const [a, b] = [swapped(this.shape, left), swapped(other.shape, right)];
+    if (a.length < 2 || b.length < 2 || a.at(-1) !== b.at(-2)) {
+      throw new FemoError("E_GRAPH", `matMulSwapped: ${formatShape(a)} x ${formatShape(b)} do not fit`);
+    }
+    const batch = broadcast(a.slice(0, -2), b.slice(0, -2), "matMulSwapped");
+    return this.graph.node("FusedMatMul", [this, other], [...batch, a.at(-2) as Dim, b.at(-1) as Dim], {
+      domain: "com.microsoft",
+      attributes: { transA: Number(left), transB: Number(right) },
     });
   }
 
@@ -191,13 +240,18 @@ export class Value {
     });
   }
 
-  /** Softmax attention of this (queries, [B, T, D]) over keys and values [B, S, D], in `heads` parts of D. */
+  /** Softmax attention of this (queries, [B, T, D]) over keys and values, [B, S, D] or [B, heads, S, D / heads], in `heads` parts of D. */
   attention(key: Value, value: Value, heads: number): Value {
     const width = this.shape.at(-1) as number;
     if (this.rank !== 3 || width % heads !== 0) {
       throw new FemoError("E_GRAPH", `attention: queries ${formatShape(this.shape)} do not split into ${heads} heads`);
     }
-    const fits = key.rank === 3 && key.shape[0] === this.shape[0] && key.shape[2] === width;
+    const [batch, ...parts] = key.shape;
+    const [wide, split] = [
+      [parts[0], width],
+      [heads, parts[1], width / heads],
+    ].map((wanted) => wanted.join());
+    const fits = batch === this.shape[0] && [wide, split].includes(parts.join());
     if (!fits || formatShape(key.shape) !== formatShape(value.shape)) {
       const [q, k, v] = [this, key, value].map(({ shape }) => formatShape(shape));
       throw new FemoError("E_GRAPH", `attention: queries ${q}, keys ${k} and values ${v} do not fit`);
@@ -311,7 +365,9 @@ export class Value {
     if (target.filter((dim) => dim === -1).length <= 1) {
       return this.graph.node("Reshape", [this, this.graph.integers(target)], shape);
     }
+    const empties = shape.some(mayBeEmpty); // a size of 0 that was read is one
     const sizes = target.map((dim, i) => {
+      if (empties && dim === 0) return this.size(i);
       const axis = dim === -1 && like ? like.shape.indexOf(shape[i] as Dim) : -1;
       if (dim === -1 && axis < 0) {
         throw new FemoError(
@@ -322,7 +378,8 @@ export class Value {
       return axis < 0 ? this.graph.integers([dim]) : (like as Value).size(axis);
     });
     const [first, ...others] = sizes as [Value, ...Value[]];
-    return this.graph.node("Reshape", [this, first.concat(others, 0)], shape);
+    const attributes = empties ? { allowzero: 1 } : {};
+    return this.graph.node("Reshape", [this, first.concat(others, 0)], shape, { attributes });
   }
 
   /** The size of an axis when the graph runs, int64 [1]. */
@@ -430,10 +487,99 @@ export class Value {
     return this.graph.node("Gather", [this, indices], [...indices.shape, ...this.shape.slice(1)]);
   }
 
+  /** Which element along the last axis is the greatest, int64; the first of several. */
+  argMax(): Value {
+    return this.graph.node("ArgMax", [this], this.shape.slice(0, -1), {
+      dtype: "int64",
+      attributes: { axis: -1, keepdims: 0 },
+    });
+  }
+
+  /** Ones at integer indices and zeros elsewhere, along a new last axis. */
+  oneHot(size: number): Value {
+    const values = this.graph.constant(Float32Array.of(0, 1), [2]);
+    return this.graph.node("OneHot", [this, this.graph.integers([size]), values], [...this.shape, size], {
+      dtype: "float32",
+    });
+  }
+
+  /** Zeros in the shape of the first axes. */
+  zeros(axes: number): Value {
+    const sizes = this.graph.node("Shape", [this], [axes], { dtype: "int64", attributes: { start: 0, end: axes } });
+    return this.graph.node("ConstantOfShape", [sizes], this.shape.slice(0, axes), { dtype: "float32" });
+  }
+
+  /**
+   * Where the greatest elements along the last axis are, int64 [..., k], in no order.
+   * @param count k, or k when the graph runs, int64 [1], which may be 0
+   * @param size k as a dimension, where it is not known
+   */
+  topK(count: number | Value, size: Dim = Number(count)): Value {
+    const length = this.shape.at(-1);
+    if (typeof count === "number" && !(Number.isInteger(count) && count >= 1 && count <= Number(length))) {
+      throw new FemoError(
+        "E_GRAPH",
+        `topK: ${formatShape(this.shape)} does not have ${count} elements along its last axis`,
+      );
+    }
+    const k = typeof count === "number" ? this.graph.integers([count]) : count;
+    const shape = this.shape.with(-1, size);
+    const [, indices] = this.graph.nodes("TopK", [this, k], [shape, shape], {
+      dtype: "int64", // of the indices; nobody reads the elements
+      attributes: { axis: -1, largest: 1, sorted: 0 },
+    });
+    return indices as Value;
+  }
+
+  /**
+   * Rows by int64 indices [B.., n] of each of the leading axes B.. that both have: [B.., rows, ...] to [B.., n, ...]. What
+   * `gather` is without leading axes.
+   */
+  gatherRows(indices: Value): Value {
+    const leading = indices.rank - 1;
+    const fits = formatShape(indices.shape.slice(0, -1)) === formatShape(this.shape.slice(0, leading));
+    if (!fits || leading >= this.rank || indices.dtype !== "int64") {
+      const [x, i] = [this, indices].map(({ dtype, shape }) => `${dtype} ${formatShape(shape)}`);
+      throw new FemoError("E_GRAPH", `gatherRows: indices ${i} do not fit ${x}`);
+    }
+    const shape = [...indices.shape, ...this.shape.slice(indices.rank)];
+    return this.graph.node("GatherND", [this, indices.unsqueeze(indices.rank)], shape, {
+      attributes: { batch_dims: leading },
+    });
+  }
+
+  /**
+   * With some rows of each sample replaced: [B, T, D], int64 [B, k] and [B, k, D]. ONNX Runtime on CPU copies whole rows
+   * in ScatterND, and in ScatterElements one element after the other, which takes up to four times as long.
+   */
+  scatterRows(indices: Value, rows: Value): Value {
+    if (indices.rank !== 2 || this.rank < 3 || indices.shape[0] !== this.shape[0] || indices.dtype !== "int64") {
+      const [x, i] = [this, indices].map(({ dtype, shape }) => `${dtype} ${formatShape(shape)}`);
+      throw new FemoError("E_GRAPH", `scatterRows: ${i} are not rows of each sample of ${x}`);
+    }
+    const wanted = formatShape([...indices.shape, ...this.shape.slice(2)]);
+    if (formatShape(rows.shape) !== wanted) {
+      throw new FemoError("E_GRAPH", `scatterRows: expected rows of ${wanted}, found ${formatShape(rows.shape)}`);
+    }
+    const { graph } = this;
+    const [zero, one] = [0n, 1n].map((x) => graph.constant(BigInt64Array.of(x), [])) as [Value, Value];
+    const [batch] = indices.shape as [Dim];
+    const samples = graph.node("Range", [zero, indices.size(0).reshape([]), one], [batch]).unsqueeze(1);
+    const shape = graph.node("Shape", [indices], [2], { dtype: "int64" });
+    const sample = graph.node("Expand", [samples, shape], indices.shape, { dtype: "int64" });
+    const places = sample.unsqueeze(2).concat([indices.unsqueeze(2)], 2); // [B, k, 2]
+    return graph.node("ScatterND", [this, places, rows], this.shape);
+  }
+
   /** A new axis of size one. */
   unsqueeze(axis: number): Value {
     const shape = this.shape.toSpliced(axis, 0, 1);
     return this.graph.node("Unsqueeze", [this, this.graph.integers([axis])], shape);
+  }
+
+  #reduce(op: string, axes: readonly number[]): Value {
+    const shape = this.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim));
+    return this.graph.node(op, [this, this.graph.integers(axes)], shape, { attributes: { keepdims: 1 } });
   }
 
   #binary(op: string, other: Value): Value {

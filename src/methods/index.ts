@@ -1,6 +1,16 @@
 export { adaptedFemo } from "./adapted-femo.js";
+export { chipmunk } from "./chipmunk.js";
+export { type CacheFacts, type ChosenCache, chosenCache } from "./choice.js";
+export { dbCache } from "./db-cache.js";
+export { deltaDit } from "./delta-dit.js";
+export { duca } from "./duca.js";
 export { femo } from "./femo.js";
+export { firstBlock } from "./first-block.js";
+export { foca } from "./foca.js";
 export { fora } from "./fora.js";
+export { hiCache } from "./hi-cache.js";
+export { hindsight } from "./hindsight.js";
+export { magCache } from "./mag-cache.js";
 export {
   type At,
   type Knob,
@@ -10,14 +20,26 @@ export {
   type Outcome,
   type Policy,
   plannedKinds,
+  type TokenChoice,
+  tokenCount,
+  X0,
 } from "./method.js";
 export { newton } from "./newton.js";
+export { type PlacedSchedule, type Sampling, schedulesFromJson } from "./placement.js";
 export { presetsFromJson } from "./presets.js";
+export {
+  type MeasuredQuality,
+  type Qualities,
+  type QualityName,
+  qualitiesFromJson,
+  qualityNames,
+} from "./qualities.js";
 export {
   type CacheMethod,
   type CacheOptions,
   type CachePresets,
   type CacheSettings,
+  cacheLevels,
   cacheMethods,
   cacheSettings,
   defaultPresets,
@@ -26,3 +48,6 @@ export {
   methodTitle,
 } from "./settings.js";
 export { taylorSeer } from "./taylor-seer.js";
+export { teaCache } from "./tea-cache.js";
+export { type SamplingOfDdim, toMultistep } from "./to-multistep.js";
+export { toca } from "./toca.js";

@@ -1,5 +1,5 @@
-import type { z } from "zod";
-import type { Cut, Model } from "../tracing/index.js";
+import { z } from "zod";
+import type { Cut, Model, Place } from "../tracing/index.js";
 import type { Forecaster } from "./forecasts/index.js";
 
 /** Where a decision is made. */
@@ -7,14 +7,16 @@ export interface At {
   /** 0 .. numSteps - 1, in sampling order. */
   readonly step: number;
   readonly numSteps: number;
+  /** Whether the step has to be full whatever else the policy goes by: the guard's word. */
+  readonly due: boolean;
 }
 
 /** A number for each image that a policy looks at before it decides: how far a tensor has moved. */
 export interface Look {
   /** Runs before every step. Where it ends, a kind of step may begin (`from`). */
   readonly cut: Cut;
-  /** Which of its outputs: a mark that it gives, or a stream at which it ends. */
-  readonly of: { readonly mark: string } | { readonly stream: string };
+  /** Which of its outputs: a mark that it gives, a stream at which it ends, or the first feature that it captures. */
+  readonly of: { readonly mark: string } | { readonly stream: string } | "captured";
   /** Since when: the step before, or the last one that computed everything. */
   readonly against: "last step" | "last full";
   /** |now - then| / |then|, of sums of magnitudes or of roots of sums of squares, over all rows of the image. */
@@ -57,16 +59,53 @@ export interface Policy<Memory = unknown> {
   judge?(memory: Memory, at: At, outcome: Outcome): { readonly memory: Memory; readonly redo?: string };
 }
 
+/**
+ * No graph runs: x0, the image that the sampler takes the model to mean, is forecast from that of steps that computed it.
+ * To users it is a level above the model's own.
+ */
+export const X0 = "x0";
+
+/** How many tokens steps compute that compute some of them, and by what they are chosen. */
+export interface TokenChoice {
+  /**
+   * Share of a feature's tokens that a step computes; what is not within 0 .. 1 is brought there.
+   * @param place the block in which the feature lies
+   */
+  ratio(at: Pick<At, "step" | "numSteps">, place: Place): number;
+  /** What every such step since a token was computed adds to its score; the attention that it got adds 0 to 1. */
+  readonly ageWeight: number;
+  /** The best of each cell of the grid has its score once more, times this. */
+  readonly bonus: number;
+}
+
+/** How many tokens a share of them is: floor(ratio * tokens), in single precision as in the code of ToCa. */
+export const tokenCount = (ratio: number, tokens: number): number =>
+  Math.floor(Math.fround(Math.fround(Math.min(1, Math.max(0, ratio))) * tokens));
+
 /** A caching method as it runs: which graphs there are, what is kept, and who decides. */
 export interface Method {
-  /** The kinds of step by name. One that captures a region feeds the state that one that forecasts it reads. */
-  readonly cuts: Readonly<Record<string, Cut>>;
-  /** What the regions that are captured and forecast go by; undefined if there are none. */
+  /**
+   * The kinds of step by name; "full" is one that computes everything. One that captures a region feeds the state that
+   * one that forecasts it, or part of it, reads.
+   */
+  readonly cuts: Readonly<Record<string, Cut | typeof X0>>;
+  /** What is captured and forecast goes by; undefined if nothing is. */
   readonly forecaster?: Forecaster;
+  /** Of methods with cuts that compute chosen tokens. */
+  readonly tokens?: TokenChoice;
+  /**
+   * Once a full step has shown where the images were heading, the forecast steps before it are walked again, their
+   * forecasts now between two known values. x0 of the full step stays what it was.
+   */
+  readonly hindsight?: boolean;
+  /** The guard: after a full step whose forecast would have been further off than this, relative, the next is full too. */
+  readonly errorBound?: number;
   /** Report the forecast error of every full step. A forecaster that adapts measures in any case. */
   readonly measure: boolean;
   /** Differences may be formed at full steps after this one: TaylorSeer's gate. */
   readonly firstDifference: number;
+  /** Refuses a number of steps that the settings are not for. @throws FemoError E_OPTION */
+  readonly checkSteps?: (numSteps: number) => void;
   readonly policy: Policy;
 }
 
@@ -94,12 +133,18 @@ export interface MethodDefinition<Name extends string = string, Schema extends z
 }
 
 /** What a method may go by of a model. */
-export type ModelFacts = Pick<Model, "levels" | "chains">;
+export type ModelFacts = Pick<Model, "levels" | "chains" | "marks">;
 
 /** Keeps the types of a definition. */
 export const defineMethod = <const Name extends string, Schema extends z.ZodType>(
   definition: MethodDefinition<Name, Schema>,
 ): MethodDefinition<Name, Schema> => definition;
+
+/** Fields of every method. */
+export const common = {
+  /** The guard: |F - F^| / |F| of a full step's forecast beyond which the next step is full too. Default: no guard. */
+  errorBound: z.number().positive().optional(),
+};
 
 /** What is undefined counts as left out. */
 export type Choice<T> = { [K in keyof T]?: T[K] | undefined };
@@ -118,11 +163,11 @@ export const methodValue =
  * The kind of every step, if that is known beforehand; undefined for a method that looks before it decides.
  * @param numSteps of the sampler
  */
-export function plannedKinds({ policy }: Method, numSteps: number): string[] | undefined {
-  if (policy.looks.length > 0 || policy.judge) return undefined;
+export function plannedKinds({ policy, errorBound }: Method, numSteps: number): string[] | undefined {
+  if (policy.looks.length > 0 || policy.judge || errorBound !== undefined) return undefined;
   let memory = policy.start(0);
   return Array.from({ length: numSteps }, (_, step) => {
-    const decision = policy.decide(memory, { step, numSteps }, []);
+    const decision = policy.decide(memory, { step, numSteps, due: false }, []);
     memory = decision.memory;
     return decision.kind;
   });

@@ -1,18 +1,22 @@
 import { z } from "zod";
 import type { Forecaster } from "./forecasts/index.js";
 import { biasCorrections, momentumSeeds } from "./forecasts/index.js";
-import type { Knob, Method, Policy } from "./method.js";
+import { common, type Knob, type Method, type Policy, X0 } from "./method.js";
 import { everyInterval, fullSteps, type Schedule } from "./schedules/index.js";
 
 /** Fields of every method whose full steps are known beforehand. */
 export const placed = {
+  ...common,
   /** N: a full step every so many steps. */
   interval: z.number().int().min(1),
   /** Full steps at the start. */
   firstEnhance: z.number().int().min(1),
-  /** The full steps themselves, in place of the interval; step 0 must be among them. `firstEnhance` still says when differences begin. */
-  fullSteps: z.array(z.number().int().nonnegative()).min(1).readonly().optional(),
-  /** The level at which features are kept and forecast, one of the model's. */
+  /**
+   * In place of the interval the full steps themselves, step 0 among them, or how many, of a model on which so many were
+   * placed. `firstEnhance` still says when differences begin.
+   */
+  fullSteps: z.union([z.array(z.number().int().nonnegative()).min(1).readonly(), z.number().int().min(1)]).optional(),
+  /** The level at which features are kept and forecast, one of the model's or "x0". */
   granularity: z.string(),
   /** Report the forecast error of every full step; costs one small product per feature. */
   measure: z.boolean(),
@@ -48,18 +52,24 @@ export const momentumDefaults = {
 
 /** Full steps by a schedule, forecasts in between. */
 export function scheduled(settings: Placed, forecaster: Forecaster): Method {
-  const region = { level: settings.granularity };
   return {
-    cuts: { full: { capture: region }, forecast: { forecast: region } },
+    cuts: keptAt(settings.granularity),
     forecaster,
     measure: settings.measure,
     firstDifference: Math.max(0, settings.firstEnhance - 2),
-    policy: schedulePolicy(settings.fullSteps ? fullSteps(settings.fullSteps) : everyInterval(settings)),
+    policy: schedulePolicy(listed(settings.fullSteps) ? fullSteps(settings.fullSteps) : everyInterval(settings)),
   };
 }
+
+/** A number of full steps becomes a list before a method is built (`placeFullSteps`). */
+const listed = (steps: Placed["fullSteps"]): steps is readonly number[] => typeof steps === "object";
+
+/** The two kinds of step of a method that computes all or forecasts a level. */
+export const keptAt = (level: string): Pick<Method, "cuts">["cuts"] =>
+  level === X0 ? { full: {}, forecast: X0 } : { full: { capture: { level } }, forecast: { forecast: { level } } };
 
 const schedulePolicy = ({ isFull }: Schedule): Policy => ({
   looks: [],
   start: () => undefined,
-  decide: (memory, { step }) => ({ memory, kind: isFull(step) ? "full" : "forecast" }),
+  decide: (memory, { step, due }) => ({ memory, kind: due || isFull(step) ? "full" : "forecast" }),
 });

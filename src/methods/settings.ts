@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import type { Choice, Knob, Method, MethodDefinition, ModelFacts } from "./method.js";
+import { type Choice, type Knob, type Method, type MethodDefinition, type ModelFacts, X0 } from "./method.js";
 import { methodTable } from "./table.js";
 
 /** A caching method with every choice made; what a report says. */
@@ -29,7 +29,7 @@ const schema = z.discriminatedUnion(
 
 /**
  * Fills in and checks a user's choice.
- * @param levels those of the model
+ * @param levels at which the model can be cached
  * @throws FemoError E_OPTION naming each unknown or bad field
  */
 export function cacheSettings(options: CacheOptions, presets: CachePresets, levels: readonly string[]): CacheSettings {
@@ -51,6 +51,9 @@ export function cacheSettings(options: CacheOptions, presets: CachePresets, leve
   throw new FemoError("E_OPTION", `cache: ${issues.join("; ")}`);
 }
 
+/** The levels at which a model can be cached: its own, and x0. */
+export const cacheLevels = ({ levels }: Pick<ModelFacts, "levels">): readonly string[] => [...levels, X0];
+
 const levelIssues = (settings: CacheSettings, levels: readonly string[]): string[] =>
   "granularity" in settings && !levels.includes(settings.granularity)
     ? [`granularity: expected one of ${levels.join(", ")}, found ${JSON.stringify(settings.granularity)}`]
@@ -66,5 +69,8 @@ export const methodTitle = (name: CacheMethod): string => definitionOf(name).tit
 export const knobOf = (name: CacheMethod): Knob | undefined => definitionOf(name).knob;
 
 /** A method as it runs on a model. */
-export const methodOf = (settings: CacheSettings, model: ModelFacts): Method =>
-  definitionOf(settings.method).build(settings, model);
+export function methodOf(settings: CacheSettings, model: ModelFacts): Method {
+  const method = definitionOf(settings.method).build(settings, model);
+  const errorBound = "errorBound" in settings ? settings.errorBound : undefined;
+  return errorBound === undefined ? method : { ...method, errorBound, measure: true };
+}

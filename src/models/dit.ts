@@ -93,11 +93,14 @@ export function dit(config: DiTConfig): Model {
   const tokens = side * side;
 
   const build = (t: Trace): Value => {
+    const weights = (name: string, inFeatures: number, outFeatures: number): [weight: Value, bias: Value] => [
+      t.weight(`${name}.weight`, [outFeatures, inFeatures]),
+      t.weight(`${name}.bias`, [outFeatures]),
+    ];
     const linear = (x: Value, name: string, inFeatures: number, outFeatures: number, bias = true): Value =>
-      x.linear(
-        t.weight(`${name}.weight`, [outFeatures, inFeatures]),
-        bias ? t.weight(`${name}.bias`, [outFeatures]) : null,
-      );
+      bias
+        ? x.linear(...weights(name, inFeatures, outFeatures))
+        : x.linear(t.weight(`${name}.weight`, [outFeatures, inFeatures]), null);
 
     /** Embedding of timestep and label; diffusers keeps a copy of it in every block.  [B, D] */
     const condition = (name: string): Value => {
@@ -124,19 +127,19 @@ export function dit(config: DiTConfig): Model {
       const [q, k, v] = ["to_q", "to_k", "to_v"].map((part) =>
         linear(x, `${name}.${part}`, width, width, config.attentionBias),
       ) as [Value, Value, Value];
-      return linear(q.attention(k, v, heads), `${name}.to_out.0`, width, width);
+      return linear(t.attention(name, q, k, v, heads), `${name}.to_out.0`, width, width);
     };
 
     const mlp = (name: string, x: Value): Value => {
       const approximate = config.activationFn === "gelu" ? "none" : "tanh";
-      return linear(
-        linear(x, `${name}.net.0.proj`, width, 4 * width).gelu(approximate),
-        `${name}.net.2`,
-        4 * width,
-        width,
-      );
+      return t.mlp(name, x, {
+        widen: weights(`${name}.net.0.proj`, width, 4 * width),
+        activate: (hidden) => hidden.gelu(approximate),
+        narrow: weights(`${name}.net.2`, 4 * width, width),
+      });
     };
 
+    const first = "transformer_blocks.0";
     /** adaLN-Zero block (figure 3).  x: [B, T, D] */
     const block = (x: Value, name: string): Value => {
       const [shiftA, scaleA, gateA, shiftM, scaleM, gateM] = modulation(
@@ -144,15 +147,17 @@ export function dit(config: DiTConfig): Model {
         `${name}.norm1.emb`,
         6,
       ) as [Value, Value, Value, Value, Value, Value];
-      const a = t.feature({ level: "module", name: `${name}.attn1` }, x, (tokens) =>
-        attention(`${name}.attn1`, modulate(tokens.layerNorm(NORM_EPS), shiftA, scaleA)),
-      );
+      const a = t.feature({ level: "module", name: `${name}.attn1` }, x, (tokens) => {
+        const modulated = modulate(tokens.layerNorm(NORM_EPS), shiftA, scaleA);
+        return attention(`${name}.attn1`, name === first ? t.mark("modulated", modulated) : modulated);
+      });
       const h = x.add(gateA.mul(a)); // [B, T, D]
-      const m = t.feature({ level: "module", name: `${name}.ff` }, h, (tokens) => {
+      const tokenwise = { attention: `${name}.attn1`, attended: tokens, grid: [side, side] } as const;
+      const m = t.feature({ level: "module", name: `${name}.ff`, tokenwise }, h, (part) => {
         const affine = config.normElementwiseAffine
           ? [t.weight(`${name}.norm3.weight`, [width]), t.weight(`${name}.norm3.bias`, [width])]
           : [];
-        return mlp(`${name}.ff`, modulate(tokens.layerNorm(config.normEps, ...affine), shiftM, scaleM));
+        return mlp(`${name}.ff`, modulate(part.layerNorm(config.normEps, ...affine), shiftM, scaleM));
       });
       return h.add(gateM.mul(m)); // [B, T, D]
     };
@@ -198,6 +203,7 @@ export function dit(config: DiTConfig): Model {
     output: [outChannels, sampleSize, sampleSize],
     levels: ["module", "block", "stack", "output"],
     chains: { transformer_blocks: numLayers },
+    marks: ["modulated"],
     build,
   };
 }

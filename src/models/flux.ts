@@ -34,8 +34,12 @@ export function flux(config: FluxConfig): Model {
   ];
 
   const build = (t: Trace): Value => {
+    const weights = (name: string, inFeatures: number, outFeatures: number): [weight: Value, bias: Value] => [
+      t.weight(`${name}.weight`, [outFeatures, inFeatures]),
+      t.weight(`${name}.bias`, [outFeatures]),
+    ];
     const linear = (x: Value, name: string, inFeatures: number, outFeatures: number): Value =>
-      x.linear(t.weight(`${name}.weight`, [outFeatures, inFeatures]), t.weight(`${name}.bias`, [outFeatures]));
+      x.linear(...weights(name, inFeatures, outFeatures));
 
     const embed = (x: Value, name: string, inFeatures: number): Value =>
       linear(linear(x, `${name}.linear_1`, inFeatures, width).silu(), `${name}.linear_2`, width, width);
@@ -81,18 +85,17 @@ export function flux(config: FluxConfig): Model {
     };
 
     /** Attention of all tokens over all tokens, the text's first.  [B, T + I, D] */
-    const attend = ({ q, k, v }: Projections): Value => {
+    const attend = (name: string, { q, k, v }: Projections): Value => {
       const [cos, sin] = [t.input("rotary_cos"), t.input("rotary_sin")];
-      return q.rotary(cos, sin, heads).attention(k.rotary(cos, sin, heads), v, heads);
+      return t.attention(name, q.rotary(cos, sin, heads), k.rotary(cos, sin, heads), v, heads);
     };
 
     const mlp = (x: Value, name: string): Value =>
-      linear(
-        linear(x, `${name}.net.0.proj`, width, MLP_RATIO * width).gelu("tanh"),
-        `${name}.net.2`,
-        MLP_RATIO * width,
-        width,
-      );
+      t.mlp(name, x, {
+        widen: weights(`${name}.net.0.proj`, width, MLP_RATIO * width),
+        activate: (hidden) => hidden.gelu("tanh"),
+        narrow: weights(`${name}.net.2`, MLP_RATIO * width, width),
+      });
 
     /** Double-stream block: streams with weights of their own meet in attention. */
     const doubleBlock = ({ image, text }: Streams, name: string): Streams => {
@@ -103,7 +106,9 @@ export function flux(config: FluxConfig): Model {
         6,
       ) as Six;
       const joint = once((): Streams => {
-        const i = projections(modulate(image, shiftA, scaleA), attn, ["to_q", "to_k", "to_v"], "norm_");
+        const modulated = modulate(image, shiftA, scaleA);
+        if (name === "transformer_blocks.0") t.mark("modulated", modulated);
+        const i = projections(modulated, attn, ["to_q", "to_k", "to_v"], "norm_");
         const c = projections(
           modulate(text, textShiftA, textScaleA),
           attn,
@@ -111,7 +116,7 @@ export function flux(config: FluxConfig): Model {
           "norm_added_",
         );
         const [q, k, v] = [c.q.concat([i.q], 1), c.k.concat([i.k], 1), c.v.concat([i.v], 1)];
-        return parted(attend({ q, k, v }), { image, text });
+        return parted(attend(attn, { q, k, v }), { image, text });
       });
       const imageA = t.feature({ level: "module", name: `${attn}.to_out` }, image, () =>
         linear(joint().image, `${attn}.to_out.0`, width, width),
@@ -120,21 +125,27 @@ export function flux(config: FluxConfig): Model {
         linear(joint().text, `${attn}.to_add_out`, width, width),
       );
       const [x, c] = [image.add(gateA.mul(imageA)), text.add(textGateA.mul(textA))];
-      const imageM = t.feature({ level: "module", name: `${name}.ff` }, x, (after) =>
-        mlp(modulate(after, shiftM, scaleM), `${name}.ff`),
-      );
-      const textM = t.feature({ level: "module", name: `${name}.ff_context` }, c, (after) =>
-        mlp(modulate(after, textShiftM, textScaleM), `${name}.ff_context`),
-      );
+      const tokenwise = (stream: keyof Streams) => ({
+        ...{ attention: attn, attended: tokens },
+        part: (mass: Value) => parted(mass, { image, text })[stream],
+      });
+      const ofImage = { level: "module", name: `${name}.ff`, tokenwise: tokenwise("image") };
+      const imageM = t.feature(ofImage, x, (after) => mlp(modulate(after, shiftM, scaleM), `${name}.ff`));
+      const ofText = { level: "module", name: `${name}.ff_context`, tokenwise: tokenwise("text") };
+      const textM = t.feature(ofText, c, (after) => mlp(modulate(after, textShiftM, textScaleM), `${name}.ff_context`));
       return { image: x.add(gateM.mul(imageM)), text: c.add(textGateM.mul(textM)) };
     };
 
     /** Single-stream block: attention and MLP side by side.  x: [B, T + I, D] */
     const singleBlock = (x: Value, name: string): Value => {
       const [shift, scale, gate] = modulation(`${name}.norm.linear`, 3) as [Value, Value, Value];
-      const y = t.feature({ level: "module", name: `${name}.proj_out` }, x, (all) => {
-        const h = modulate(all, shift, scale);
-        const a = attend(projections(h, `${name}.attn`, ["to_q", "to_k", "to_v"], "norm_"));
+      const attn = `${name}.attn`;
+      const tokenwise = { attention: attn, attended: tokens };
+      const y = t.feature({ level: "module", name: `${name}.proj_out`, tokenwise }, x, (some) => {
+        const h = modulate(some, shift, scale);
+        const a = t.feature({ level: "attention", name: attn, shape: [BATCH, tokens, width] }, h, (all) =>
+          attend(attn, projections(all, attn, ["to_q", "to_k", "to_v"], "norm_")),
+        );
         const m = linear(h, `${name}.proj_mlp`, width, MLP_RATIO * width).gelu("tanh");
         return linear(a.concat([m], 2), `${name}.proj_out`, (1 + MLP_RATIO) * width, width);
       });
@@ -208,8 +219,9 @@ export function flux(config: FluxConfig): Model {
       { name: "rotary_sin", ...angles(Math.sin) },
     ],
     output: latent(outWidth),
-    levels: ["module", "block", "stack", "output"],
+    levels: ["attention", "module", "block", "stack", "output"],
     chains: { transformer_blocks: config.numLayers, single_transformer_blocks: config.numSingleLayers },
+    marks: ["modulated"],
     build,
   };
 }

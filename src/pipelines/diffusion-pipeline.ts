@@ -1,12 +1,23 @@
-import { cachesOf, graphOf, kernelsOf } from "../denoising/index.js";
+import { cachesOf, graphKinds, graphOf, kernelsOf, type Observer } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
-import { type CacheOptions, type CachePresets, cacheSettings, methodOf } from "../methods/index.js";
+import {
+  type CacheOptions,
+  type CachePresets,
+  type CacheSettings,
+  chosenCache,
+  type Method,
+  methodOf,
+  type PlacedSchedule,
+  type Qualities,
+  type QualityName,
+} from "../methods/index.js";
+import { createSampler, type SamplerChoice, type SchedulerConfig } from "../samplers/index.js";
 import type { PipelineParts } from "./family.js";
 import type { ClassNames } from "./labels.js";
 import { plannedFlops } from "./planned-flops.js";
 import type { PretrainedOptions } from "./pretrained-options.js";
 import type { GenerationReport } from "./report.js";
-import { checkRequest, type GenerateOptions, type StepProgress } from "./request.js";
+import { checkRequest, type GenerateOptions, type StepProgress, samplingOf } from "./request.js";
 import type { GenerationResult } from "./result.js";
 import { runRequest } from "./run-request.js";
 
@@ -41,17 +52,37 @@ export class DiffusionPipeline {
 
   /** Measured defaults of each caching method for this model. */
   get presets(): CachePresets {
-    return this.#parts.presets;
+    return this.#parts.caching.presets;
   }
 
-  /** The levels at which features can be kept, from the finest to the coarsest. */
+  /** Where full steps were placed for this model. */
+  get schedules(): readonly PlacedSchedule[] {
+    return this.#parts.caching.schedules;
+  }
+
+  /** What it offers to trade for speed, and how far images were measured to be from uncached ones. */
+  get qualities(): Qualities {
+    return this.#parts.caching.qualities;
+  }
+
+  /** The levels at which features can be kept, from the finest to the coarsest; last x0, which every model has. */
   get levels(): readonly string[] {
-    return this.#parts.backbone.model.levels;
+    return this.#parts.caching.levels;
   }
 
   /** The chains of blocks that it runs through, and how many each has. */
   get chains(): Readonly<Record<string, number>> {
     return this.#parts.backbone.model.chains;
+  }
+
+  /** Its tensors that methods may look at. */
+  get marks(): readonly string[] {
+    return this.#parts.backbone.model.marks;
+  }
+
+  /** Its sampler and that sampler's settings, as far as they are given. */
+  get scheduler(): SchedulerConfig {
+    return this.#parts.scheduler;
   }
 
   /** Height and width of the images, of a model that has one size. */
@@ -106,6 +137,18 @@ export class DiffusionPipeline {
   }
 
   /**
+   * The settings with which a request runs that chooses this cache.
+   * @param sampling how it samples. Default: the model's own way, and as many steps as its requests take by default
+   * @throws FemoError E_OPTION naming each bad field
+   */
+  cacheSettings(cache: CacheOptions | QualityName, sampling: Partial<SamplerChoice> = {}): CacheSettings {
+    const { scheduler, caching, family } = this.#parts;
+    const { numInferenceSteps } = family.defaults;
+    return chosenCache(cache, caching, samplingOf(createSampler(scheduler, { numInferenceSteps, ...sampling })))
+      .settings;
+  }
+
+  /**
    * What the report of a request with these options will count as its floating-point operations, without running it.
    * @returns undefined if its method looks at the images before it decides what to compute
    * @throws FemoError E_OPTION if an option is out of range
@@ -114,14 +157,23 @@ export class DiffusionPipeline {
     return plannedFlops(this.#parts, checkRequest(options, this.#parts));
   }
 
+  /**
+   * @internal Draws by a method of one's own, and shows what its graphs give on the way.
+   * @throws FemoError as `generate`
+   */
+  async observe(options: GenerateOptions, method: Method, observe: Observer): Promise<void> {
+    const request = checkRequest({ ...options, cache: "none", outputType: "latent" }, this.#parts);
+    for await (const step of runRequest(this.#parts, { ...request, method, observe })) await options.onStep?.(step);
+  }
+
   /** Loads what a request with these options will run, so that its first step does not wait. */
-  async warmUp(cache: CacheOptions = "none"): Promise<void> {
-    const { backbone, presets, decoder } = this.#parts;
-    const method = methodOf(cacheSettings(cache, presets, this.levels), backbone.model);
+  async warmUp(cache: CacheOptions | QualityName = "none"): Promise<void> {
+    const { backbone, decoder } = this.#parts;
+    const method = methodOf(this.cacheSettings(cache), backbone.model);
     for (const hoisted of ["condition", "pair"] as const) {
       if (backbone.cut({ hoisted }).hoisted.length > 0) await backbone.load({ hoisted });
     }
-    const cuts = [...method.policy.looks.map(({ cut }) => cut), ...Object.values(method.cuts)];
+    const cuts = [...method.policy.looks.map(({ cut }) => cut), ...graphKinds(method).map(([, cut]) => cut)];
     for (const cut of cuts) await backbone.load(graphOf(cut, method));
     for (const cache of cachesOf(method)) {
       for (const { network } of kernelsOf(backbone, cache)) await network.load();

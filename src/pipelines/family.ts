@@ -1,6 +1,6 @@
 import type { Backbone, Conditions, GuidanceRow } from "../denoising/index.js";
 import type { Bindings } from "../graph/index.js";
-import type { CachePresets } from "../methods/index.js";
+import type { CacheFacts } from "../methods/index.js";
 import type { SchedulerConfig } from "../samplers/index.js";
 import type { LatentDecoder } from "./decoder.js";
 import type { ClassNames } from "./labels.js";
@@ -60,5 +60,5 @@ export interface PipelineParts {
   /** From latents to images; without it the model draws pixels. */
   readonly decoder: LatentDecoder | undefined;
   readonly scheduler: SchedulerConfig;
-  readonly presets: CachePresets;
+  readonly caching: CacheFacts;
 }

@@ -6,14 +6,39 @@ export {
   type CachePresets,
   type CacheSettings,
   cacheMethods,
+  chipmunk,
+  dbCache,
+  deltaDit,
+  duca,
   femo,
+  firstBlock,
+  foca,
   fora,
+  hiCache,
+  hindsight,
+  magCache,
   newton,
+  type PlacedSchedule,
+  type Qualities,
+  type QualityName,
+  qualityNames,
+  type SamplingOfDdim,
   taylorSeer,
+  teaCache,
+  toca,
+  toMultistep,
 } from "../methods/index.js";
 export { type Device, devices } from "../platform/device.js";
 export type { DownloadProgress } from "../platform/platform.js";
-export { type SamplerName, samplerNames, type TimestepSpacing, timestepSpacings } from "../samplers/index.js";
+export {
+  type MultistepSolver,
+  namedSamplers,
+  type SamplerName,
+  type SamplerOption,
+  type SchedulerConfig,
+  type TimestepSpacing,
+  timestepSpacings,
+} from "../samplers/index.js";
 export { DiffusionPipeline, type GenerationStream } from "./diffusion-pipeline.js";
 export type { ClassNames } from "./labels.js";
 export type { PretrainedOptions } from "./pretrained-options.js";

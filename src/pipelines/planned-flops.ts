@@ -1,5 +1,4 @@
-import { conditioningFlops, stepFlops } from "../denoising/index.js";
-import type { Bindings } from "../graph/index.js";
+import { conditioningFlops, type StepBatch, stepsFlops } from "../denoising/index.js";
 import { plannedKinds } from "../methods/index.js";
 import { BATCH } from "../tracing/index.js";
 import { batchGroups, rowsOf } from "./batches.js";
@@ -16,9 +15,7 @@ export function plannedFlops(parts: PipelineParts, request: Request): Generation
   const conditioning = batchGroups(parts, request).reduce((sum, { conditions }) => {
     return sum + conditioningFlops(backbone, timesteps.length, conditions.length, family.sizes);
   }, 0);
-  const steps = batchBindings(parts, request).map((bindings) =>
-    kinds.reduce((sum, kind) => sum + stepFlops(backbone, request.method, kind, bindings), 0),
-  );
+  const steps = stepBatches(parts, request).map((batch) => stepsFlops(backbone, request.method, kinds, batch));
   const done = steps.reduce((a, b) => a + b, conditioning);
   const uncached = conditioning + uncachedFlops(parts, request);
   return { done, uncached, speedup: uncached / done };
@@ -27,18 +24,18 @@ export function plannedFlops(parts: PipelineParts, request: Request): Generation
 /** Floating-point operations of the steps of a request if each were a plain one. */
 export function uncachedFlops(parts: PipelineParts, request: Request): number {
   const plain = parts.backbone.cut({}).network;
-  return batchBindings(parts, request).reduce(
-    (sum, bindings) => sum + request.numInferenceSteps * plain.flops(bindings),
+  return stepBatches(parts, request).reduce(
+    (sum, { bindings }) => sum + request.numInferenceSteps * plain.flops(bindings),
     0,
   );
 }
 
-/** What the symbols of a step's graph are, for each batch. */
-function batchBindings(parts: PipelineParts, request: Request): Bindings[] {
+/** The images that go through steps together. */
+function stepBatches(parts: PipelineParts, request: Request): StepBatch[] {
   return batchGroups(parts, request).flatMap(({ batches }) =>
-    batches.map((images) => ({
-      ...parts.family.sizes,
-      [BATCH]: images.flatMap((image) => rowsOf(parts, request, image)).length,
-    })),
+    batches.map((images) => {
+      const rows = images.flatMap((image) => rowsOf(parts, request, image)).length;
+      return { images: images.length, bindings: { ...parts.family.sizes, [BATCH]: rows } };
+    }),
   );
 }

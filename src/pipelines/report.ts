@@ -1,5 +1,5 @@
 import type { ModelDtype, StepRecord } from "../denoising/index.js";
-import type { CacheSettings } from "../methods/index.js";
+import type { CacheSettings, ChosenCache } from "../methods/index.js";
 import type { SamplerName } from "../samplers/index.js";
 
 /** What was done, and what it cost. */
@@ -14,10 +14,14 @@ export interface GenerationReport {
   /** What in these settings is known to cost quality, a sentence each. */
   readonly warnings: readonly string[];
   readonly cache: CacheSettings;
+  /** If the cache was chosen by quality: which one, and how far its images were from uncached ones when that was measured. */
+  readonly quality?: NonNullable<ChosenCache["quality"]>;
   /** Each batch of images with all its runs of the network, several a step if its images decided differently. */
   readonly batches: readonly { readonly images: readonly number[]; readonly steps: readonly StepRecord[] }[];
   /** Steps that ran the whole network, of each image. */
   readonly fullSteps: readonly (readonly number[])[];
+  /** Of these, the steps that the guard made full, of each image. */
+  readonly guardedSteps: readonly (readonly number[])[];
   /** Floating-point operations of the denoising: done, those an uncached run of the same steps takes, and the ratio of the two. */
   readonly flops: { readonly done: number; readonly uncached: number; readonly speedup: number };
   /** The most bytes held for the features of one batch: their state, and the buffers into which the next full step writes. */

@@ -1,9 +1,25 @@
-import type { StepRecord } from "../denoising/index.js";
+import type { Observer, StepRecord } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
 import { sizeOf } from "../graph/index.js";
 import { checkTileSize } from "../images/index.js";
-import { type CacheOptions, type CacheSettings, cacheSettings, type Method, methodOf } from "../methods/index.js";
-import { createSampler, type Sampler, type SamplerName, seedAfter, type TimestepSpacing } from "../samplers/index.js";
+import {
+  type CacheOptions,
+  type CacheSettings,
+  type ChosenCache,
+  chosenCache,
+  type Method,
+  methodOf,
+  type QualityName,
+  type Sampling,
+} from "../methods/index.js";
+import {
+  createSampler,
+  ownSteps,
+  type Sampler,
+  type SamplerOption,
+  seedAfter,
+  type TimestepSpacing,
+} from "../samplers/index.js";
 import type { PipelineParts, Subject, SubjectOptions } from "./family.js";
 import {
   checkInteger,
@@ -32,7 +48,7 @@ export type OutputType = (typeof outputTypes)[number];
 export interface GenerateOptions extends SubjectOptions {
   /** Images of each class, 1 to 100 000; the images of a request may take 2^32 bytes in all. Default 1. */
   numImagesPerPrompt?: number;
-  /** Default 50. */
+  /** Default 50, or as many as the sampler has timesteps of its own. */
   numInferenceSteps?: number;
   /** Strength of classifier-free guidance; 1 or less turns it off and halves the work. Default 1.5. */
   guidanceScale?: number;
@@ -45,12 +61,15 @@ export interface GenerateOptions extends SubjectOptions {
   seed?: number | bigint;
   /** Initial noise in place of the seed's, [images, C, H, W] row-major. */
   latents?: Float32Array;
-  /** Default: the model's own. */
-  sampler?: SamplerName;
+  /** A sampler by its name, or a solver as data. Default: the model's own. */
+  sampler?: SamplerOption;
   /** Default: the model's own. What a spacing costs at this number of steps is in the report's `warnings`. */
   timestepSpacing?: TimestepSpacing;
-  /** How to skip work; a method's name, or its name and fields. Default "none". */
-  cache?: CacheOptions;
+  /**
+   * How to skip work; a method's name, or its name and fields; or what to trade for speed, "quality", "balanced" or
+   * "fast", on a model on which that was measured. Default "none".
+   */
+  cache?: CacheOptions | QualityName;
   /** Images computed together. Default 4. */
   batchSize?: number;
   /**
@@ -78,11 +97,13 @@ export interface Request {
   readonly guidanceChannels: "all" | number;
   readonly batchSize: number;
   readonly sampler: Sampler;
-  readonly settings: CacheSettings;
+  readonly cache: ChosenCache;
   readonly method: Method;
   readonly decodeTileSize: number | undefined;
   readonly outputType: OutputType;
   readonly signal: AbortSignal | undefined;
+  /** Of studies, which look at what graphs give on the way. */
+  readonly observe?: Observer;
 }
 
 /**
@@ -90,11 +111,11 @@ export interface Request {
  * @throws FemoError E_OPTION naming the option, what was expected and what was found
  */
 export function checkRequest(options: GenerateOptions, pipeline: PipelineParts): Request {
-  const { scheduler, presets, family, backbone, decoder } = pipeline;
+  const { scheduler, caching, family, backbone, decoder } = pipeline;
   checkTypes(options, { ...generateTypes, ...family.options }, family.subjectOption);
   const { numImagesPerPrompt = 1, guidanceChannels = "all" } = options;
-  const { numInferenceSteps = family.defaults.numInferenceSteps, guidanceScale = family.defaults.guidanceScale } =
-    options;
+  const { guidanceScale = family.defaults.guidanceScale } = options;
+  const { numInferenceSteps = ownSteps(options.sampler) ?? family.defaults.numInferenceSteps } = options;
   const { seed = 0, batchSize = 4, decodeTileSize, outputType = "image", signal } = options;
   const latents = options.latents?.slice(); // what becomes of the caller's does not matter any more
   checkInteger("numImagesPerPrompt", numImagesPerPrompt, 1, 100_000);
@@ -126,9 +147,12 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   }
   const bad = latents?.findIndex((x) => !Number.isFinite(x)) ?? -1;
   if (bad >= 0) throw new FemoError("E_OPTION", `latents: expected finite numbers, found ${latents?.[bad]} at ${bad}`);
-  const settings = cacheSettings(options.cache ?? "none", presets, backbone.model.levels);
-  checkFullSteps(settings, numInferenceSteps);
+  const sampler = createSampler(scheduler, { ...options, numInferenceSteps });
+  const cache = chosenCache(options.cache ?? "none", caching, samplingOf(sampler));
+  checkFullSteps(cache.settings, numInferenceSteps);
   const seeds = subjects.map((_, i) => (latents ? undefined : seedAfter(seed, i)));
+  const method = methodOf(cache.settings, backbone.model);
+  method.checkSteps?.(sampler.timesteps.length);
   return {
     subjects,
     seeds,
@@ -137,14 +161,21 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
     guidanceScale,
     guidanceChannels,
     batchSize,
-    sampler: createSampler(scheduler, { ...options, numInferenceSteps }),
-    settings,
-    method: methodOf(settings, backbone.model),
+    sampler,
+    cache,
+    method,
     decodeTileSize,
     outputType,
     signal,
   };
 }
+
+/** How a sampler samples. */
+export const samplingOf = ({ name, spacing, timesteps }: Sampler): Sampling => ({
+  sampler: name,
+  timestepSpacing: spacing,
+  numInferenceSteps: timesteps.length,
+});
 
 /** What one result may take: as many bytes as the longest array that every supported Node can hold. */
 export const MAX_RESULT_BYTES = 2 ** 32;
@@ -171,7 +202,8 @@ function checkResultSize(
 
 /** @throws FemoError E_OPTION if a full step comes after the last */
 function checkFullSteps(settings: CacheSettings, numInferenceSteps: number): void {
-  const beyond = "fullSteps" in settings ? settings.fullSteps?.find((step) => step >= numInferenceSteps) : undefined;
+  const steps = "fullSteps" in settings && typeof settings.fullSteps === "object" ? settings.fullSteps : [];
+  const beyond = steps.find((step) => step >= numInferenceSteps);
   if (beyond === undefined) return;
   throw new FemoError(
     "E_OPTION",
@@ -186,6 +218,10 @@ function isCache(value: unknown): boolean {
   return method === null || !["object", "bigint"].includes(typeof method);
 }
 
+/** A sampler by name, or an object that `createSampler` looks into. */
+const isSampler = (value: unknown): boolean =>
+  isString(value) || (typeof value === "object" && isString((value as { sampler?: unknown } | null)?.sampler));
+
 /** Of the options that requests of every family have. */
 export const generateTypes: OptionTypes<Omit<GenerateOptions, "classLabels">> = {
   numImagesPerPrompt: [isNumber, "a number"],
@@ -194,7 +230,7 @@ export const generateTypes: OptionTypes<Omit<GenerateOptions, "classLabels">> = 
   guidanceChannels: [(value) => value === "all" || isNumber(value), '"all" or a number'],
   seed: [(value) => isNumber(value) || typeof value === "bigint", "a number or a bigint"],
   latents: [isFloat32Array, "a Float32Array"],
-  sampler: [isString, "a string"],
+  sampler: [isSampler, "a name, or an object with a name as its sampler"],
   timestepSpacing: [isString, "a string"],
   cache: [isCache, "the name of a method, or an object with the name as its method"],
   batchSize: [isNumber, "a number"],

@@ -53,6 +53,7 @@ export async function* runRequest(
           guidanceChannels: request.guidanceChannels,
           prefix: id,
           signal: request.signal,
+          observe: request.observe,
         });
         const done = yield* told(denoising, steps, request.numInferenceSteps);
         costs.stateBytes = Math.max(costs.stateBytes, done.stateBytes);
@@ -115,6 +116,18 @@ async function decoded({ decoder }: PipelineParts, request: Request, latent: Pla
   return toRgb(decoder ? await decoder.decode(latent, tiles) : latent);
 }
 
+/** Of the work, the least saving that is worth a change of the images. */
+const WORTHWHILE = 1.1;
+
+/** A sentence if the cache could not help. */
+function savingNotes({ cache: { settings }, numInferenceSteps: n }: Request, speedup: number): string[] {
+  if (settings.method === "none" || speedup >= WORTHWHILE) return [];
+  return [
+    `The cache saved next to nothing: ${speedup.toFixed(2)} times fewer operations over ${n} steps. With so few steps, or ` +
+      "at such settings, nearly every step is computed: leave the cache out, or give it a larger interval or threshold.",
+  ];
+}
+
 function reportOf(
   parts: PipelineParts,
   request: Request,
@@ -136,11 +149,15 @@ function reportOf(
     guidanceChannels: request.guidanceChannels,
     sampler: request.sampler.name as SamplerName,
     timestepSpacing: request.sampler.spacing,
-    warnings: request.sampler.notes,
-    cache: request.settings,
+    warnings: [...request.sampler.notes, ...request.cache.notes, ...savingNotes(request, uncached / done)],
+    cache: request.cache.settings,
+    ...(request.cache.quality && { quality: request.cache.quality }),
     batches,
     fullSteps: request.subjects.map((_, image) =>
       computed.filter(({ images }) => images.includes(image)).map(({ step }) => step),
+    ),
+    guardedSteps: request.subjects.map((_, image) =>
+      computed.filter(({ guarded }) => guarded?.includes(image)).map(({ step }) => step),
     ),
     flops: { done, uncached, speedup: uncached / done },
     stepsMs: sum(({ durationMs }) => durationMs),

@@ -1,9 +1,10 @@
 import { z } from "zod";
+import { conversions } from "./conversions.js";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { demandOf } from "./options.js";
 import { prediction } from "./prediction.js";
-import { checkedStep, type Sampler } from "./sampler.js";
-import { checkSpacing, sampledTimesteps, startNotes, type TimestepSpacing } from "./timesteps.js";
+import { checkedStep, type Leap, type Sampler } from "./sampler.js";
+import { checkSpacing, sampledTimesteps, startNotes, strideSpacings, type TimestepSpacing } from "./timesteps.js";
 import {
   checkTrainingChain,
   cumulativeAlphas,
@@ -23,7 +24,7 @@ export interface DdimConfig extends TrainingChainConfig {
   readonly setAlphaToOne?: boolean;
   /** Added to every timestep of "leading" spacing. Default 0. */
   readonly stepsOffset?: number;
-  /** Default "leading". */
+  /** All but "lambda". Default "leading". */
   readonly timestepSpacing?: TimestepSpacing;
 }
 
@@ -55,20 +56,21 @@ export const ddimDefaults: DdimSchedulerConfig = {
 export function ddim(config: DdimConfig): Sampler {
   const options = { ...ddimDefaults, ...config };
   checkTrainingChain(options);
-  checkSpacing(options);
+  checkSpacing(options, strideSpacings);
   demandOf(options)(options.clipSampleRange > 0, "clipSampleRange", "a positive number");
   const timesteps = sampledTimesteps(options); // [n]
   const leaps = leapsOf(options, timesteps); // [n]
-  const steps = leaps.map(({ timestep, alphaBar, next }) => ({
-    predict: prediction(options.predictionType, alphaBar, timestep),
-    x0: Math.sqrt(next),
-    eps: Math.sqrt(1 - next),
+  const steps = leaps.map(({ from, to }, i) => ({
+    predict: prediction(options.predictionType, from, timesteps[i] as number),
+    x0: Math.sqrt(to),
+    eps: Math.sqrt(1 - to),
   }));
   const bound = options.clipSample ? options.clipSampleRange : Number.POSITIVE_INFINITY;
   return {
     name: "ddim",
     spacing: options.timestepSpacing,
     timesteps,
+    leaps,
     initNoiseSigma: 1,
     notes: [...startNotes(options), ...landingNotes(options, leaps)],
     inputScale: () => 1,
@@ -86,15 +88,8 @@ export function ddim(config: DdimConfig): Sampler {
       }
       return { latent: next };
     },
+    ...conversions(steps.map(({ predict }) => predict)),
   };
-}
-
-/** From where to where a step goes. */
-interface Leap {
-  readonly timestep: number;
-  readonly alphaBar: number;
-  /** ᾱ where it lands. */
-  readonly next: number;
 }
 
 function leapsOf(options: Required<DdimConfig>, timesteps: readonly number[]): Leap[] {
@@ -104,8 +99,7 @@ function leapsOf(options: Required<DdimConfig>, timesteps: readonly number[]): L
   const end = dit || setAlphaToOne ? 1 : (alphaBar[0] as number);
   return timesteps.map((timestep, i) => {
     const landing = dit ? (timesteps[i + 1] ?? -1) : timestep - Math.floor(T / n);
-    const next = landing < 0 ? end : (alphaBar[landing] as number);
-    return { timestep, alphaBar: alphaBar[timestep] as number, next };
+    return { from: alphaBar[timestep] as number, to: landing < 0 ? end : (alphaBar[landing] as number) };
   });
 }
 
@@ -125,11 +119,11 @@ function landingNotes({ timestepSpacing, numInferenceSteps }: Required<DdimConfi
 /** What the last x₀ of an empty image has of unit noise that the model knows, but takes to be as strong as its timestep says. */
 function noiseLeft(leaps: readonly Leap[]): number {
   const noise = (alphaBar: number): number => Math.sqrt(1 - alphaBar);
-  let x = noise(leaps[0]?.alphaBar ?? 1);
+  let x = noise(leaps[0]?.from ?? 1);
   let x0 = 0;
-  for (const { alphaBar, next } of leaps) {
-    x0 = alphaBar === 0 ? 0 : (x - noise(alphaBar)) / Math.sqrt(alphaBar);
-    x = Math.sqrt(next) * x0 + noise(next);
+  for (const { from, to } of leaps) {
+    x0 = from === 0 ? 0 : (x - noise(from)) / Math.sqrt(from);
+    x = Math.sqrt(to) * x0 + noise(to);
   }
   return Math.abs(x0);
 }
@@ -138,6 +132,7 @@ function noiseLeft(leaps: readonly Leap[]): number {
 export const ddimSampler: SamplerDefinition<"ddim", Omit<DdimConfig, "numInferenceSteps">> = {
   name: "ddim",
   title: "DDIM",
+  spacings: strideSpacings,
   classes: ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler"],
   keys: {
     ...sharedKeys,

@@ -21,6 +21,12 @@ export interface SamplerDefinition<Name extends string = string, Settings extend
   readonly keys: z.ZodRawShape;
   /** The keys that must be what they are by default, for want of more. */
   readonly fixed: z.ZodRawShape;
+  /** Settings from those keys, where they are not simply the same. */
+  fromKeys?(read: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>>;
+  /** The spacings that it has. That of a model's own sampler carries over if it is among them. */
+  readonly spacings: readonly TimestepSpacing[];
+  /** Checks the settings that a request gives in place of the name; undefined if its name is all it takes. @throws FemoError E_OPTION */
+  given?(choice: unknown): object;
   /** @throws FemoError E_OPTION if a setting is out of range */
   create(settings: Settings, chosen: ChosenSteps): Sampler;
 }

@@ -1,9 +1,10 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
+import { conversions } from "./conversions.js";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { demandOf, oneOf } from "./options.js";
 import { type Prediction, prediction } from "./prediction.js";
-import { checkedStep, type Sampler } from "./sampler.js";
+import { checkedStep, type Leap, type Sampler } from "./sampler.js";
 import {
   checkSpacing,
   linspace,
@@ -11,6 +12,7 @@ import {
   sampledTimesteps,
   startNotes,
   type TimestepSpacing,
+  timestepSpacings,
 } from "./timesteps.js";
 import {
   checkTrainingChain,
@@ -92,8 +94,9 @@ interface Step {
  * x₀; so does the first step, and the last one where the config says so.
  *
  * Reproduces diffusers' `DPMSolverMultistepScheduler`, which never clips x₀, except that β, ᾱ and all coefficients are
- * float64 (there float32), and that timesteps of Karras' levels are rounded for every β schedule (there cut off for the
- * cosine one).
+ * float64 (there float32), and that timesteps of Karras' levels and of spacing "lambda", its `use_lu_lambdas`, are
+ * rounded for every β schedule (there cut off for the cosine one). Those levels are kept as they are: the model is told
+ * the nearest timestep, which may come twice.
  *
  * @throws FemoError E_OPTION if a value is outside its range, if an offset leads past timestep T − 1, if there are so many
  *   steps that a noise level comes twice, or if "leading" spacing of more than T/2 − 1 steps would begin late
@@ -107,6 +110,7 @@ export function dpmSolver(config: DpmSolverConfig): Sampler {
     name: "dpm-solver++",
     spacing: options.useKarrasSigmas ? "karras" : options.timestepSpacing,
     timesteps: stops.timesteps,
+    leaps: leapsOf(stops),
     initNoiseSigma: 1,
     notes: options.useKarrasSigmas ? [] : startNotes(options, 1),
     inputScale: () => 1,
@@ -124,8 +128,12 @@ export function dpmSolver(config: DpmSolverConfig): Sampler {
       }
       return options.solverOrder === 1 ? { latent: next } : { latent: next, previous: denoised };
     },
+    ...conversions(steps.map(({ predict }) => predict)),
   };
 }
+
+const leapsOf = ({ timesteps, alphaBars }: Stops): Leap[] =>
+  timesteps.map((_, i) => ({ from: alphaBars[i] as number, to: alphaBars[i + 1] as number }));
 
 /** For each step the weights of x, x₀ and the change of x₀.  [n] */
 function coefficients(options: Required<DpmSolverConfig>, { timesteps, alphaBars }: Stops): Step[] {
@@ -155,16 +163,17 @@ function stopsOf(options: Required<DpmSolverConfig>): Stops {
   // Without any signal λ would be −∞. diffusers' value, the least of float16.
   if (options.rescaleBetasZeroSnr) alphaBar[alphaBar.length - 1] = 2 ** -24;
   const final = options.finalSigmasType === "zero" ? 1 : (alphaBar[0] as number);
-  if (options.useKarrasSigmas) {
+  const { numInferenceSteps: n, timestepSpacing, useKarrasSigmas } = options;
+  if (useKarrasSigmas || timestepSpacing === "lambda") {
     const levels = Array.from(alphaBar, (a) => Math.sqrt((1 - a) / a));
-    const sigmas = karrasSigmas(levels, options.numInferenceSteps);
+    const sigmas = useKarrasSigmas ? karrasSigmas(levels, n) : sigmasEvenInLambda(levels, n);
     return {
       timesteps: sigmas.map((sigma) => nearestTimestep(levels, sigma)),
       alphaBars: [...sigmas.map((sigma) => 1 / (1 + sigma ** 2)), final],
     };
   }
   // diffusers' solver has no use for timestep 0, which its "leading" and "linspace" lists end with.
-  const timesteps = sampledTimesteps(options, 1);
+  const timesteps = sampledTimesteps({ ...options, timestepSpacing }, 1);
   return { timesteps, alphaBars: [...timesteps.map((t) => alphaBar[t] as number), final] };
 }
 
@@ -173,6 +182,10 @@ function karrasSigmas(levels: readonly number[], n: number): number[] {
   const root = (level: number | undefined) => (level as number) ** (1 / 7);
   return linspace(root(levels.at(-1)), root(levels[0]), n).map((value) => value ** 7);
 }
+
+/** From the greatest level to the least, even in the logarithm, which is −λ.  [n] */
+const sigmasEvenInLambda = (levels: readonly number[], n: number): number[] =>
+  linspace(Math.log(levels.at(-1) as number), Math.log(levels[0] as number), n).map(Math.exp);
 
 /** The timestep whose level is nearest by its logarithm; `levels` rise. */
 function nearestTimestep(levels: readonly number[], sigma: number): number {
@@ -185,7 +198,7 @@ function nearestTimestep(levels: readonly number[], sigma: number): number {
 
 function check(options: Required<DpmSolverConfig>): void {
   checkTrainingChain(options);
-  checkSpacing(options);
+  checkSpacing(options, timestepSpacings);
   const demand = demandOf(options);
   demand([1, 2].includes(options.solverOrder), "solverOrder", "1 or 2");
   demand(solverTypes.includes(options.solverType), "solverType", oneOf(solverTypes));
@@ -214,16 +227,18 @@ export const dpmSolverSampler: SamplerDefinition<"dpm-solver++", Omit<DpmSolverC
     euler_at_final: z.boolean(),
     final_sigmas_type: z.enum(finalSigmasTypes),
     use_karras_sigmas: z.boolean(),
+    use_lu_lambdas: z.boolean(),
   },
   fixed: {
     thresholding: z.literal(false),
     algorithm_type: z.literal("dpmsolver++"),
     lambda_min_clipped: z.literal(Number.NEGATIVE_INFINITY),
-    use_lu_lambdas: z.literal(false),
     use_exponential_sigmas: z.literal(false),
     use_beta_sigmas: z.literal(false),
     use_flow_sigmas: z.literal(false),
   },
+  fromKeys: ({ useLuLambdas, ...settings }) => (useLuLambdas ? { ...settings, timestepSpacing: "lambda" } : settings),
+  spacings: timestepSpacings,
   create: (settings, chosen) =>
     dpmSolver({ ...settings, ...chosen, ...(chosen.timestepSpacing !== undefined && { useKarrasSigmas: false }) }),
 };

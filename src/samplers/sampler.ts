@@ -6,6 +6,16 @@ export interface SamplerState {
   readonly latent: Float32Array;
   /** x₀ as predicted one step earlier, which samplers of second order need. A state without it begins a run. */
   readonly previous?: Float32Array;
+  /** x₀ as predicted at all steps of the run so far, newest first, for a sampler that goes by them all. */
+  readonly history?: readonly Float32Array[];
+}
+
+/** From where to where a step goes. */
+export interface Leap {
+  /** ᾱ of the latent as the step, and the model in it, sees it. */
+  readonly from: number;
+  /** ᾱ where it lands. */
+  readonly to: number;
 }
 
 /** A deterministic sampler with everything but the latent decided beforehand; it holds no state of a run. */
@@ -17,6 +27,9 @@ export interface Sampler {
 
   /** Model timesteps in sampling order, noisiest first. */
   readonly timesteps: readonly number[];
+
+  /** Of each step. A sampler may land beside the list on which it goes on: then one's `to` is not the next one's `from`. */
+  readonly leaps: readonly Leap[];
 
   /** Scale of the initial noise: the first latent is this times a standard normal sample. */
   readonly initNoiseSigma: number;
@@ -40,14 +53,31 @@ export interface Sampler {
    * @throws FemoError E_OPTION if i is out of range or the lengths differ
    */
   step(i: number, state: SamplerState, modelOutput: Float32Array): SamplerState;
+
+  /**
+   * x₀ as step i sees it before any clipping, of a latent and the model output there; same length and layout.
+   * @throws FemoError E_OPTION if i is out of range or the lengths differ
+   */
+  denoised(i: number, latent: Float32Array, modelOutput: Float32Array): Float32Array;
+
+  /**
+   * The model output of which `denoised` makes that x₀ at that latent: its inverse.
+   * @throws FemoError E_OPTION if i is out of range, if the lengths differ, or if the latent has no noise (ᾱ = 1) and x₀
+   *   does not depend on the output
+   */
+  modelOutput(i: number, latent: Float32Array, denoised: Float32Array): Float32Array;
 }
 
-/** The entry of `steps` for step i, once the arguments of {@link Sampler.step} are found to fit. */
+/**
+ * The entry of `steps` for step i, once the arguments of {@link Sampler.step} are found to fit.
+ * @param what `modelOutput` is, in words
+ */
 export function checkedStep<Step>(
   steps: readonly Step[],
   i: number,
-  { latent, previous }: SamplerState,
+  { latent, previous, history = [] }: SamplerState,
   modelOutput: Float32Array,
+  what = "a model output",
 ): Step {
   const step = steps[i];
   if (step === undefined) {
@@ -56,7 +86,7 @@ export function checkedStep<Step>(
   if (latent.length !== modelOutput.length) {
     throw new FemoError(
       "E_OPTION",
-      `step ${i}: expected a model output as long as the latent, ${latent.length}, found ${modelOutput.length}. ` +
+      `step ${i}: expected ${what} as long as the latent, ${latent.length}, found ${modelOutput.length}. ` +
         "A model that also predicts its variance has twice the channels: pass the first half.",
     );
   }
@@ -64,6 +94,13 @@ export function checkedStep<Step>(
     throw new FemoError(
       "E_OPTION",
       `step ${i}: expected previous to be as long as the latent, ${latent.length}, found ${previous.length}.`,
+    );
+  }
+  if (history.length > i || history.some(({ length }) => length !== latent.length)) {
+    throw new FemoError(
+      "E_OPTION",
+      `step ${i}: expected a history of at most ${i}, each as long as the latent, ${latent.length}, found ` +
+        `${history.length}, of the lengths ${history.map(({ length }) => length).join(", ")}.`,
     );
   }
   return step;

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import { inCamelCase, sharedKeys } from "./definition.js";
-import { type SchedulerConfig, samplerTable } from "./table.js";
+import { inCamelCase, type SamplerDefinition, sharedKeys } from "./definition.js";
+import { type SamplerName, type SchedulerConfig, samplerTable } from "./table.js";
 import { trainingChainDefaults } from "./training-chain.js";
 
 /** Schedulers that keep their training chain under the keys read here; a flow-matching one, say, does not. */
@@ -38,10 +38,14 @@ export function schedulerFromConfig(json: unknown): SchedulerConfig {
     );
   }
   const [first] = samplerTable;
-  const { name, keys } = samplerTable.find(({ classes }) => classes.includes(className ?? "")) ?? first;
+  const {
+    name,
+    keys,
+    fromKeys = (read) => read,
+  }: SamplerDefinition<SamplerName> = samplerTable.find(({ classes }) => classes.includes(className ?? "")) ?? first;
   const own = Object.entries(result.data).filter(([key]) => Object.hasOwn(keys, key));
   const settings = Object.fromEntries(own.map(([key, value]) => [inCamelCase(key), value]));
-  return { ...settings, sampler: name } as SchedulerConfig;
+  return { ...fromKeys(settings), sampler: name } as SchedulerConfig;
 }
 
 /** One line per unsupported key: where, what was found, what is allowed. */

@@ -1,15 +1,27 @@
 import { ddimSampler } from "./ddim.js";
 import type { SamplerDefinition } from "./definition.js";
 import { dpmSolverSampler } from "./dpm-solver.js";
+import { type MultistepSolver, multistepSampler } from "./multistep.js";
 
 /** The samplers there are, a line each. */
-export const samplerTable = [ddimSampler, dpmSolverSampler] as const;
+export const samplerTable = [ddimSampler, dpmSolverSampler, multistepSampler] as const;
 
 type Definition = (typeof samplerTable)[number];
 
-/** A sampler's name, as requests and reports use it. */
+/** A sampler's name, as reports use it. */
 export type SamplerName = Definition["name"];
-export const samplerNames: readonly SamplerName[] = samplerTable.map(({ name }) => name);
+
+/** What a request's sampler may be: the name of one, or a solver as data. */
+export type SamplerOption = NamedSampler | MultistepSolver;
+/** A sampler whose name is all that a request says. */
+export type NamedSampler = Exclude<SamplerName, MultistepSolver["sampler"]>;
+export const namedSamplers: readonly NamedSampler[] = samplerTable
+  .map(({ name }) => name)
+  .filter((name) => name !== "multistep");
+
+/** How many steps a sampler says by itself; undefined if that is left to the request. */
+export const ownSteps = (sampler: SamplerOption | undefined): number | undefined =>
+  typeof sampler === "object" && Array.isArray(sampler?.timesteps) ? sampler.timesteps.length : undefined;
 
 /**
  * What is known of a model's sampling: its own sampler, and that sampler's settings as far as they are given. What is not

@@ -11,8 +11,15 @@ import { demandOf, oneOf } from "./options.js";
  *
  * "leading" goes in whole strides of ⌊T/n⌋ up from 0, so that it may begin far from pure noise: see {@link startNotes}.
  */
-export type TimestepSpacing = (typeof timestepSpacings)[number];
-export const timestepSpacings = ["leading", "trailing", "linspace", "dit"] as const;
+export type StrideSpacing = (typeof strideSpacings)[number];
+export const strideSpacings = ["leading", "trailing", "linspace", "dit"] as const;
+
+/**
+ * Or how the noise levels are, of which the timesteps are the nearest: "lambda" is even in λ = log(√ᾱ/√(1 − ᾱ)), half the
+ * logarithm of the signal-to-noise ratio.
+ */
+export type TimestepSpacing = StrideSpacing | "lambda";
+export const timestepSpacings = [...strideSpacings, "lambda"] as const;
 
 /** What {@link sampledTimesteps} goes by. */
 export interface Spacing {
@@ -31,7 +38,10 @@ export interface Spacing {
  * @throws FemoError E_OPTION if the offset leads past timestep T − 1, or if "leading" spaces more than T/2 timesteps and
  *   fewer than T: in strides of 1 it would begin in the middle of the chain
  */
-export function sampledTimesteps(spacing: Spacing, spare: 0 | 1 = 0): number[] {
+export function sampledTimesteps(
+  spacing: Spacing & { readonly timestepSpacing: StrideSpacing },
+  spare: 0 | 1 = 0,
+): number[] {
   const { numInferenceSteps: n, numTrainTimesteps: T, timestepSpacing, stepsOffset } = spacing;
   switch (timestepSpacing) {
     case "leading": {
@@ -89,11 +99,22 @@ export function startNotes({ numTrainTimesteps: T, timestepSpacing, numInference
   ];
 }
 
-/** @throws FemoError E_OPTION if a value is outside its range */
-export function checkSpacing(spacing: Spacing): void {
+/**
+ * @param allowed the spacings that the sampler has
+ * @throws FemoError E_OPTION if a value is outside its range
+ */
+export function checkSpacing<S extends TimestepSpacing>(
+  spacing: Spacing,
+  allowed: readonly S[],
+): asserts spacing is Spacing & { readonly timestepSpacing: S } {
   const { numInferenceSteps: n, numTrainTimesteps: T, timestepSpacing, stepsOffset } = spacing;
   const demand = demandOf(spacing);
-  demand(timestepSpacings.includes(timestepSpacing), "timestepSpacing", oneOf(timestepSpacings));
+  const others = timestepSpacings.includes(timestepSpacing) ? ` ("${timestepSpacing}" is of dpm-solver++)` : "";
+  demand(
+    allowed.some((one) => one === timestepSpacing),
+    "timestepSpacing",
+    `${oneOf(allowed)}${others}`,
+  );
   demand(Number.isInteger(n) && n >= 1 && n <= T, "numInferenceSteps", `an integer from 1 to ${T} (numTrainTimesteps)`);
   demand(Number.isInteger(stepsOffset) && stepsOffset >= 0, "stepsOffset", "a non-negative integer");
 }

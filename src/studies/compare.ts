@@ -11,13 +11,13 @@ import {
   type OptionTypes,
 } from "../pipelines/option-types.js";
 import { generateTypes, MAX_RESULT_BYTES } from "../pipelines/request.js";
-import { type SamplerName, seedAfter } from "../samplers/index.js";
+import { ownSteps, type SamplerName, seedAfter } from "../samplers/index.js";
 import { checkGenerate } from "./check-generate.js";
 import { convergedRequest } from "./converged.js";
 import { defaultClasses } from "./default-classes.js";
 import { expectedCost, FORECAST_COST } from "./expected-cost.js";
 import { type ComparisonRow, durationOf, imagesOf, likeness, type Part, rowOf } from "./rows.js";
-import { type CompareVariant, defaultVariants } from "./variants.js";
+import { type CompareVariant, defaultVariants, stepsOf } from "./variants.js";
 import { warmUp } from "./warm-up.js";
 
 /** Told after every step. */
@@ -109,7 +109,13 @@ export interface Comparison {
  */
 export async function compare(pipeline: DiffusionPipeline, options: CompareOptions = {}): Promise<Comparison> {
   checkTypes(options, optionTypes);
-  const { numImagesPerPrompt = 1, numInferenceSteps = 50, seed = 0, batchSize = 4, signal } = options;
+  const {
+    numImagesPerPrompt = 1,
+    numInferenceSteps = ownSteps(options.sampler) ?? 50,
+    seed = 0,
+    batchSize = 4,
+    signal,
+  } = options;
   const { guidanceScale, guidanceChannels, sampler, timestepSpacing, decodeTileSize, onProgress, onResult } = options;
   const { convergedSteps } = options;
   const classLabels = options.classLabels ?? defaultClasses(pipeline);
@@ -130,22 +136,26 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   const common = {
     ...(guidanceScale !== undefined && { guidanceScale }),
     ...(guidanceChannels !== undefined && { guidanceChannels }),
-    ...(sampler !== undefined && { sampler }),
-    ...(timestepSpacing !== undefined && { timestepSpacing }),
     ...(decodeTileSize !== undefined && { decodeTileSize }),
     ...(signal && { signal }),
     batchSize,
   };
 
-  const requests = variants.map(({ sampler, timestepSpacing, cache = "none", numInferenceSteps: own }) => ({
-    ...common,
-    ...(sampler !== undefined && { sampler }),
-    ...(timestepSpacing !== undefined && { timestepSpacing }),
-    cache,
-    classLabels,
-    seed,
-    numInferenceSteps: own ?? numInferenceSteps,
-  }));
+  const requests = variants.map((variant) => {
+    const { cache = "none" } = variant;
+    const own = variant.sampler ?? sampler;
+    // A solver of the variant's own has timesteps of its own.
+    const spacing = variant.timestepSpacing ?? (typeof variant.sampler === "object" ? undefined : timestepSpacing);
+    return {
+      ...common,
+      ...(own !== undefined && { sampler: own }),
+      ...(spacing !== undefined && { timestepSpacing: spacing }),
+      cache,
+      classLabels,
+      seed,
+      numInferenceSteps: stepsOf(variant, numInferenceSteps),
+    };
+  });
   for (const request of requests) await checkGenerate(pipeline, request);
   const converging =
     convergedSteps === undefined
@@ -208,7 +218,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
     sampler: report.sampler,
     timestepSpacing: report.timestepSpacing,
     batchSize,
-    ...(convergedParts[0] && { converged: stepsOf(convergedParts[0]) }),
+    ...(convergedParts[0] && { converged: drawnIn(convergedParts[0]) }),
     subjects: imagesOf(reference).map(({ classId, className }, i) => ({
       classId,
       className,
@@ -242,7 +252,7 @@ const optionTypes: OptionTypes<CompareOptions> = {
   onResult: [isFunction, "a function"],
 };
 
-const stepsOf = ({ report: { numInferenceSteps, timestepSpacing } }: Part) => ({ numInferenceSteps, timestepSpacing });
+const drawnIn = ({ report: { numInferenceSteps, timestepSpacing } }: Part) => ({ numInferenceSteps, timestepSpacing });
 
 function against(part: Part, reference: Part | undefined): Pick<CompareResult, "measuredSpeedup" | "psnr"> {
   if (!reference) return {};

@@ -1,6 +1,6 @@
-import { cacheSettings, methodOf, plannedKinds } from "../methods/index.js";
+import { isFull } from "../denoising/index.js";
+import { methodOf, plannedKinds } from "../methods/index.js";
 import type { DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
-import { computesAll } from "../tracing/index.js";
 
 /** Share of a full step that a forecast step is taken to cost at least, for telling progress and choosing how much to draw. */
 export const FORECAST_COST = 0.1;
@@ -11,10 +11,10 @@ export function expectedCost(
   request: GenerateOptions & { numInferenceSteps: number },
 ): number {
   const { numInferenceSteps, cache = "none" } = request;
-  const method = methodOf(cacheSettings(cache, pipeline.presets, pipeline.levels), pipeline);
+  const method = methodOf(pipeline.cacheSettings(cache, request), pipeline);
   const kinds = plannedKinds(method, numInferenceSteps);
   if (!kinds) return numInferenceSteps / 2;
-  const full = kinds.filter((kind) => computesAll(method.cuts[kind] ?? {})).length;
+  const full = kinds.filter((kind) => isFull(method.cuts[kind] ?? {}, method)).length;
   if (full === numInferenceSteps) return full;
   const speedup = pipeline.plannedFlops(request)?.speedup ?? 1;
   return Math.max(numInferenceSteps / speedup, full + FORECAST_COST * (numInferenceSteps - full));

@@ -1,7 +1,15 @@
 /**
- * Caching methods side by side, with a report, and the costs of the FEMO paper's tables, counted again.
+ * Caching methods side by side, with a report; what TeaCache and MagCache need to know of a model; and the costs of the
+ * FEMO paper's tables, counted again.
  * @module femo/studies
  */
+export {
+  type CalibratedMethod,
+  type CalibrateOptions,
+  type Calibrations,
+  calibrate,
+  calibratedMethods,
+} from "./calibrate.js";
 export {
   type CompareOptions,
   type CompareProgress,

@@ -1,8 +1,9 @@
 import type { DiffusionPipeline } from "../pipelines/index.js";
+import { ownSteps } from "../samplers/index.js";
 import type { CompareOptions } from "./compare.js";
 import { defaultClasses } from "./default-classes.js";
 import { expectedCost } from "./expected-cost.js";
-import type { CompareVariant } from "./variants.js";
+import { type CompareVariant, stepsOf } from "./variants.js";
 
 /** How much a comparison draws. */
 export interface ComparisonPlan {
@@ -40,16 +41,19 @@ export async function planComparison(pipeline: DiffusionPipeline, options: PlanO
 
 /** The plan for a machine that takes so many milliseconds for a full step of one image. */
 export function planFor(stepMs: number, pipeline: DiffusionPipeline, options: PlanOptions): ComparisonPlan {
-  const { numImagesPerPrompt = 1, numInferenceSteps = 50, convergedSteps = 0, variants } = options;
+  const { numImagesPerPrompt = 1, numInferenceSteps = ownSteps(options.sampler) ?? 50 } = options;
+  const { convergedSteps = 0, variants } = options;
   const warmUp = 1 + 3 * variants.length; // steps before the first timed ones
-  const costs = variants.map(({ cache = "none", numInferenceSteps: own = numInferenceSteps, ...variant }) => {
-    const { sampler = options.sampler, timestepSpacing = options.timestepSpacing } = variant;
+  const costs = variants.map((variant) => {
+    const { sampler = options.sampler } = variant;
+    const timestepSpacing =
+      variant.timestepSpacing ?? (typeof variant.sampler === "object" ? undefined : options.timestepSpacing);
     return expectedCost(pipeline, {
       classLabels: defaultClasses(pipeline).slice(0, 1),
-      numInferenceSteps: own,
+      numInferenceSteps: stepsOf(variant, numInferenceSteps),
       ...(sampler && { sampler }),
       ...(timestepSpacing && { timestepSpacing }),
-      cache,
+      cache: variant.cache ?? "none",
     });
   });
   const perImage = costs.reduce((a, b) => a + b, numInferenceSteps + convergedSteps);
@@ -67,7 +71,7 @@ export function planFor(stepMs: number, pipeline: DiffusionPipeline, options: Pl
 
 /** Median time of an uncached step of one image, over ten or a second; the first, which also warms up, does not count. */
 async function measureStep(pipeline: DiffusionPipeline, options: CompareOptions): Promise<number> {
-  const { classLabels = defaultClasses(pipeline), numInferenceSteps = 50 } = options;
+  const { classLabels = defaultClasses(pipeline), numInferenceSteps = ownSteps(options.sampler) ?? 50 } = options;
   const { guidanceScale, sampler, timestepSpacing, signal } = options;
   await pipeline.warmUp("none");
   const times: number[] = [];

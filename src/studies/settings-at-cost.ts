@@ -56,7 +56,16 @@ export async function settingsAtCost(
   }
   const { classLabels = defaultClasses(pipeline).slice(0, 4) } = options;
   const settingsAt = (value: number): CacheSettings =>
-    cacheSettings({ ...fields, method, [knob.field]: value } as CacheOptions, pipeline.presets, pipeline.levels);
+    cacheSettings(
+      {
+        ...fields,
+        ...("fullSteps" in fields && { fullSteps: undefined }),
+        method,
+        [knob.field]: value,
+      } as CacheOptions,
+      pipeline.presets,
+      pipeline.levels,
+    );
   const found = await nearest(knob, wanted, async (value) => {
     options.signal?.throwIfAborted();
     const request: GenerateOptions = { ...options, classLabels, cache: settingsAt(value), outputType: "latent" };

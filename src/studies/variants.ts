@@ -1,8 +1,15 @@
 import { FemoError } from "../errors.js";
-import { type CacheMethod, type CacheOptions, cacheMethods, knobOf, methodTitle } from "../methods/index.js";
+import { type CacheMethod, type CacheOptions, cacheMethods, knobOf, methodOf, methodTitle } from "../methods/index.js";
 import type { DiffusionPipeline } from "../pipelines/index.js";
 import { checkInteger } from "../pipelines/option-types.js";
-import { type SamplerName, samplerNames, samplerTitle, type TimestepSpacing } from "../samplers/index.js";
+import {
+  type NamedSampler,
+  namedSamplers,
+  ownSteps,
+  type SamplerOption,
+  samplerTitle,
+  type TimestepSpacing,
+} from "../samplers/index.js";
 import { defaultClasses } from "./default-classes.js";
 import { type CostOptions, settingsAtCost } from "./settings-at-cost.js";
 
@@ -12,16 +19,16 @@ export interface CompareVariant {
   readonly name: string;
   /** Default "none". */
   readonly cache?: CacheOptions;
-  /** Default: as many steps as the reference. */
+  /** Default: as many steps as the reference, or as the sampler has timesteps of its own. */
   readonly numInferenceSteps?: number;
   /** Default: that of the reference. */
-  readonly sampler?: SamplerName;
+  readonly sampler?: SamplerOption;
   /** Default: that of the reference. */
   readonly timestepSpacing?: TimestepSpacing;
 }
 
-/** The methods of a comparison that does not say: those whose full steps a schedule sets. */
-export const recommendedMethods: readonly CacheMethod[] = ["fora", "taylorSeer", "newton", "femo", "adaptedFemo"];
+/** The methods of a comparison that does not say: the floor, the paper's and its rival, and what came closest. */
+export const recommendedMethods: readonly CacheMethod[] = ["fora", "taylorSeer", "femo", "adaptedFemo", "hindsight"];
 
 /** Which methods, and at what settings. */
 interface MethodChoice {
@@ -37,6 +44,9 @@ interface MethodChoice {
   readonly granularities?: readonly string[];
   /** Adds an uncached run of each sampler, in as many steps as cost the same, in the spacing that is best for it. Default true. */
   readonly fewerSteps?: boolean;
+  /** Of the reference, for steps that were placed for it. Default: the model's own. */
+  readonly sampler?: SamplerOption;
+  readonly timestepSpacing?: TimestepSpacing;
 }
 
 /** Which methods, at which interval. */
@@ -46,7 +56,9 @@ export interface DefaultVariantOptions extends MethodChoice {
 }
 
 /** Which methods, at which cost, measured how. */
-export interface SpeedupVariantOptions extends MethodChoice, Omit<CostOptions, "numInferenceSteps"> {}
+export interface SpeedupVariantOptions
+  extends MethodChoice,
+    Omit<CostOptions, "numInferenceSteps" | "sampler" | "timestepSpacing"> {}
 
 /**
  * The methods at one interval, and fewer steps of each sampler at the cost of the first method whose cost is known
@@ -63,7 +75,11 @@ export function defaultVariants(pipeline: DiffusionPipeline, options: DefaultVar
   const request = { classLabels, numInferenceSteps, timestepSpacing: "dit" } as const; // steps cost the same wherever they lie
   const planned = variants.map(({ cache }) => pipeline.plannedFlops({ ...request, cache }));
   const speedup = planned.find((flops) => flops !== undefined)?.speedup ?? 1;
-  return [...variants, ...(fewerSteps ? rivals(numInferenceSteps, speedup) : [])];
+  return [
+    ...variants,
+    ...placedAt(pipeline, variants, speedup, options),
+    ...(fewerSteps ? rivals(numInferenceSteps, speedup) : []),
+  ];
 }
 
 /**
@@ -82,16 +98,51 @@ export async function variantsAtSpeedup(
     const found = knobOf(cache.method) && (await settingsAtCost(pipeline, cache, cost));
     variants.push({ name, cache: found?.settings ?? cache });
   }
-  return [...variants, ...(fewerSteps ? rivals(numInferenceSteps, speedup) : [])];
+  return [
+    ...variants,
+    ...placedAt(pipeline, variants, speedup, options),
+    ...(fewerSteps ? rivals(numInferenceSteps, speedup) : []),
+  ];
+}
+
+/** Hindsight with as many full steps as the others, placed, if it is among them and the model has such a placement. */
+function placedAt(
+  pipeline: DiffusionPipeline,
+  variants: readonly CompareVariant[],
+  speedup: number,
+  { numInferenceSteps = 50, sampler, timestepSpacing }: MethodChoice,
+): CompareVariant[] {
+  const isThere = variants.some(({ cache }) => typeof cache === "object" && cache.method === "hindsight");
+  const cache: CacheOptions = { method: "hindsight", fullSteps: Math.round(numInferenceSteps / speedup) };
+  if (!isThere) return [];
+  try {
+    pipeline.cacheSettings(cache, { numInferenceSteps, sampler, timestepSpacing });
+  } catch (error) {
+    if (error instanceof FemoError && error.code === "E_OPTION") return [];
+    throw error;
+  }
+  return [{ name: `${methodTitle("hindsight")}, placed`, cache }];
+}
+
+/** Whether a method needs nothing that the model does not have, such as ratios that were measured on it. */
+function runsOn(pipeline: DiffusionPipeline, method: CacheMethod): boolean {
+  try {
+    methodOf(pipeline.cacheSettings(method), pipeline);
+    return true;
+  } catch (error) {
+    if (error instanceof FemoError && error.code === "E_OPTION") return false;
+    throw error;
+  }
 }
 
 /** The methods by the names of their rows, as far as they are chosen without their cost. */
 function chosenMethods(
-  { presets, levels }: DiffusionPipeline,
+  pipeline: DiffusionPipeline,
   { methods: named = recommendedMethods, granularities, firstEnhance, order, numInferenceSteps = 50 }: MethodChoice,
 ): { readonly name: string; readonly cache: Exclude<CacheOptions, string> }[] {
   checkInteger("numInferenceSteps", numInferenceSteps, 1, 100_000);
-  const all = named === "all" ? cacheMethods : named;
+  const { presets, levels } = pipeline;
+  const all = named === "all" ? cacheMethods.filter((method) => runsOn(pipeline, method)) : named;
   checkMembers("cache", all, cacheMethods);
   checkMembers("granularity", granularities ?? [], levels);
   const methods = [...new Set(all)].filter((method) => method !== "none");
@@ -118,9 +169,10 @@ function chosenMethods(
 
 /**
  * The spacing in which a sampler is the strongest rival. DDIM must land on its own list: "leading" came closest on the
- * embedded model, but has no strides for more than half of the timesteps. Of DPM-Solver++'s "trailing" did.
+ * embedded model, but has no strides for more than half of the timesteps. Of DPM-Solver++'s "trailing" did, before
+ * "lambda" (docs/methods.md).
  */
-function rivalSpacing(sampler: SamplerName, steps: number, stepsOfReference: number): TimestepSpacing {
+function rivalSpacing(sampler: NamedSampler, steps: number, stepsOfReference: number): TimestepSpacing {
   if (sampler === "dpm-solver++") return "trailing";
   return 2 * steps <= stepsOfReference ? "leading" : "dit";
 }
@@ -129,13 +181,19 @@ function rivalSpacing(sampler: SamplerName, steps: number, stepsOfReference: num
 function rivals(numInferenceSteps: number, speedup: number): CompareVariant[] {
   const steps = Math.max(1, Math.round(numInferenceSteps / speedup));
   if (steps >= numInferenceSteps) return [];
-  return samplerNames.map((sampler) => ({
+  return namedSamplers.map((sampler) => ({
     name: `${steps} ${samplerTitle(sampler)} ${steps === 1 ? "step" : "steps"}`,
     sampler,
     timestepSpacing: rivalSpacing(sampler, steps, numInferenceSteps),
     numInferenceSteps: steps,
   }));
 }
+
+/** The steps of a variant, beside a reference of so many. */
+export const stepsOf = (
+  { numInferenceSteps, sampler }: Omit<CompareVariant, "name">,
+  stepsOfReference: number,
+): number => numInferenceSteps ?? ownSteps(sampler) ?? stepsOfReference;
 
 function checkMembers(option: string, given: readonly string[], allowed: readonly string[]): void {
   const unknown = given.find((value) => !allowed.includes(value));

@@ -1,4 +1,5 @@
-import { cacheSettings, methodOf, plannedKinds } from "../methods/index.js";
+import { graphKinds } from "../denoising/index.js";
+import { methodOf, plannedKinds } from "../methods/index.js";
 import type { DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
 
 /** A kind of step that has not come by then is not waited for. */
@@ -12,10 +13,10 @@ export async function warmUp(
   pipeline: DiffusionPipeline,
   request: GenerateOptions & { numInferenceSteps: number },
 ): Promise<void> {
-  const settings = cacheSettings(request.cache ?? "none", pipeline.presets, pipeline.levels);
-  const method = methodOf(settings, pipeline);
+  const method = methodOf(pipeline.cacheSettings(request.cache ?? "none", request), pipeline);
   const kinds = plannedKinds(method, request.numInferenceSteps) ?? Object.keys(method.cuts);
-  const ahead = new Map(kinds.map((kind) => [kind, method.cuts[kind]?.capture ? 2 : 1]));
+  const captures = new Set(graphKinds(method).flatMap(([kind, { capture }]) => (capture ? [kind] : [])));
+  const ahead = new Map(kinds.map((kind) => [kind, captures.has(kind) ? 2 : 1]));
   for await (const { step, kind } of pipeline.stream({ ...request, outputType: "latent" })) {
     const left = (ahead.get(kind) ?? 1) - 1;
     if (left > 0) ahead.set(kind, left);

@@ -1,14 +1,23 @@
+import type { Sparse } from "./sparse.js";
+
 /** Between two blocks of a chain: before block `block`, counted from 0; behind the last if it is their number. */
 export interface Place {
   readonly chain: string;
   readonly block: number;
 }
 
-/** A choice of features: a level of the model, the change across some blocks of a chain (first to last, the last not included), or some by name. */
+/** Some blocks of a chain, first to last, the last not included. */
+export interface Span {
+  readonly chain: string;
+  readonly blocks: readonly [number, number];
+}
+
+/** A choice of features: a level of the model, or what some blocks have of it, the change across some blocks, some by name, or all of several choices. */
 export type Region =
-  | { readonly level: string }
-  | { readonly chain: string; readonly blocks: readonly [number, number] }
-  | { readonly sites: readonly string[] };
+  | { readonly level: string; readonly within?: Span }
+  | Span
+  | { readonly sites: readonly string[] }
+  | { readonly any: readonly Region[] };
 
 /** How many tensors are kept of each feature: its last ones, and running averages (`Forecaster`). */
 export interface StateShape {
@@ -31,8 +40,24 @@ export interface Cut {
   readonly forecast?: Region;
   /** Of the forecast features. */
   readonly state?: StateShape;
+  /**
+   * Features that replace the newest of those that are kept: of these, chosen tokens are computed, from the current x, in
+   * place of those kept. Of a region those count that the model computes token by token (`Site.tokenwise`). It goes before
+   * `forecast`.
+   */
+  readonly tokens?: Region;
+  /** Of squares of so many tokens on either side the best one is more likely to be chosen (`chooseTokens`). */
+  readonly cell?: number;
+  /** Features that replace the newest of those that are kept, all of their tokens computed. It goes before `tokens`. */
+  readonly renew?: Region;
+  /** What is computed leaves behind how much attention each token got and that it is new: by that tokens are chosen. */
+  readonly scores?: boolean;
   /** Marks given out. */
   readonly give?: readonly string[];
+  /** MLPs and attention keep what they gave, or correct what was kept, instead of computing it whole. */
+  readonly sparse?: Sparse;
+  /** On the way the chain's streams are given out there, so that a later step may begin with them. */
+  readonly pass?: Place;
   /**
    * What becomes of the parts that do not change from step to step. Default: they are read from tables. "pair",
    * "condition": those that vary with (timestep, condition) or with the condition alone are given out, nothing else is.
@@ -53,13 +78,14 @@ export function canonical(value: unknown): string {
 }
 
 /** The name of a run of blocks, the last not included. */
-export const spanName = ({
-  chain,
-  blocks: [first, end],
-}: {
-  chain: string;
-  blocks: readonly [number, number];
-}): string => (end === first + 1 ? `${chain}.${first}` : `${chain}.${first}-${end - 1}`);
+export const spanName = ({ chain, blocks: [first, end] }: Span): string =>
+  end === first + 1 ? `${chain}.${first}` : `${chain}.${first}-${end - 1}`;
+
+/** What a choice is made of, none of it several in one. */
+export function partsOf(region: Region): Exclude<Region, { readonly any: readonly Region[] }>[] {
+  return "any" in region ? region.any.flatMap(partsOf) : [region];
+}
 
 /** Everything is computed: what it gives is the truth, up to rounding. */
-export const computesAll = ({ forecast }: Cut): boolean => forecast === undefined;
+export const computesAll = ({ forecast, tokens, sparse }: Cut): boolean =>
+  forecast === undefined && tokens === undefined && sparse?.step !== "correct";

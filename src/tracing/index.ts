@@ -1,6 +1,28 @@
-export { type Cut, canonical, computesAll, type Place, type Region, type StateShape } from "./cut.js";
+export {
+  type Cut,
+  canonical,
+  computesAll,
+  type Place,
+  partsOf,
+  type Region,
+  type Span,
+  type StateShape,
+  spanName,
+} from "./cut.js";
 export { type FeatureKernel, kernelNames, traceFeatureKernel } from "./feature-kernel.js";
 export { type Input, type Model, type Rate, sampleOf } from "./model.js";
+export { type Kept, type Sparse, sparseAttention, sparseMlp } from "./sparse.js";
 export { stackLinears } from "./stack-linears.js";
-export { BATCH, CONDITIONS, once, PAIRS, type Site, type Streams, type Trace } from "./trace.js";
-export { type FeatureSite, graphNames, type TracedGraph, traceCut } from "./tracer.js";
+export {
+  BATCH,
+  CONDITIONS,
+  computeMlp,
+  type MlpLayers,
+  once,
+  PAIRS,
+  type Site,
+  type Streams,
+  type Tokenwise,
+  type Trace,
+} from "./trace.js";
+export { type ChosenSite, type FeatureSite, graphNames, partKinds, type TracedGraph, traceCut } from "./tracer.js";

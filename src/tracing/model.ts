@@ -27,8 +27,10 @@ export interface Model {
   readonly output: Shape;
   /** The levels at which its features can be kept, from the finest to the coarsest. */
   readonly levels: readonly string[];
-  /** Its chains of blocks, and how many each has. */
+  /** Its chains of blocks in their order, and how many each has. */
   readonly chains: Readonly<Record<string, number>>;
+  /** Tensors that may be given out (`Trace.mark`) and that methods know by name: "modulated", what enters the first attention. */
+  readonly marks: readonly string[];
   build(trace: Trace): Value;
 }
 

@@ -1,8 +1,21 @@
 import { FemoError } from "../errors.js";
-import { type Dim, Graph, productDim, type Shape, type Value } from "../graph/index.js";
-import { type Cut, type Place, type Region, type StateShape, spanName } from "./cut.js";
+import { type Dim, type DType, Graph, productDim, type Shape, type Value } from "../graph/index.js";
+import { type Cut, type Place, partsOf, type Region, type Span, type StateShape, spanName } from "./cut.js";
 import type { Input, Model } from "./model.js";
-import { BATCH, CONDITIONS, once, PAIRS, type Site, type Streams, type Trace } from "./trace.js";
+import { type Kept, type Sparse, sparseAttention, sparseMlp } from "./sparse.js";
+import { columnMass, nextAge, tokenScores } from "./token-choice.js";
+import {
+  BATCH,
+  CONDITIONS,
+  computeMlp,
+  type MlpLayers,
+  once,
+  PAIRS,
+  type Site,
+  type Streams,
+  type Tokenwise,
+  type Trace,
+} from "./trace.js";
 
 /** A cacheable tensor of a traced model. */
 export interface FeatureSite {
@@ -13,18 +26,38 @@ export interface FeatureSite {
   readonly elements: Dim;
 }
 
+/** A feature of which a graph computes chosen tokens. */
+export interface ChosenSite extends FeatureSite {
+  /** The block in which it lies. */
+  readonly place: Place;
+  /** The symbol that stands for how many are chosen. */
+  readonly tokens: string;
+}
+
+/** Kinds of the parts of a traced graph; of a feature that is computed it is its level. */
+export const partKinds = { hoisted: "hoisted", forecast: "forecast" } as const;
+
 export interface TracedGraph {
+  /** Its nodes know in which features, forecasts and hoisted parts they were made. */
   readonly graph: Graph;
   /** The features that the graph gives out. */
   readonly captured: readonly FeatureSite[];
   /** Those that it forecasts, in the order in which their coefficients are stacked. */
   readonly forecasts: readonly FeatureSite[];
+  /** Those of which it computes chosen tokens, in the order in which their numbers are stacked. */
+  readonly chosen: readonly ChosenSite[];
+  /** Those that it gives out to replace the newest of what is kept: the chosen ones, and others that it computes whole. */
+  readonly renewed: readonly FeatureSite[];
   /** Names of the hoisted values: outputs of the graphs that compute them, inputs of the others. */
   readonly hoisted: readonly string[];
   /** Names of the streams with which the graph begins: inputs. */
   readonly begin: readonly string[];
-  /** Names of the streams with which it ends: outputs. */
+  /** Names of the streams with which it ends, or which it gives out on the way: outputs. */
   readonly end: readonly string[];
+  /** Names of what it takes of earlier steps beside features and streams: inputs. */
+  readonly takes: readonly string[];
+  /** Names of what it leaves for later steps beside them: outputs (`graphNames.next` if it takes the same). */
+  readonly leaves: readonly string[];
 }
 
 /** Names of graph inputs and outputs beside the model's own. */
@@ -42,6 +75,18 @@ export const graphNames = {
   /** [batch, averages, elements] */
   averages: (feature: string) => `averages:${feature}`,
   mark: (mark: string) => `mark:${mark}`,
+  /** int64 [sites]: how many tokens are computed of each feature that has chosen ones. */
+  tokens: "tokens",
+  /** [2]: what each step without it adds to a token's score, and the bonus of the best of each cell. */
+  scoring: "scoring",
+  /** [batch, tokens]: how much attention each token got at the last step that computed it, 1 over all tokens. */
+  mass: (attention: string) => `mass:${attention}`,
+  /** [batch, tokens, 1]: the steps since each token was computed. */
+  age: (feature: string) => `age:${feature}`,
+  /** What a graph leaves under a name under which it takes it too. */
+  next: (name: string) => `next:${name}`,
+  /** What a layer that is corrected later leaves, or takes. */
+  kept: (layer: string, part: string) => `kept:${layer}:${part}`,
   stream: ({ chain, block }: Place, stream: string) => `stream:${chain}.${block}:${stream}`,
 } as const;
 
@@ -56,31 +101,41 @@ export function traceCut(model: Model, cut: Cut): TracedGraph {
     tracer.graph.output(graphNames.output, output);
   }
   tracer.checkUsed();
-  const { graph, captured, forecasts, hoisted, begin, end } = tracer;
-  return { graph, captured, forecasts, hoisted, begin, end };
+  const { graph, captured, forecasts, chosen, renewed, hoisted, begin, end, takes, leaves } = tracer;
+  return { graph, captured, forecasts, chosen, renewed, hoisted, begin, end, takes, leaves };
 }
 
 class Tracer implements Trace {
   readonly graph = new Graph();
   readonly captured: FeatureSite[] = [];
   readonly forecasts: FeatureSite[] = [];
+  readonly chosen: ChosenSite[] = [];
+  readonly renewed: FeatureSite[] = [];
   readonly hoisted: string[] = [];
   readonly begin: string[] = [];
   readonly end: string[] = [];
+  readonly takes: string[] = [];
+  readonly leaves: string[] = [];
   readonly #inputs: ReadonlyMap<string, Input>;
   readonly #cut: Cut;
   /** What the cut names and the model has not shown yet. */
   readonly #wanted: Set<string>;
   #hasBegun: boolean;
   #hasEnded = false;
+  /** The block that is traced. */
+  #place: Place | undefined;
+  /** While a feature is traced of which some tokens are computed: which ones, int64 [batch, k], of which x. */
+  #among: { readonly indices: Value; readonly all: Value } | undefined;
+  /** Blocks before the chain under way. */
+  #blocks = 0;
 
   constructor(model: Model, cut: Cut) {
     this.#inputs = new Map(model.inputs.map((input) => [input.name, input]));
     this.#cut = cut;
     this.#hasBegun = cut.from === undefined;
     this.#wanted = new Set([
-      ...[cut.capture, cut.forecast].flatMap((region) => (region ? namesOf(region) : [])),
-      ...[cut.from, cut.to].flatMap((place) => (place ? [describePlace(place)] : [])),
+      ...[cut.capture, cut.forecast, cut.tokens, cut.renew].flatMap((region) => (region ? namesOf(region) : [])),
+      ...[cut.from, cut.to, cut.pass].flatMap((place) => (place ? [describePlace(place)] : [])),
       ...(cut.give ?? []).map((mark) => `mark "${mark}"`),
     ]);
     if (cut.forecast && !cut.state) throw new FemoError("E_GRAPH", "a cut that forecasts needs the shape of its state");
@@ -106,7 +161,7 @@ class Tracer implements Trace {
       this.hoisted.push(name);
       return this.#row(varies, name, shape.slice(1));
     }
-    const value = compute();
+    const value = this.graph.within({ kind: partKinds.hoisted, name }, compute);
     if (hoisted === varies) {
       this.hoisted.push(name);
       this.graph.output(name, value);
@@ -114,25 +169,32 @@ class Tracer implements Trace {
     return value;
   }
 
-  feature(site: Site, x: Value, compute: (x: Value) => Value): Value {
-    const { forecast, capture } = this.#cut;
+  feature(site: Site, x: Value, run: (x: Value) => Value): Value {
+    const compute = (of: Value): Value => this.graph.within({ kind: site.level, name: site.name }, () => run(of));
+    const { forecast, capture, tokens, renew } = this.#cut;
     const hasBegun = this.#hasBegun;
-    if (hasBegun && !this.#hasEnded && this.#isIn(forecast, site)) {
-      const f = this.#forecast(site.name, site.shape ?? x.shape, x);
-      return site.residual ? x.add(f) : f;
+    const isInside = hasBegun && !this.#hasEnded;
+    const isRenewed = isInside && this.#isIn(renew, site);
+    if (isInside && !isRenewed) {
+      if (site.tokenwise && this.#isIn(tokens, site)) return this.#someTokens(site, site.tokenwise, x, compute);
+      if (this.#isIn(forecast, site)) return this.#reused(site, x);
     }
+    if (this.#among)
+      throw new FemoError("E_GRAPH", `${site.name}: inside what chosen tokens go through, it has to be forecast`);
     const y = compute(x);
     // A change is known if both its ends are between the cut's places, any other tensor if it is.
     const isKnown = (site.residual ? hasBegun : this.#hasBegun) && !this.#hasEnded;
-    if (isKnown && this.#isIn(capture, site)) {
-      this.captured.push(featureSite(site.name, y.shape));
+    if (isKnown && (isRenewed || this.#isIn(capture, site))) {
+      (isRenewed ? this.renewed : this.captured).push(featureSite(site.name, y.shape));
       this.graph.output(graphNames.feature(site.name), site.residual ? y.sub(x) : y);
+      if (this.#cut.scores && site.tokenwise) this.#leave(graphNames.age(site.name), y.zeros(2).unsqueeze(2));
     }
     return y;
   }
 
   chain<S extends Streams>(name: string, streams: S, blocks: readonly ((streams: S) => S)[]): S {
-    const { from, to } = this.#cut;
+    const { from } = this.#cut;
+    this.#renewAside(name, streams, blocks);
     let [now, block] = [streams, 0];
     if (from?.chain === name) {
       [now, block] = [this.#begin(streams, from), from.block];
@@ -141,12 +203,21 @@ class Tracer implements Trace {
     while (block < blocks.length) {
       this.#end(name, block, now);
       const end = this.#spanAt(name, block, blocks.length);
-      const run = blocks.slice(block, end);
-      now = this.#change(name, block, end, now, (s) => run.reduce((state, next) => next(state), s));
+      const [first, run] = [block, blocks.slice(block, end)];
+      now = this.#change(name, block, end, now, (s) =>
+        run.reduce((state, next, i) => {
+          this.#place = { chain: name, block: first + i };
+          return next(state);
+        }, s),
+      );
       block = end;
     }
+    this.#place = undefined;
     this.#end(name, block, now);
-    if (to?.chain === name) this.#checkPlace(to, blocks.length);
+    this.#blocks += blocks.length;
+    for (const place of [this.#cut.to, this.#cut.pass]) {
+      if (place?.chain === name) this.#checkPlace(place, blocks.length);
+    }
     return now;
   }
 
@@ -158,6 +229,20 @@ class Tracer implements Trace {
     return value;
   }
 
+  attention(name: string, queries: Value, keys: Value, values: Value, heads: number): Value {
+    const isInside = this.#hasBegun && !this.#hasEnded;
+    if (this.#cut.scores && isInside) this.#leave(graphNames.mass(name), columnMass(queries, keys, heads));
+    const sparse = this.#sparse();
+    return sparse
+      ? sparseAttention([queries, keys, values], heads, sparse, this.#kept(name))
+      : queries.attention(keys, values, heads);
+  }
+
+  mlp(name: string, x: Value, layers: MlpLayers): Value {
+    const sparse = this.#sparse();
+    return sparse ? sparseMlp(x, layers, sparse, this.#kept(name)) : computeMlp(x, layers);
+  }
+
   /** @throws FemoError E_GRAPH if the cut names what the model does not have */
   checkUsed(): void {
     const [missing] = this.#wanted;
@@ -165,6 +250,20 @@ class Tracer implements Trace {
     const { from, to } = this.#cut;
     const where = from || to ? " between the places at which the graph begins and ends" : "";
     throw new FemoError("E_GRAPH", `the model has no ${missing}${where}`);
+  }
+
+  /** How the layer under way is computed, unless it is whole. */
+  #sparse(): Sparse | undefined {
+    const { sparse } = this.#cut;
+    const layer = this.#blocks + (this.#place?.block ?? 0);
+    return sparse && layer >= sparse.denseLayers ? sparse : undefined;
+  }
+
+  #kept(layer: string): Kept {
+    return {
+      take: (part, shape, dtype) => this.#take(graphNames.kept(layer, part), shape, dtype),
+      leave: (part, value) => this.#leave(graphNames.kept(layer, part), value),
+    };
   }
 
   /** The row of a table that each sample uses. */
@@ -186,10 +285,25 @@ class Tracer implements Trace {
     return Object.fromEntries(changed);
   }
 
+  /** Before the place at which the graph begins: blocks that are run for what they renew alone. */
+  #renewAside<S extends Streams>(chain: string, streams: S, blocks: readonly ((streams: S) => S)[]): void {
+    const parts = this.#cut.renew ? partsOf(this.#cut.renew) : [];
+    const ends = parts.flatMap((part) =>
+      "level" in part && part.within?.chain === chain ? [part.within.blocks[1]] : [],
+    );
+    if (this.#hasBegun || ends.length === 0) return;
+    this.#hasBegun = true;
+    blocks.slice(0, Math.max(...ends)).reduce((state, next, block) => {
+      this.#place = { chain, block };
+      return next(state);
+    }, streams);
+    this.#hasBegun = false;
+  }
+
   /** Behind the last of the blocks that go together from here on: one, or those that the cut's region spans. */
   #spanAt(chain: string, block: number, length: number): number {
-    for (const region of [this.#cut.capture, this.#cut.forecast]) {
-      if (!region || !("chain" in region) || region.chain !== chain) continue;
+    for (const region of [this.#cut.capture, this.#cut.forecast].flatMap((region) => (region ? partsOf(region) : []))) {
+      if (!("chain" in region) || region.chain !== chain) continue;
       const [first, end] = region.blocks;
       this.#checkPlace({ chain, block: end }, length);
       if (first === block && end > first) return end;
@@ -209,14 +323,15 @@ class Tracer implements Trace {
   }
 
   #end(chain: string, block: number, streams: Streams): void {
-    const { to } = this.#cut;
-    if (to?.chain !== chain || to.block !== block) return;
-    this.#wanted.delete(describePlace(to));
-    this.#hasEnded = true;
-    for (const [stream, value] of Object.entries(streams)) {
-      const name = graphNames.stream(to, stream);
-      this.end.push(name);
-      this.graph.output(name, value);
+    for (const place of [this.#cut.pass, this.#cut.to]) {
+      if (place?.chain !== chain || place.block !== block) continue;
+      this.#wanted.delete(describePlace(place));
+      this.#hasEnded ||= place === this.#cut.to;
+      for (const [stream, value] of Object.entries(streams)) {
+        const name = graphNames.stream(place, stream);
+        this.end.push(name);
+        this.graph.output(name, value);
+      }
     }
   }
 
@@ -225,13 +340,79 @@ class Tracer implements Trace {
     throw new FemoError("E_GRAPH", `${chain}: expected a place from 0 to ${length}, found ${block}`);
   }
 
+  /** A feature with the chosen tokens computed and the others as they were kept, which becomes what is kept. */
+  #someTokens(site: Site, tokenwise: Tokenwise, x: Value, compute: (x: Value) => Value): Value {
+    const place = this.#place;
+    if (!place) throw new FemoError("E_GRAPH", `${site.name}: tokens are chosen of features within blocks alone`);
+    const [shape, names] = [site.shape ?? x.shape, graphNames];
+    const { name, elements } = featureSite(site.name, shape);
+    const [batch, tokens] = x.shape as [Dim, Dim];
+    const symbol = `tokens:${name}?`;
+    const age = this.#take(names.age(name), [batch, tokens, 1]);
+    const mass = this.#take(names.mass(tokenwise.attention), [batch, tokenwise.attended]);
+    const scoring = this.graph.input(names.scoring, [2]);
+    const score = tokenScores(tokenwise.part?.(mass) ?? mass, {
+      age,
+      scoring,
+      grid: tokenwise.grid,
+      cell: this.#cut.cell,
+    });
+    const count = this.graph.input(names.tokens, ["sites"], "int64").gather(this.graph.integers([this.chosen.length]));
+    const indices = score.topK(count, symbol);
+    this.#leave(names.age(name), nextAge(age, indices));
+    this.chosen.push({ name, shape, elements, place, tokens: symbol });
+    this.renewed.push({ name, shape, elements });
+
+    const outside = this.#among;
+    this.#among = { indices, all: x };
+    const computed = compute(x.gatherRows(indices)); // [B, k, D']
+    this.#among = outside;
+    const kept = this.graph.input(names.history(name, 0), [batch, 1, elements]).reshape(shape, x);
+    const mixed = kept.scatterRows(indices, computed);
+    this.graph.output(names.feature(name), mixed);
+    return mixed;
+  }
+
+  /** A feature that is forecast; inside one of which some tokens are computed, of these tokens. */
+  #reused(site: Site, x: Value): Value {
+    const among = this.#among;
+    const f = this.graph.within({ kind: partKinds.forecast, name: site.name }, () =>
+      this.#forecast(site.name, site.shape ?? x.shape, among?.all ?? x),
+    );
+    const own = among ? f.gatherRows(among.indices) : f;
+    return site.residual ? x.add(own) : own;
+  }
+
+  /** What an earlier step has left, an input; asking twice gives the same. */
+  #take(name: string, shape: Shape, dtype?: DType): Value {
+    if (!this.takes.includes(name)) this.takes.push(name);
+    return this.graph.input(name, shape, dtype);
+  }
+
+  /** Leaves a value for later steps. */
+  #leave(name: string, value: Value): void {
+    this.leaves.push(name);
+    this.graph.output(this.takes.includes(name) ? graphNames.next(name) : name, value);
+  }
+
   #isIn(region: Region | undefined, { level, name }: Site): boolean {
     if (!region) return false;
+    // Each part that has the feature is found, not the first alone.
+    if ("any" in region) return region.any.filter((part) => this.#isIn(part, { level, name })).length > 0;
     if ("sites" in region) return region.sites.includes(name) && this.#found(`site "${name}"`);
-    if ("level" in region) return region.level === level && this.#found(`level "${level}"`);
+    if ("level" in region) {
+      return region.level === level && this.#isWithin(region.within) && this.#found(`level "${level}"`);
+    }
     const span = spanName(region);
     const isSpan = level === "block" || level === SPAN;
     return isSpan && (name === span || name.startsWith(`${span}.`)) && this.#found(span);
+  }
+
+  #isWithin(span: Span | undefined): boolean {
+    if (!span) return true;
+    const { chain, blocks } = span;
+    const [first, end] = blocks;
+    return this.#place?.chain === chain && this.#place.block >= first && this.#place.block < end;
   }
 
   #found(what: string): true {
@@ -257,11 +438,11 @@ function featureSite(name: string, shape: Shape): FeatureSite {
   return { name, shape, elements: productDim(shape.slice(1)) };
 }
 
-function namesOf(region: Region): string[] {
-  if ("level" in region) return [`level "${region.level}"`];
-  if ("sites" in region) return region.sites.map((name) => `site "${name}"`);
-  return [spanName(region)];
-}
+const namesOf = (region: Region): string[] =>
+  partsOf(region).flatMap((part) => {
+    if ("level" in part) return [`level "${part.level}"`];
+    return "sites" in part ? part.sites.map((name) => `site "${name}"`) : [spanName(part)];
+  });
 
 /** The level of several blocks in a row, which only a cut names. */
 const SPAN = "span";

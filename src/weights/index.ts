@@ -5,13 +5,13 @@ export { type FolderSource, memoryFolder } from "./folder-source.js";
 export {
   type ComponentClass,
   type ComponentOptions,
+  MEASURED_FILES,
   type ModelComponent,
   type ModelFolder,
   type ModelFolderOptions,
   type ModelIndex,
   openComponent,
   openModelFolder,
-  PRESETS_FILE,
 } from "./model-folder.js";
 export { BLOCK, blocksOf, scalesOf } from "./quantize.js";
 export { readSafetensorsHeader, type SafetensorsFile, type TensorInfo } from "./safetensors.js";

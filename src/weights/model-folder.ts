@@ -56,12 +56,20 @@ export interface ModelFolder extends ModelIndex {
    * @throws FemoError as `config`, and E_FILE, E_WEIGHT if the weights are missing or malformed
    */
   component(component: string): Promise<ModelComponent>;
-  /** The content of `PRESETS_FILE`, not checked further; undefined if there is none. @throws FemoError E_CONFIG if it is no JSON */
-  presets(): Promise<unknown>;
+  /**
+   * The content of a file of what was measured on the model, one of `MEASURED_FILES`, not checked further; undefined if
+   * there is none.
+   * @throws FemoError E_CONFIG if it is no JSON
+   */
+  measured(file: string): Promise<unknown>;
 }
 
-/** The file that says which settings of the caching methods were measured to be the model's best. */
-export const PRESETS_FILE = "presets.json";
+/** Files of what was measured of caching on the model, if it was: settings of each method, where full steps are placed, and what to trade for speed. */
+export const MEASURED_FILES = {
+  presets: "presets.json",
+  schedules: "schedules.json",
+  qualities: "qualities.json",
+} as const;
 
 /**
  * Opens a pipeline folder in the layout of diffusers; weights are not touched before they are asked for. A variant is
@@ -103,9 +111,9 @@ export async function openModelFolder(folder: FolderSource, options: ModelFolder
       check(component);
       return openComponent(folder, component, { variant: variantOf(component) });
     },
-    async presets() {
-      if (!(await folder.exists(PRESETS_FILE))) return undefined;
-      return parseJson(await folder.readText(PRESETS_FILE), `${folder.name}/${PRESETS_FILE}`);
+    async measured(file) {
+      if (!(await folder.exists(file))) return undefined;
+      return parseJson(await folder.readText(file), `${folder.name}/${file}`);
     },
   };
 }

@@ -1,7 +1,7 @@
 import { FemoError } from "../errors.js";
 import { type FolderSource, pathInside } from "./folder-source.js";
 import { isObject, parseJson } from "./json.js";
-import { CONFIG_FILES, type ComponentOptions, openModelFolder, PRESETS_FILE } from "./model-folder.js";
+import { CONFIG_FILES, type ComponentOptions, MEASURED_FILES, openModelFolder } from "./model-folder.js";
 import { listSome, quote } from "./text.js";
 import { findWeights, firstThatExists, variantByComponent } from "./weight-files.js";
 
@@ -17,7 +17,7 @@ export async function pipelineFiles(folder: FolderSource, options: ComponentOpti
   const present = Object.keys(components).filter((component) => components[component]);
   const variantOf = await variantByComponent(folder, present, options.variant);
   const files = ["model_index.json"];
-  if (await folder.exists(PRESETS_FILE)) files.push(PRESETS_FILE);
+  for (const file of Object.values(MEASURED_FILES)) if (await folder.exists(file)) files.push(file);
   for (const component of present) {
     files.push(...(await componentFiles(folder, component, { variant: variantOf(component) })));
   }

@@ -44,6 +44,27 @@ describe("femo generate", () => {
     expect(await femo([...args, "--quiet"])).toEqual({ code: 0, stdout: "", stderr: "" });
   });
 
+  test("a solver in a file says how many steps there are", async () => {
+    const cwd = folder();
+    const solver = { sampler: "multistep", timesteps: [90, 50, 10], table: [[1], [0, 1], [-0.5, 0, 1.5]] };
+    writeFileSync(join(cwd, "solver.json"), JSON.stringify(solver));
+    const args = ["generate", "micah", ...model, "--sampler", "solver.json", "--json"];
+    const { code, stdout } = await femo(args, { cwd });
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout).report).toMatchObject({ sampler: "multistep", numInferenceSteps: 3 });
+    const { text } = decodePng(readFileSync(join(cwd, "femo-micah-0.png")));
+    expect(text.parameters).toContain("Steps: 3, Sampler: Multistep");
+
+    const refused = await femo([...args, "--steps", "4", "--force"], { cwd });
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining("numInferenceSteps: expected 3")]);
+    writeFileSync(join(cwd, "solver.json"), JSON.stringify({ ...solver, table: [[1]] }));
+    const short = await femo(args, { cwd });
+    expect([short.code, short.stderr]).toEqual([1, expect.stringContaining("solver.json: table: expected 3 rows")]);
+    writeFileSync(join(cwd, "solver.json"), "{");
+    const broken = await femo(args, { cwd });
+    expect([broken.code, broken.stderr]).toEqual([1, expect.stringContaining("solver.json: not valid JSON at line 1")]);
+  });
+
   test("a file that exists is kept unless --force is given", async () => {
     const cwd = folder();
     writeFileSync(join(cwd, "a.png"), "kept");
@@ -69,6 +90,7 @@ describe("femo generate", () => {
   test.each([
     [["generate", "micha"], 2, '"micah"'],
     [["generate", "micah", "--sampler", "euler"], 2, "ddim, dpm-solver++"],
+    [["generate", "micah", "--sampler", "nowhere.json"], 1, "nowhere.json cannot be read"],
     [["generate", "micah", "--stepz", "4"], 2, "--steps"],
     [["generate", "micah", "--interval", "4"], 2, "--cache"],
     [["generate", "micah", "--cache", "fora", "--order", "2"], 2, "order"],
@@ -98,7 +120,7 @@ describe("femo generate", () => {
 
 test("femo compare ranks all methods at one speed-up, against a converged reference too; stdout is JSON alone", async () => {
   const cwd = folder();
-  const args = ["compare", ...model, "--classes", "micah,ibis", "--steps", "8", "--batch-size", "2", "--json"];
+  const args = ["compare", ...model, "--classes", "micah,ibis", "--steps", "12", "--batch-size", "2", "--json"];
   const { code, stdout } = await femo([...args, "--cache", "all", "--speedup", "1.6", "--converged-steps", "20"], {
     cwd,
   });
@@ -106,12 +128,15 @@ test("femo compare ranks all methods at one speed-up, against a converged refere
   const { rows, converged } = JSON.parse(stdout);
   expect(converged).toEqual({ numInferenceSteps: 20, timestepSpacing: "leading" });
   expect(rows.map(({ cache }: { cache: { method: string } }) => cache.method)).toEqual([
-    ...cacheMethods,
+    ...cacheMethods.filter((method) => method !== "magCache"), // which needs ratios of the model
     "none",
     "none",
   ]);
-  for (const { name, psnr, psnrConverged } of rows.slice(1)) {
-    for (const { mean, median, tenthPercentile } of [psnr, psnrConverged]) {
+  for (const { name, cache, psnr, psnrConverged } of rows.slice(1)) {
+    // Chipmunk keeps two blocks whole, which is all that the model has: its images are identical.
+    for (const { mean, median, tenthPercentile } of cache.method === "chipmunk"
+      ? [psnrConverged]
+      : [psnr, psnrConverged]) {
       expect(
         [mean, median, tenthPercentile].every((value) => value > 0),
         name,

@@ -1,75 +1,41 @@
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { Backbone } from "../../src/denoising/backbone.js";
 import { Conditioning } from "../../src/denoising/conditioning.js";
-import { type Denoised, type DenoisingStep, denoise, type ImageStart } from "../../src/denoising/denoise.js";
+import { denoise } from "../../src/denoising/denoise.js";
 import { guidanceRows } from "../../src/denoising/guidance.js";
+import type { Denoised, DenoisingStep, ImageStart } from "../../src/denoising/records.js";
 import { type Forecaster, fora, taylorSeer } from "../../src/methods/forecasts/index.js";
 import type { At, Method, Policy } from "../../src/methods/index.js";
-import type { Engine, RunRequest } from "../../src/runtime/engine.js";
 import { Sessions } from "../../src/runtime/sessions.js";
 import { createSampler, ditScheduler } from "../../src/samplers/index.js";
 import { goldenFolder, openModel } from "../models/tiny.js";
-import { engineForTests, integers, noise, relativeError } from "../runtime/helpers.js";
+import { integers, relativeError } from "../runtime/helpers.js";
+import { watchedEngine } from "../runtime/watched-engine.js";
 import { femoError } from "../weights/helpers.js";
+import { byPattern, tinyRuns } from "./tiny-runs.js";
 
-const engine = engineForTests();
 const CHAIN = "transformer_blocks";
-let backbone: Backbone;
-beforeAll(async () => {
-  const { model, checkpoint } = await openModel(engine, `${goldenFolder}/tiny-a`);
-  backbone = new Backbone(model, checkpoint, new Sessions(engine, Number.POSITIVE_INFINITY));
-});
-
-/** Conditions 0 and 1 are classes, 2 is none. */
-const image = (index: number): ImageStart => ({
-  index,
-  rows: guidanceRows(2, index % 2, 2),
-  sizes: {},
-  latent: noise(backbone.sampleDims({}), 40 + index).data as Float32Array,
-});
-
-let requests = 0;
-async function run(method: Method, images: readonly number[], numInferenceSteps = 8) {
-  const sampler = createSampler(ditScheduler, { numInferenceSteps });
-  const prefix = `test-${++requests}`;
-  const feeds = { class_label: integers([3], [0, 3, 7]) };
-  const conditioning = await Conditioning.compute(backbone, prefix, sampler.timesteps, { count: 3, feeds });
-  const steps: DenoisingStep[] = [];
-  const loop = denoise({
-    ...{ backbone, sampler, method, conditioning, prefix },
-    images: images.map(image),
-    guidanceChannels: "all",
-  });
-  for (;;) {
-    const { done, value } = await loop.next();
-    if (done) return { steps, ...(value as Denoised) };
-    steps.push(value as DenoisingStep);
-  }
-}
+const { engine, run, image, backbone } = tinyRuns();
 
 const flopsOf = ({ steps }: { steps: readonly DenoisingStep[] }): number =>
   steps.reduce((sum, { flops }) => sum + flops, 0);
 
 const level = { level: "module" };
-/** Kinds by image and step; "f" forecast, "F" full. */
-const byPattern = (forecaster: Forecaster, patterns: readonly string[]): Method => ({
-  cuts: { full: { capture: level }, forecast: { forecast: level } },
-  forecaster,
-  measure: true,
-  firstDifference: 0,
-  policy: {
-    looks: [],
-    start: (index) => patterns[index],
-    decide: (memory, { step }) => ({ memory, kind: (memory as string)[step] === "F" ? "full" : "forecast" }),
-  },
-});
+/** The same with steps that correct what the last full one left. */
+const correcting = (patterns: readonly string[]): Method => {
+  const shares = { mlpColumns: 0.3, mlpGroup: 8, attentionKeys: 0.2, attentionGroup: 8, denseLayers: 0 };
+  const { forecaster: _, ...method } = byPattern(fora(), patterns);
+  const cuts = { full: { sparse: { step: "keep", ...shares } }, forecast: { sparse: { step: "correct", ...shares } } };
+  return { ...method, cuts: cuts as Method["cuts"], measure: false };
+};
 
 describe("images of one batch that are decided differently", () => {
-  test.each<[string, Forecaster]>([
-    ["FORA", fora()],
-    ["TaylorSeer", taylorSeer(2) as Forecaster],
-  ])("each get what they get alone: %s", async (_, forecaster) => {
-    const method = byPattern(forecaster, ["FFfFffFf", "FFfFffFf", "FFFffFff", "FfFFffFf"]);
+  const patterns = ["FFfFffFf", "FFfFffFf", "FFFffFff", "FfFFffFf"];
+  test.each<[string, Method]>([
+    ["FORA", byPattern(fora(), patterns)],
+    ["TaylorSeer", byPattern(taylorSeer(2) as Forecaster, patterns)],
+    ["what full steps left", correcting(patterns)],
+  ])("each get what they get alone: %s", async (_, method) => {
     const together = await run(method, [0, 1, 2, 3]);
     for (const [i, latent] of together.latents.entries()) {
       const alone = await run(method, [i]);
@@ -317,11 +283,11 @@ test("a graph may forecast some of the features that another captures", async ()
 test("images with one row and images with two do not share a run, and get what they get alone", async () => {
   const sampler = createSampler(ditScheduler, { numInferenceSteps: 4 });
   const feeds = { class_label: integers([3], [0, 3, 7]) };
-  const conditioning = await Conditioning.compute(backbone, "mixed", sampler.timesteps, { count: 3, feeds });
+  const conditioning = await Conditioning.compute(backbone(), "mixed", sampler.timesteps, { count: 3, feeds });
   const single = { ...image(1), rows: guidanceRows(1, 1, 2) };
   const draw = async (images: readonly ImageStart[]) => {
     const loop = denoise({
-      ...{ backbone, sampler, conditioning, prefix: "mixed", guidanceChannels: "all" as const },
+      ...{ backbone: backbone(), sampler, conditioning, prefix: "mixed", guidanceChannels: "all" as const },
       method: byPattern(fora(), ["Ffff", "Ffff"]),
       images,
     });
@@ -340,11 +306,11 @@ test("images with one row and images with two do not share a run, and get what t
 test("what is not finite ends the run at its first step, naming it", async () => {
   const sampler = createSampler(ditScheduler, { numInferenceSteps: 4 });
   const feeds = { class_label: integers([3], [0, 3, 7]) };
-  const conditioning = await Conditioning.compute(backbone, "not-finite", sampler.timesteps, { count: 3, feeds });
+  const conditioning = await Conditioning.compute(backbone(), "not-finite", sampler.timesteps, { count: 3, feeds });
   const latent = image(0).latent.slice();
   latent[3] = Number.NaN;
   const steps = denoise({
-    ...{ backbone, sampler, conditioning, prefix: "not-finite", guidanceChannels: "all" as const },
+    ...{ backbone: backbone(), sampler, conditioning, prefix: "not-finite", guidanceChannels: "all" as const },
     method: byPattern(fora(), ["Ffff"]),
     images: [{ ...image(0), latent }],
   });
@@ -352,51 +318,21 @@ test("what is not finite ends the run at its first step, naming it", async () =>
 });
 
 test("nothing stays with the engine, however a run ends", async () => {
-  const held = new Set<string>();
-  const note = (names: Iterable<string>): void => {
-    for (const name of names) held.add(name);
-  };
-  const noteRuns = (requests: readonly RunRequest[]): void => {
-    for (const { hold } of requests) note(Object.values(hold ?? {}));
-  };
-  const watched: Engine = {
-    ...engine,
-    async load(graph) {
-      const session = await engine.load(graph);
-      return {
-        ...session,
-        run(request) {
-          noteRuns([request]);
-          return session.run(request);
-        },
-        runEach(requests) {
-          noteRuns(requests);
-          return session.runEach(requests);
-        },
-      };
-    },
-    holdZeros(dims) {
-      note(Object.keys(dims));
-      return engine.holdZeros(dims);
-    },
-    take(rows) {
-      note(Object.keys(rows));
-      return engine.take(rows);
-    },
-    free(names) {
-      for (const name of names) held.delete(name);
-      return engine.free(names);
-    },
-  };
+  const { engine: watched, held } = watchedEngine(engine);
   const { model, checkpoint } = await openModel(engine, `${goldenFolder}/tiny-a`);
   const own = new Backbone(model, checkpoint, new Sessions(watched, Number.POSITIVE_INFINITY));
   const sampler = createSampler(ditScheduler, { numInferenceSteps: 4 });
   const feeds = { class_label: integers([3], [0, 3, 7]) };
-  for (const stopAfter of [1, 3, Number.POSITIVE_INFINITY]) {
+  const patterns = ["FFff", "FfFf"];
+  const methods = [byPattern(taylorSeer(1) as Forecaster, patterns), correcting(patterns)];
+  const runs = methods.flatMap((method) =>
+    [1, 3, Number.POSITIVE_INFINITY].map((stopAfter) => ({ method, stopAfter })),
+  );
+  for (const { method, stopAfter } of runs) {
     const conditioning = await Conditioning.compute(own, "watched", sampler.timesteps, { count: 3, feeds });
     const steps = denoise({
       ...{ backbone: own, sampler, conditioning, prefix: "watched", guidanceChannels: "all" as const },
-      method: byPattern(taylorSeer(1) as Forecaster, ["FFff", "FfFf"]),
+      method,
       images: [image(0), image(1)],
     });
     let seen = 0;

@@ -16,6 +16,8 @@ from diffusers import DPMSolverMultistepScheduler
 
 SPACINGS = ("leading", "trailing", "linspace")
 SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
+SCALED = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+LU = {"use_lu_lambdas": True}
 CONFIGS = [
     {"timestep_spacing": spacing, "prediction_type": prediction}
     for spacing in SPACINGS
@@ -39,6 +41,10 @@ CONFIGS = [
     {"_class_name": "DDIMScheduler", "clip_sample": True, "set_alpha_to_one": False, "steps_offset": 1,
      "timestep_spacing": "leading"},
     {"_class_name": "DDIMScheduler", "beta_end": 0.01},
+    LU,
+    LU | SIGMA_MIN,
+    LU | SCALED | {"solver_type": "heun"},
+    LU | SCALED | SIGMA_MIN | {"prediction_type": "v_prediction", "lower_order_final": False},
 ]
 
 
@@ -69,7 +75,7 @@ def main():
     golden = {
         "timesteps": [
             timesteps(config, steps)
-            for config in spaced + [{"use_karras_sigmas": True}]
+            for config in spaced + [{"use_karras_sigmas": True}, LU, LU | SCALED]
             for steps in (1, 2, 7, 15, 50, 333)
         ],
         "trajectories": [trajectory(config, steps) for config in CONFIGS for steps in (5, 16)],

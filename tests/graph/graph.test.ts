@@ -6,6 +6,16 @@ import { Graph, toOnnx, type Value } from "../../src/graph/index.js";
 import { engineForTests, evaluate, noise, numbers, openWeights } from "../runtime/helpers.js";
 import { femoError, safetensors } from "../weights/helpers.js";
 
+test("nodes know the parts in which they were made, outermost first", () => {
+  const graph = new Graph();
+  const part = (name: string) => ({ kind: "part", name });
+  const x = graph.input("x", [2]);
+  const inner = graph.within(part("block"), () => graph.within(part("head"), () => x.silu()).add(x));
+  graph.output("y", inner.mul(x));
+  const parts = graph.reachable().nodes.map(({ op, parts }) => [op, ...parts.map(({ name }) => name)]);
+  expect(parts).toEqual([["Sigmoid", "block", "head"], ["Mul", "block", "head"], ["Add", "block"], ["Mul"]]);
+});
+
 describe("shapes that do not fit are errors that name them", () => {
   const bad: [string, (g: Graph) => unknown, string[]][] = [
     ["add", (g) => g.input("x", [2, 3]).add(g.input("y", [4])), ["Add", "[2, 3]", "[4]"]],

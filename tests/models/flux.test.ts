@@ -129,7 +129,7 @@ describe.each(["tiny-dev", "tiny-schnell"])("%s", (name) => {
     expect(relativeError(numbers(again.output), numbers(output))).toBeLessThan(rounding);
   });
 
-  test.each(["module", "block", "stack", "output"])(
+  test.each(["attention", "module", "block", "stack", "output"])(
     "forecasts at '%s': features kept and given back are features computed",
     async (level) => {
       const { model, weights, tensors } = tiny;

@@ -75,7 +75,7 @@ describe("caching works as it does in float32", () => {
     },
   );
 
-  test.each(cacheMethods.filter((method) => method !== "none" && "interval" in defaultPresets[method]))(
+  test.each(cacheMethods.filter((method) => method !== "none" && "firstEnhance" in defaultPresets[method]))(
     "%s skips steps and draws",
     async (method) => {
       const options: Partial<GenerateOptions> = { classLabels: 1, cache: { method, interval: 3 } };

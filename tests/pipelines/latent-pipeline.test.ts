@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { FemoErrorCode } from "../../src/errors.js";
 import { DiffusionPipeline, type PretrainedOptions } from "../../src/pipelines/index.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
-import type { SamplerName } from "../../src/samplers/index.js";
+import type { NamedSampler } from "../../src/samplers/index.js";
 import { openCheckpoint } from "../../src/weights/index.js";
 import { femoError } from "../weights/helpers.js";
 
@@ -17,7 +17,7 @@ beforeAll(async () => {
 afterAll(() => pipeline.close());
 
 describe("draws what diffusers' DiTPipeline draws from the same seeds", () => {
-  test.each<SamplerName>(["ddim", "dpm-solver++"])("%s", async (sampler) => {
+  test.each<NamedSampler>(["ddim", "dpm-solver++"])("%s", async (sampler) => {
     const golden = await openCheckpoint(nodeFolder(folder), "golden.safetensors");
     const wanted = await golden.readBytes(sampler);
     const { images, report } = await pipeline.generate({ ...request, sampler });

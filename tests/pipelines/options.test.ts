@@ -9,6 +9,8 @@ beforeAll(async () => {
 });
 afterAll(() => pipeline.close());
 
+const solver = { sampler: "multistep", timesteps: [900, 500, 100], table: [[1], [0, 1], [0, 0, 1]] };
+
 const cases: [what: string, options: object, named: (string | RegExp)[]][] = [
   ["an unknown method", { cache: "teaseer" }, ["method", '"teaseer"', ...cacheMethods]],
   ["a method of another type", { cache: { method: 3 } }, ["method", "3"]],
@@ -57,6 +59,11 @@ const cases: [what: string, options: object, named: (string | RegExp)[]][] = [
   ["half a step", { numInferenceSteps: 2.5 }, ["numInferenceSteps", "2.5"]],
   ["more steps than timesteps", { numInferenceSteps: 1001 }, ["numInferenceSteps", "1001"]],
   ["an unknown sampler", { sampler: "euler" }, ["sampler", "ddim", "dpm-solver++", "euler"]],
+  ["a solver without timesteps", { sampler: { sampler: "multistep", table: [[1], [0, 1]] } }, ["sampler: timesteps"]],
+  ["a solver of another length", { sampler: solver }, ["numInferenceSteps: expected 3", "found 2"]],
+  ["a spacing beside a solver", { sampler: solver, numInferenceSteps: 3, timestepSpacing: "dit" }, ["timestepSpacing"]],
+  ["a name with fields", { sampler: { sampler: "ddim", clipSample: true } }, ["sampler", "ddim by its name alone"]],
+  ["a spacing of another sampler", { sampler: "ddim", timestepSpacing: "lambda" }, ["timestepSpacing", "dpm-solver++"]],
   ["an unknown spacing", { timestepSpacing: "even" }, ["timestepSpacing", "even"]],
   ["no images", { numImagesPerPrompt: 0 }, ["numImagesPerPrompt", "0"]],
   ["too many images of a class", { numImagesPerPrompt: 100_001 }, ["numImagesPerPrompt", "100000", "100001"]],
@@ -92,6 +99,8 @@ describe("from plain JavaScript", () => {
     ["outputType", { outputType: 1n }],
     ["cache", { cache: { method: 1n } }],
     ["sampler", { sampler: Symbol("ddim") }],
+    ["sampler", { sampler: null }],
+    ["sampler", { sampler: { timesteps: [1] } }],
     ["numInferenceSteps", { numInferenceSteps: Object.create(null) }],
     ["onStep", { onStep: "x" }],
   ])("%s is refused by name", async (name, options) => {

@@ -89,7 +89,7 @@ describe("a method as a value", () => {
     const message = await femoError("E_OPTION", () =>
       pipeline.generate({ ...request, cache: femo({ granularity: "attic" }) }),
     );
-    expect(message).toContain('granularity: expected one of module, block, stack, output, found "attic"');
+    expect(message).toContain('granularity: expected one of module, block, stack, output, x0, found "attic"');
   });
 });
 

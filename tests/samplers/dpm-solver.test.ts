@@ -8,6 +8,7 @@ import {
   dpmSolver,
   type SamplerState,
   schedulerFromConfig,
+  timestepSpacings,
 } from "../../src/samplers/index.js";
 import { alphaBar, fakeModel, firstLatent, noise, relativeError, walk } from "./helpers.js";
 
@@ -26,11 +27,16 @@ const solverOf = (config: Record<string, unknown>, numInferenceSteps: number) =>
 
 // Measured: 3.7e-6 and, with Karras' levels, 5.5e-5: they are made from that of timestep 0, which diffusers has in
 // float32, 8e-5 beside (1 − ᾱ cancels there).
-const toleranceOf = (config: Record<string, unknown>) => (config.use_karras_sigmas ? 1e-4 : 1e-5);
+const toleranceOf = (config: Record<string, unknown>) =>
+  config.use_karras_sigmas || config.use_lu_lambdas ? 1e-4 : 1e-5;
 
 describe("against diffusers' DPMSolverMultistepScheduler", () => {
   test.each(golden.timesteps)("timesteps of $config, $steps steps", ({ config, steps, timesteps }) => {
-    expect(solverOf(config, steps).timesteps).toEqual(timesteps);
+    const found = solverOf(config, steps).timesteps;
+    // float32 levels there: of spacing lambda up to one in a list lies on the other side of a half.
+    const other = found.flatMap((t, i) => (t === timesteps[i] ? [] : [Math.abs(t - (timesteps[i] as number))]));
+    expect(found).toHaveLength(timesteps.length);
+    expect(config.use_lu_lambdas ? [[], [1]] : [[]]).toContainEqual(other);
   });
 
   test.each(golden.trajectories)("every step of $config, $steps steps", ({ config, steps, latents }) => {
@@ -101,6 +107,21 @@ describe("on a linear equation with known solution", () => {
   });
 });
 
+test.each([2, 7, 50])(
+  "spacing lambda: %i steps go from the noisiest timestep to the cleanest, even in log-SNR",
+  (n) => {
+    const { leaps, timesteps } = dpmSolver({ timestepSpacing: "lambda", numInferenceSteps: n });
+    expect([timesteps[0], timesteps.at(-1)]).toEqual([999, 0]);
+    const lambdas = leaps.map(({ from }) => Math.log(from / (1 - from)) / 2);
+    const total = (lambdas.at(-1) as number) - (lambdas[0] as number);
+    for (let i = 1; i < n; i++) {
+      expect((lambdas[i] as number) - (lambdas[i - 1] as number)).toBeCloseTo(total / (n - 1), 9);
+    }
+    const lambda = (t: number | undefined) => Math.log(alphaBar(t) / (1 - alphaBar(t))) / 2;
+    expect(total).toBeCloseTo(lambda(0) - lambda(999), 9);
+  },
+);
+
 describe("walking again", () => {
   const sampler = dpmSolver({ numInferenceSteps: 20 });
   const states = walk(sampler, noise(1, 32), fakeModel);
@@ -130,9 +151,7 @@ describe("walking again", () => {
 });
 
 test("steps are finite to the last, also where it has no length", () => {
-  const spacings = (["leading", "trailing", "linspace", "dit"] as const).map((timestepSpacing) => ({
-    timestepSpacing,
-  }));
+  const spacings = timestepSpacings.map((timestepSpacing) => ({ timestepSpacing }));
   for (const spacing of [...spacings, { useKarrasSigmas: true }]) {
     for (const solverType of ["midpoint", "heun"] as const) {
       for (const rescaleBetasZeroSnr of [false, true]) {

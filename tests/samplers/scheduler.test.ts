@@ -4,6 +4,7 @@ import {
   ddim,
   ditScheduler,
   dpmSolver,
+  type NamedSampler,
   type SamplerName,
   type SchedulerConfig,
   schedulerFromConfig,
@@ -100,7 +101,6 @@ describe("schedulerFromConfig", () => {
     [{ algorithm_type: "sde-dpmsolver++" }, /algorithm_type: found "sde-dpmsolver\+\+", allowed: "dpmsolver\+\+"/],
     [{ solver_order: 3 }, /solver_order: found 3, allowed: 1, 2/],
     [{ lambda_min_clipped: -5.1 }, /lambda_min_clipped: found -5.1, allowed: -Infinity/],
-    [{ use_lu_lambdas: true }, /use_lu_lambdas: found true, allowed: false/],
     [[], /scheduler config: found \[\], allowed: an object/],
     [null, /scheduler config: found null, allowed: an object/],
   ])("%j is refused", (json, message) => {
@@ -157,12 +157,35 @@ describe("createSampler", () => {
     }
   });
 
+  test("Lu's lambdas are a spacing, which a request's goes before, and which does not carry over to DDIM", () => {
+    const config = { _class_name: "DPMSolverMultistepScheduler", timestep_spacing: "leading", use_lu_lambdas: true };
+    const lu = schedulerFromConfig(config);
+    expect(lu).toStrictEqual({ sampler: "dpm-solver++", timestepSpacing: "lambda" });
+    const spacing = (choice: object) => createSampler(lu, { numInferenceSteps: 4, ...choice }).spacing;
+    expect(spacing({})).toBe("lambda");
+    expect(spacing({ timestepSpacing: "trailing" })).toBe("trailing");
+    expect(spacing({ sampler: "ddim" })).toBe("leading");
+    const karras: SchedulerConfig = { sampler: "dpm-solver++", useKarrasSigmas: true };
+    expect(createSampler(karras, { numInferenceSteps: 4, timestepSpacing: "lambda" }).spacing).toBe("lambda");
+  });
+
+  test("a spacing that the sampler does not have is refused, and the one that has it named", () => {
+    expect(() => createSampler(scheduler, { numInferenceSteps: 4, timestepSpacing: "lambda" })).toThrow(
+      expect.objectContaining({
+        code: "E_OPTION",
+        message: expect.stringMatching(
+          /timestepSpacing: expected one of leading.* dit .*dpm-solver\+\+.* found lambda/,
+        ),
+      }),
+    );
+  });
+
   test("an unknown sampler is refused by name", () => {
-    const sampler = "euler" as SamplerName;
+    const sampler = "euler" as NamedSampler;
     expect(() => createSampler(scheduler, { sampler, numInferenceSteps: 4 })).toThrow(
       expect.objectContaining({
         code: "E_OPTION",
-        message: 'sampler: expected one of ddim, dpm-solver++, found "euler".',
+        message: 'sampler: expected one of ddim, dpm-solver++, or a solver of the sampler multistep, found "euler".',
       }),
     );
   });

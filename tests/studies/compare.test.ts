@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { cacheMethods, DiffusionPipeline } from "../../src/index.js";
+import { cacheMethods, DiffusionPipeline, type MultistepSolver } from "../../src/index.js";
 import {
   type CompareOptions,
   type CompareResult,
@@ -92,6 +92,29 @@ test("spacings are the variants' own and reported, with what they cost", async (
   });
   expect(rows[0]?.warnings).toEqual([]);
   expect(rows[1]?.warnings.join()).toContain("lands beside its own list");
+});
+
+test("a solver as data is a variant or the reference, with as many steps as it has", async () => {
+  const solver: MultistepSolver = { sampler: "multistep", timesteps: [90, 10], table: [[1], [0, 1]] };
+  const variant = await compare(pipeline, {
+    classLabels: [0],
+    numInferenceSteps: 3,
+    timestepSpacing: "dit",
+    variants: [{ name: "solver", sampler: solver }],
+  });
+  expect(variant.rows.map(({ sampler, numInferenceSteps }) => [sampler, numInferenceSteps])).toEqual([
+    ["ddim", 3],
+    ["multistep", 2],
+  ]);
+  const reference = await compare(pipeline, {
+    classLabels: [0],
+    sampler: solver,
+    variants: [{ name: "FORA", cache: { method: "fora", interval: 2, firstEnhance: 1 } }],
+  });
+  expect(reference.rows.map(({ sampler, fullSteps }) => [sampler, fullSteps])).toEqual([
+    ["multistep", [[0, 1]]],
+    ["multistep", [[0]]],
+  ]);
 });
 
 test.each<[string, object | null]>([
@@ -229,7 +252,9 @@ test("methods that are not named are the recommended ones, and all are all but n
       ({ cache }) => (cache as { method: string }).method,
     );
   expect(methods({})).toEqual(recommendedMethods);
-  expect(methods({ methods: "all" })).toEqual(cacheMethods.filter((method) => method !== "none"));
+  // MagCache needs ratios that were measured on the model.
+  const others = cacheMethods.filter((method) => method !== "none" && method !== "magCache");
+  expect(methods({ methods: "all" })).toEqual(others);
 });
 
 describe("a converged reference", () => {

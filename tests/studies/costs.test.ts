@@ -2,11 +2,11 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { everyOperation } from "../../src/graph/flops.js";
 import { countFlops } from "../../src/graph/index.js";
+import { taylorSeer } from "../../src/methods/index.js";
 import { dit, ditXL2 } from "../../src/models/dit.js";
 import { ditCosts } from "../../src/studies/costs/dit.js";
 import { fluxCosts } from "../../src/studies/costs/flux.js";
-import { ditTokenwise, freshTokens } from "../../src/studies/costs/tokens.js";
-import { counter, placedNodes, within } from "../../src/studies/costs/walk.js";
+import { inModule, type Step, stepsOn, weightOf, within } from "../../src/studies/costs/steps.js";
 import { type CostRow, costTablesCsv, costTablesText, paperCosts } from "../../src/studies/index.js";
 import { traceCut } from "../../src/tracing/index.js";
 import { femoError } from "../weights/helpers.js";
@@ -88,15 +88,17 @@ describe("the paper's costs, counted from the graphs", () => {
   });
 });
 
-describe("the walk equals sums written out by hand", () => {
+describe("the counts equal sums written out by hand", () => {
+  const uncached = { cache: "none", numSteps: 50 } as const;
+
   test("DiT-XL/2, a step of two samples", () => {
     const [D, T, H, L, B] = [1152, 256, 16, 28, 2];
     const attention = 2 * (4 * T * D * D + 2 * T * T * D) + T * D + 5 * H * T * T;
     const mlp = 2 * 8 * T * D * D + 6 * 4 * T * D;
     const block = B * (attention + mlp + 2 * T * D + 6 * D * D);
-    const { uncached, costOf } = ditCosts();
-    expect(uncached).toBeCloseTo(50 * L * block, -3);
-    const forecast = costOf({ kind: "forecast", interval: 9 });
+    const { costOf } = ditCosts();
+    expect(costOf(uncached).flops).toBeCloseTo(50 * L * block, -3);
+    const forecast = costOf({ cache: taylorSeer({ interval: 9 }), numSteps: 50 });
     expect(forecast).toEqual({ fullSteps: 7, flops: expect.closeTo(L * (7 * block + 43 * B * 6 * D * D), -3) });
   });
 
@@ -109,20 +111,25 @@ describe("the walk equals sums written out by hand", () => {
     const inside = 57 * 2 * (12 * tokens * D * D + 2 * tokens * tokens * D) + 76 * 4 * tokens * D + 57 * 4 * tokens * D;
     expect((outside + inside) / 1e12).toBeCloseTo(74.39, 2);
     expect(outside / 1e9).toBeCloseTo(22.71, 2);
-    const { uncached, costOf } = fluxCosts();
-    expect(uncached).toBeCloseTo(50 * 74.39e12, -3);
-    expect(costOf({ kind: "forecast", interval: 10 })).toEqual({
+    const { costOf } = fluxCosts();
+    expect(costOf(uncached).flops).toBeCloseTo(50 * 74.39e12, -3);
+    expect(costOf({ cache: taylorSeer({ interval: 10, firstEnhance: 3 }), numSteps: 50 })).toEqual({
       fullSteps: 7,
       flops: expect.closeTo(7 * 74.39e12 + 43 * 22.71e9, -3),
     });
   });
 
-  test("each node has one place, and all are counted", () => {
-    const model = dit({ ...ditXL2, numLayers: 2 });
-    const placed = placedNodes(model);
-    expect(placed).toHaveLength(traceCut(model, { hoisted: "inline" }).graph.reachable().nodes.length);
-    const products = placed.filter((node) => node.weight && within(node, "module", "transformer_blocks.1."));
-    expect(products.map(({ weight }) => weight?.replace("transformer_blocks.1.", "")).sort()).toEqual([
+  test("a step is the graph of its cut, whose nodes know their features", () => {
+    const [model, block] = [dit({ ...ditXL2, numLayers: 2 }), "transformer_blocks.1"];
+    const stepsOf = stepsOn(model, { batch: 3 });
+    const [full, forecast] = stepsOf({ cache: taylorSeer({ firstEnhance: 1 }), numSteps: 2 }) as [Step, Step];
+    expect([full.kind, forecast.kind]).toEqual(["full", "forecast"]);
+    const { graph } = traceCut(model, { hoisted: "inline" });
+    const all = { convention: everyOperation, counts: () => true };
+    expect(full.flops(all)).toBe(countFlops(graph, { batch: 3 }));
+    expect(forecast.flops({ ...all, counts: inModule })).toBe(0);
+    const products = graph.reachable().nodes.filter((node) => weightOf(node) && within(node, "module", `${block}.`));
+    expect(products.map((node) => weightOf(node).replace(`${block}.`, "")).sort()).toEqual([
       "attn1.to_k.weight",
       "attn1.to_out.0.weight",
       "attn1.to_q.weight",
@@ -130,33 +137,6 @@ describe("the walk equals sums written out by hand", () => {
       "ff.net.0.proj.weight",
       "ff.net.2.weight",
     ]);
-    const all = counter(model, { batch: 3 }, everyOperation)(() => true);
-    expect(all).toBe(countFlops(traceCut(model, { hoisted: "inline" }).graph, { batch: 3 }));
-  });
-});
-
-describe("token-wise methods", () => {
-  const size = { numSteps: 50, numLayers: 28, tokens: 256 };
-  const toca = ditTokenwise({ interval: 3, ratio: 0.07, dual: false }, size);
-  const indexes = (choose: (work: (typeof toca)[number]) => boolean): number[] =>
-    toca.flatMap((work, i) => (choose(work) ? [49 - i] : []));
-
-  test("full steps of ToCa at N = 3, and those full in their first layer alone", () => {
-    expect(indexes((work) => work.every((what) => what === "full"))).toEqual([
-      49, 44, 40, 36, 30, 27, 24, 21, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0,
-    ]);
-    expect(indexes((work) => work[0] === "full" && work[1] !== "full")).toEqual([45, 32]);
-  });
-
-  test("DuCa computes tokens where the index leaves an odd rest, here of 5 and in step 45 of 4, and skips elsewhere", () => {
-    const duca = ditTokenwise({ interval: 3, ratio: 0.05, dual: true }, size);
-    const kinds = duca.slice(0, 6).map((work) => (typeof work[5] === "object" ? "tokens" : work[5]));
-    expect(kinds).toEqual(["full", "tokens", "skip", "tokens", "tokens", "full"]);
-  });
-
-  test("no tokens are chosen while the share is negative, and never more than there are", () => {
-    expect(toca[1]?.[3]).toEqual({ tokens: 0 });
-    expect([-1, 0.1, 1, 7].map((ratio) => freshTokens(ratio, 256))).toEqual([0, 25, 256, 256]);
   });
 });
 

@@ -1,27 +1,23 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import type { CacheOptions, DiffusionPipeline } from "../../src/index.js";
-import type { CostOptions } from "../../src/studies/index.js";
+import { type CacheOptions, DiffusionPipeline } from "../../src/index.js";
+import { type CostOptions, settingsAtCost } from "../../src/studies/index.js";
 import { nearest } from "../../src/studies/settings-at-cost.js";
 import { tinyPipeline } from "../tiny-pipeline.js";
-import { firstBlock, withFirstBlock } from "./first-block.js";
 
-let library: Awaited<ReturnType<typeof withFirstBlock>>;
 let model: Awaited<ReturnType<typeof tinyPipeline>>;
 let pipeline: DiffusionPipeline;
 beforeAll(async () => {
-  library = await withFirstBlock();
   model = await tinyPipeline();
-  pipeline = await library.DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
+  pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
 });
 afterAll(async () => {
   await pipeline.close();
   model.remove();
-  library.remove();
 });
 
 const request = { numInferenceSteps: 12, classLabels: ["oak", "ibis"], seed: 3 };
 const find = (cache: CacheOptions, speedup: number, options: Partial<CostOptions> = {}) =>
-  library.settingsAtCost(pipeline, cache, { ...request, ...options, speedup });
+  settingsAtCost(pipeline, cache, { ...request, ...options, speedup });
 
 test("of a schedule no other interval comes nearer, and the other fields stay", async () => {
   for (const wanted of [1.3, 2, 2.6]) {
@@ -45,7 +41,7 @@ test("of a schedule nothing is drawn", async () => {
 });
 
 test("of a method that looks it is what a run of these images counts", async () => {
-  const { settings, speedup } = await find(firstBlock, 1.25);
+  const { settings, speedup } = await find("firstBlock", 1.25);
   const { report } = await pipeline.generate({ ...request, cache: settings });
   expect(report.flops.speedup).toBe(speedup);
   expect(speedup).toBeGreaterThan(1.1);
@@ -53,13 +49,13 @@ test("of a method that looks it is what a run of these images counts", async () 
 });
 
 test("what cannot be reached ends at the end of the knob", async () => {
-  expect((await find(firstBlock, 100)).settings).toMatchObject({ threshold: 2 });
+  expect((await find("firstBlock", 100)).settings).toMatchObject({ threshold: 2 });
   expect((await find("fora", 0.1)).settings).toMatchObject({ interval: 1 });
 });
 
 test("it ends with the signal, and before anything is drawn", async () => {
   const reason = new Error("stop");
-  for (const method of ["fora", firstBlock] as const) {
+  for (const method of ["fora", "firstBlock"] as const) {
     await expect(find(method, 2, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
   }
 });

@@ -5,9 +5,10 @@ import type { Forecaster } from "./forecaster.js";
  * its differences were divided ones. S = those features; c = Lagrange weights, which are Newton's form with the
  * differences multiplied out. The memory is their positions.
  * @param order m >= 0
+ * @param between the order with which features between the last two are made out, for hindsight
  */
-export function newton(order: number): Forecaster<readonly number[]> {
-  const history = order + 1;
+export function newton(order: number, between = order): Forecaster<readonly number[]> {
+  const history = Math.max(order, between) + 1;
   return {
     history,
     recent: history,
@@ -16,11 +17,15 @@ export function newton(order: number): Forecaster<readonly number[]> {
     update: (positions, { position }) => ({ memory: [position, ...positions].slice(0, history), rows: [] }),
     combine(positions, x) {
       if (positions.length === 0) return undefined;
+      const used = positions.slice(0, 1 + (isBetween(x, positions) ? between : order));
       return Array.from({ length: history }, (_, i) => {
-        if (i >= positions.length) return 0;
-        const here = positions[i] as number;
-        return positions.reduce((w, other, j) => (j === i ? w : (w * (x - other)) / (here - other)), 1);
+        if (i >= used.length) return 0;
+        const here = used[i] as number;
+        return used.reduce((w, other, j) => (j === i ? w : (w * (x - other)) / (here - other)), 1);
       });
     },
   };
 }
+
+const isBetween = (x: number, [last, before]: readonly number[]): boolean =>
+  last !== undefined && before !== undefined && (x - last) * (x - before) < 0;

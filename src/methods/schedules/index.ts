@@ -1,1 +1,2 @@
 export { everyInterval, fullSteps, type Schedule } from "./schedule.js";
+export { type StepsMaskName, stepsMask, stepsMaskNames } from "./steps-mask.js";

@@ -1,12 +1,19 @@
 import { Backbone, guidanceRows, type Quantize } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
-import { type CachePresets, defaultPresets, presetsFromJson } from "../../methods/index.js";
+import {
+  type CacheFacts,
+  cacheLevels,
+  defaultPresets,
+  presetsFromJson,
+  qualitiesFromJson,
+  schedulesFromJson,
+} from "../../methods/index.js";
 import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
 import { type DiTConfig, dit, ditConfigFromJson } from "../../models/dit.js";
 import type { OriginalDiT } from "../../models/dit-original.js";
 import type { Sessions } from "../../runtime/sessions.js";
 import { ditScheduler, type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
-import { type Checkpoint, type ModelComponent, type ModelFolder, PRESETS_FILE } from "../../weights/index.js";
+import { type Checkpoint, MEASURED_FILES, type ModelComponent, type ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
 import type { Family, PipelineParts } from "../family.js";
 import { allClasses, type ClassNames, classId, className, labelNames } from "../labels.js";
@@ -33,7 +40,7 @@ export async function ditFromFolder(folder: ModelFolder, context: FamilyContext)
       vae: folder.components.vae ? await folder.component("vae") : undefined,
       scheduler: schedulerFromConfig(await folder.config("scheduler")),
       names: labelNames(folder.id2label),
-      presets: (levels) => presetsOf(folder, levels),
+      caching: (levels) => cachingOf(folder, levels),
     },
     context,
   );
@@ -57,7 +64,8 @@ export function ditFromOriginal(
   vae: ModelComponent,
   context: FamilyContext,
 ): Promise<PipelineParts> {
-  const own = { name, ...model, vae, scheduler: ditScheduler, names: new Map(), presets: async () => defaultPresets };
+  const caching = async (levels: readonly string[]) => nothingMeasured(levels);
+  const own = { name, ...model, vae, scheduler: ditScheduler, names: new Map(), caching };
   return ditParts(own, context);
 }
 
@@ -69,7 +77,7 @@ interface DiTSource {
   readonly scheduler: SchedulerConfig;
   /** Of some classes. */
   readonly names: ClassNames;
-  presets(levels: readonly string[]): Promise<CachePresets>;
+  caching(levels: readonly string[]): Promise<CacheFacts>;
 }
 
 async function ditParts(source: DiTSource, { sessions, quantize }: FamilyContext): Promise<PipelineParts> {
@@ -85,7 +93,7 @@ async function ditParts(source: DiTSource, { sessions, quantize }: FamilyContext
     backbone: quantize ? await backbone.inInt8(quantize) : backbone,
     decoder,
     scheduler,
-    presets: await source.presets(model.levels),
+    caching: await source.caching(cacheLevels(model)),
   };
 }
 
@@ -98,12 +106,24 @@ export function checkChannels(name: string, channels: number, decoder: LatentDec
   throw new FemoError("E_CONFIG", `${name}: ${drawn}, found ${channels} in the transformer`);
 }
 
-/** What was measured on the model, if it came with that; else the paper's settings. */
-async function presetsOf(folder: ModelFolder, levels: readonly string[]): Promise<CachePresets> {
-  const json = await folder.presets();
-  return json === undefined
-    ? defaultPresets
-    : presetsFromJson(json, defaultPresets, levels, `${folder.name}/${PRESETS_FILE}`);
+/** The methods' own settings. */
+const nothingMeasured = (levels: readonly string[]): CacheFacts => ({
+  levels,
+  presets: defaultPresets,
+  schedules: [],
+  qualities: {},
+});
+
+/** What was measured on the model, if it came with that. */
+async function cachingOf(folder: ModelFolder, levels: readonly string[]): Promise<CacheFacts> {
+  const facts: { -readonly [Fact in keyof CacheFacts]: CacheFacts[Fact] } = nothingMeasured(levels);
+  const named = (file: string): string => `${folder.name}/${file}`;
+  const { presets, schedules, qualities } = MEASURED_FILES;
+  const [own, placed, traded] = await Promise.all([presets, schedules, qualities].map((file) => folder.measured(file)));
+  if (own !== undefined) facts.presets = presetsFromJson(own, defaultPresets, levels, named(presets));
+  if (placed !== undefined) facts.schedules = schedulesFromJson(placed, named(schedules));
+  if (traded !== undefined) facts.qualities = qualitiesFromJson(traded, facts.presets, levels, named(qualities));
+  return facts;
 }
 
 /** Requests name classes; the label after the last stands for none. */

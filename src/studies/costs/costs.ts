@@ -1,8 +1,9 @@
 import { FemoError } from "../../errors.js";
 import { ditCosts } from "./dit.js";
 import { fluxCosts } from "./flux.js";
-import { type PaperRow, type PaperTable, paperTables } from "./paper-tables.js";
-import type { ModelCosts, RunCost } from "./run.js";
+import type { PaperRow } from "./paper-rows.js";
+import { type PaperTable, paperTables } from "./paper-tables.js";
+import type { ModelCosts } from "./run.js";
 
 /** How a value compares with the printed one. */
 export type Verdict =
@@ -53,9 +54,8 @@ const models = { "DiT-XL/2": ditCosts, "FLUX.1-dev": fluxCosts };
 export const costTableNames: readonly string[] = paperTables.map(({ name }) => name);
 
 /**
- * The costs of the FEMO paper's tables, counted anew: the models' graphs are walked, without weights, and their parts
- * are added up as each row's schedule says, in the convention with which its authors counted. Speed-ups are over the
- * uncached run, rounded as printed.
+ * The costs of the FEMO paper's tables, counted anew: each row is a run of its method, and the graphs of its steps are
+ * counted, without weights, in the convention of its authors. Speed-ups are over the uncached run, rounded as printed.
  * @param names of the tables. Default: all
  * @throws FemoError E_OPTION if there is no such table
  */
@@ -69,19 +69,20 @@ export function paperCosts(names: readonly string[] = costTableNames): CostTable
     .filter(({ name }) => names.includes(name))
     .map(({ name, title, model, rows }) => {
       costs[model] ??= models[model]();
-      const { counting, uncached, costOf } = costs[model];
-      const baseline = printedDigits(uncached / 1e12);
-      return { name, title, model, counting, rows: rows.map((row) => compare(row, costOf(row.run), baseline)) };
+      const { counting, costOf } = costs[model];
+      const baseline = printedDigits(costOf({ cache: "none", numSteps: 50 }).flops / 1e12);
+      return { name, title, model, counting, rows: rows.map((row) => compare(row, costOf, baseline)) };
     });
 }
 
-function compare(row: PaperRow, cost: RunCost, baseline: number): CostRow {
-  const { method, interval, order, slip } = row;
+function compare(row: PaperRow, costOf: ModelCosts["costOf"], baseline: number): CostRow {
+  const { method, interval, order, run, slip } = row;
   const settings = { method, ...(interval !== undefined && { interval }), ...(order !== undefined && { order }) };
-  if ("reason" in cost) {
+  if ("reason" in run) {
     const unknown = (printed: number): ComparedValue => ({ printed, verdict: "not derivable" });
-    return { ...settings, flops: unknown(row.flops), speed: unknown(row.speed), remark: cost.reason };
+    return { ...settings, flops: unknown(row.flops), speed: unknown(row.speed), remark: run.reason };
   }
+  const cost = costOf(run);
   const flops = cost.flops / 1e12;
   const value = (name: "flops" | "speed", counted: number): ComparedValue => {
     const equal = printedDigits(counted) === row[name];

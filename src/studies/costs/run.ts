@@ -1,33 +1,30 @@
-import type { Schedule } from "../../methods/schedules/index.js";
+import type { CacheOptions } from "../../methods/index.js";
 
-/** What a row of the paper's tables ran, as far as it is known. All runs have 50 steps but those of "steps". */
-export type Run =
-  /** Fewer steps of the sampler, all computed. */
-  | { readonly kind: "steps"; readonly steps: number }
-  /** TaylorSeer's schedule with any forecast: TaylorSeer, FEMO. What forecasting costs was not counted. */
-  | { readonly kind: "forecast"; readonly interval: number }
-  | { readonly kind: "fora"; readonly interval: number }
-  | { readonly kind: "deltaDit"; readonly interval: number }
-  /** Token-wise methods; `ratio` is the share of tokens computed anew. */
-  | { readonly kind: "toca" | "duca"; readonly interval: number; readonly ratio: number }
-  /** So many computed steps came out of its threshold. */
-  | { readonly kind: "teaCache"; readonly computed: number }
-  | { readonly kind: "unknown"; readonly reason: string };
+/** What a row of the paper's tables ran. */
+export interface Run {
+  readonly cache: CacheOptions;
+  readonly numSteps: number;
+  /** Full steps, as printed, of a method whose steps depend on the images; the others forecast. */
+  readonly fullSteps?: number;
+  /** Attention was kept before its projections, which then run at every step: femo keeps it behind them. */
+  readonly projects?: boolean;
+}
 
-/** The cost of an image, or why it cannot be told. */
-export type RunCost =
-  | { readonly flops: number /** Steps that computed all blocks. */; readonly fullSteps: number }
-  | { readonly reason: string };
+/** It cannot be told, and why. */
+export interface Unknown {
+  readonly reason: string;
+}
+
+/** The cost of an image. */
+export interface RunCost {
+  readonly flops: number;
+  /** Steps that computed all blocks. */
+  readonly fullSteps: number;
+}
 
 /** What runs of a model cost. */
 export interface ModelCosts {
   /** What counts as how much, in words. */
   readonly counting: string;
-  /** An image with every step computed. */
-  readonly uncached: number;
   costOf(run: Run): RunCost;
 }
-
-/** The first `numSteps` steps, those that a schedule makes full counted. */
-export const countFull = (schedule: Schedule, numSteps: number): number =>
-  Array.from({ length: numSteps }, (_, step) => schedule.isFull(step)).filter(Boolean).length;

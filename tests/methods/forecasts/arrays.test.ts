@@ -4,13 +4,15 @@ import {
   adaptedFemo,
   biasCorrections,
   femo,
+  foca,
   fora,
+  hiCache,
   measuredError,
   momentumSeeds,
   newton,
   taylorSeer,
 } from "../../../src/methods/forecasts/index.js";
-import { arrayFemo, arrayFora, arrayTaylor, replayArrays } from "./arrays.js";
+import { arrayFemo, arrayFoca, arrayFora, arrayHiCache, arrayTaylor, replayArrays } from "./arrays.js";
 import { type AnyForecaster, expectClose, replay, type Step, trajectory } from "./replay.js";
 
 const orders = [1, 2, 3, 4];
@@ -48,6 +50,25 @@ describe("coefficients equal the arithmetic on arrays", () => {
     fc.assert(
       fc.property(runs, ({ steps, feature }) =>
         expectClose(replay(taylorSeer(order), steps, feature), replayArrays(arrayTaylor(order), steps, feature)),
+      ),
+    );
+  });
+
+  test.each(orders)("HiCache, order %i", (order) => {
+    fc.assert(
+      fc.property(runs, fc.double({ min: 0.1, max: 1, noNaN: true }), ({ steps, feature }, sigma) =>
+        expectClose(
+          replay(hiCache(order, sigma), steps, feature),
+          replayArrays(arrayHiCache(order, sigma), steps, feature),
+        ),
+      ),
+    );
+  });
+
+  test("FoCa, whose arrays walk every step", () => {
+    fc.assert(
+      fc.property(runs, ({ steps, feature }) =>
+        expectClose(replay(foca(), steps, feature), replayArrays(arrayFoca(), steps, feature)),
       ),
     );
   });
@@ -129,13 +150,44 @@ describe("limits of FEMO", () => {
   });
 });
 
+describe("limits of HiCache", () => {
+  test("order 1 with sigma 1 / sqrt 2 is TaylorSeer", () => {
+    fc.assert(
+      fc.property(runs, ({ steps, feature }) =>
+        expectClose(replay(hiCache(1, Math.SQRT1_2), steps, feature), replay(taylorSeer(1), steps, feature), 1e-12),
+      ),
+    );
+  });
+
+  test("order 2 with it takes off half the second difference, at any distance", () => {
+    const rows = [0, 1, 2].map((i) => [0, 1, 2].map((j) => Number(i === j))); // D0, D1 and D2 themselves
+    for (const position of [-3, 0, 1, 4]) {
+      const [d0, d1, d2] = taylorSeer(2).combine({ last: 0, rows }, position) as [number, number, number];
+      const found = hiCache(2, Math.SQRT1_2).combine({ last: 0, rows }, position) as number[];
+      [d0, d1, d2 - 0.5].forEach((wanted, i) => {
+        expect(found[i]).toBeCloseTo(wanted, 12);
+      });
+    }
+  });
+
+  test("sigma 0.5 goes half as far along the slope", () => {
+    const rows = [
+      [1, 0],
+      [0, 1],
+    ];
+    expect(hiCache(1, 0.5).combine({ last: 2, rows }, 5)).toEqual([1, 1.5]);
+  });
+});
+
 describe("counting down instead of up", () => {
   const mirrored = (steps: readonly Step[]): Step[] => steps.map((step) => ({ ...step, position: -step.position }));
   const symmetric: [string, AnyForecaster][] = [
     ["FORA", fora()],
+    ["FoCa", foca()],
     ...orders.flatMap((order): [string, AnyForecaster][] => [
       [`TaylorSeer ${order}`, taylorSeer(order)],
       [`Newton ${order}`, newton(order)],
+      [`HiCache ${order}`, hiCache(order, 0.5)],
       [`FEMO ${order}`, femo({ order, beta: 0.3 })],
       [`Adapted-FEMO ${order}`, adaptedFemo({ order, beta: 0.3, gamma: 0.05, delta: 0.2 })],
     ]),

@@ -22,7 +22,10 @@ export function arrayFora(): ArrayMethod {
   };
 }
 
-export function arrayTaylor(order: number): ArrayMethod {
+export function arrayTaylor(
+  order: number,
+  onDifferences: (derivatives: Float64Array[], position: number) => void = () => {},
+): ArrayMethod {
   let [derivatives, last] = [[] as Float64Array[], 0];
   return {
     predict: (position) =>
@@ -35,6 +38,60 @@ export function arrayTaylor(order: number): ArrayMethod {
         next.push(axpy(-1, old, newer).map((x) => x / (position - last)));
       }
       [derivatives, last] = [next, position];
+      onDifferences(derivatives, last);
+    },
+  };
+}
+
+/** Hermite polynomials from their sums, not from the recursion. */
+const hermite = (i: number, y: number): number => {
+  let sum = 0;
+  for (let j = 0; 2 * j <= i; j++) {
+    sum += ((-1) ** j * factorial(i) * (2 * y) ** (i - 2 * j)) / (factorial(j) * factorial(i - 2 * j));
+  }
+  return sum;
+};
+
+export function arrayHiCache(order: number, sigma: number): ArrayMethod {
+  let [derivatives, last] = [[] as Float64Array[], 0];
+  const taylor = arrayTaylor(order, (next, position) => {
+    [derivatives, last] = [next, position];
+  });
+  return {
+    ...taylor,
+    predict: (position) =>
+      derivatives.reduce((sum, d, i) => {
+        return axpy((sigma ** i * hermite(i, sigma * (position - last))) / factorial(i), d, sum);
+      }, zerosLike(derivatives)),
+  };
+}
+
+/** Every step's value is kept, forecast or computed, by the number of the step. */
+export function arrayFoca(): ArrayMethod {
+  const values = new Map<number, Float64Array>();
+  const full: number[] = [];
+  const value = (step: number) => values.get(step) as Float64Array;
+  return {
+    predict(position) {
+      const now = Math.abs(position);
+      const [last, before] = [full.at(-1) as number, full.at(-2)];
+      const feature = value(last);
+      const e = now - last;
+      const trend = (at: number) => axpy(at / 2, axpy(-1, value(before as number), feature), feature);
+      const heun = (at: number) => axpy(at / 2, axpy(-1, value(now - 2), value(now - 1)), trend(at));
+      const mixed = () =>
+        axpy(
+          3 / e,
+          heun(3),
+          feature.map((x) => x * (1 - 3 / e)),
+        );
+      const forecast = before === undefined ? feature : e <= 3 ? heun(e) : mixed();
+      values.set(now, forecast);
+      return forecast;
+    },
+    observe(position, feature) {
+      values.set(Math.abs(position), feature);
+      full.push(Math.abs(position));
     },
   };
 }

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { adaptedFemo, femo, fora, newton, taylorSeer } from "../../../src/methods/forecasts/index.js";
+import { adaptedFemo, femo, foca, fora, hiCache, newton, taylorSeer } from "../../../src/methods/forecasts/index.js";
 import { forecastAt } from "./replay.js";
 
 /** Six to eight full steps at any spacing, up or down, and a horizon. */
@@ -116,8 +116,43 @@ describe("FEMO", () => {
   });
 });
 
+describe("HiCache", () => {
+  test("is exact on constants, and keeps 2 sigma² of a slope", () => {
+    const sigma = fc.double({ min: 0.1, max: 1, noNaN: true });
+    fc.assert(
+      fc.property(spacings, coefficient, coefficient, sigma, ({ full, position, x }, slope, offset, s) => {
+        for (const order of [1, 2, 3, 4]) {
+          const found = forecastAt(hiCache(order, s), full, position, (t) => slope * t + offset);
+          expect(relative(found, slope * (full.at(-1) as number) + offset + 2 * s ** 2 * slope * x)).toBeLessThan(1e-9);
+        }
+      }),
+    );
+  });
+});
+
+describe("FoCa", () => {
+  test("is exact on constants", () => {
+    fc.assert(
+      fc.property(spacings, coefficient, ({ full, position }, offset) => {
+        expect(
+          relative(
+            forecastAt(foca(), full, position, () => offset),
+            offset,
+          ),
+        ).toBeLessThan(1e-10);
+      }),
+    );
+  });
+
+  test("behind full steps in a row it is exact on affine features for three steps, then falls back", () => {
+    const off = (x: number) => 5 + x - forecastAt(foca(), [0, 1, 2, 3, 4, 5], 5 + x, (t) => t);
+    for (const x of [1, 2, 3]) expect(off(x)).toBeCloseTo(0, 12);
+    expect(off(4)).toBeCloseTo(4 - 9 / 4, 12); // w = 3/4 of a lead of 3
+  });
+});
+
 test("nothing can be forecast before the first full step", () => {
-  for (const forecaster of [fora(), taylorSeer(2), newton(2), femo({ order: 2, beta: 0.1 })]) {
+  for (const forecaster of [fora(), taylorSeer(2), newton(2), femo({ order: 2, beta: 0.1 }), hiCache(2, 0.5), foca()]) {
     expect(forecaster.combine(forecaster.start(0) as never, 0)).toBeUndefined();
   }
 });

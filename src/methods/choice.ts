@@ -1,0 +1,61 @@
+import { FemoError } from "../errors.js";
+import { type PlacedSchedule, placedFor, placeFullSteps, type Sampling } from "./placement.js";
+import { type MeasuredQuality, type Qualities, type QualityName, qualityNames } from "./qualities.js";
+import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings } from "./settings.js";
+
+/** What is known of caching on a model. */
+export interface CacheFacts {
+  /** At which it can be cached. */
+  readonly levels: readonly string[];
+  readonly presets: CachePresets;
+  readonly schedules: readonly PlacedSchedule[];
+  readonly qualities: Qualities;
+}
+
+/** A choice of cache as it runs. */
+export interface ChosenCache {
+  readonly settings: CacheSettings;
+  /** If it was chosen by quality: how good it was measured to be. */
+  readonly quality?: { readonly name: QualityName; readonly measured: MeasuredQuality };
+  /** What does not fit the measurement, a sentence each; for reports. */
+  readonly notes: readonly string[];
+}
+
+const isQuality = (cache: unknown): cache is QualityName => qualityNames.some((name) => name === cache);
+
+/**
+ * A user's choice with every default filled in: a method, or a quality by name.
+ * @throws FemoError E_OPTION naming each unknown or bad field, or if the model has no such quality or placement
+ */
+export function chosenCache(
+  cache: CacheOptions | QualityName,
+  { levels, presets, schedules, qualities }: CacheFacts,
+  sampling: Sampling,
+): ChosenCache {
+  if (!isQuality(cache)) {
+    return { settings: placeFullSteps(cacheSettings(cache, presets, levels), schedules, sampling), notes: [] };
+  }
+  const quality = qualities[cache];
+  if (!quality) {
+    throw new FemoError(
+      "E_OPTION",
+      `cache: "${cache}": nothing of that kind was measured on this model. Choose a method, such as "femo".`,
+    );
+  }
+  const settings = cacheSettings(quality.cache, presets, levels);
+  const { measured } = quality;
+  const about = { name: cache, measured };
+  const { sampler, numInferenceSteps } = sampling;
+  const notes =
+    sampler === measured.sampler && numInferenceSteps === measured.numInferenceSteps
+      ? []
+      : [
+          `"${cache}" was measured with ${measured.numInferenceSteps} steps of ${measured.sampler}, not with ` +
+            `${numInferenceSteps} of ${sampler}: its measured error does not hold here.`,
+        ];
+  if (!("fullSteps" in settings) || typeof settings.fullSteps !== "number") return { settings, quality: about, notes };
+  const isPlaced = placedFor(schedules, sampling).some(({ length }) => length === settings.fullSteps);
+  if (isPlaced) return { settings: placeFullSteps(settings, schedules, sampling), quality: about, notes };
+  const { fullSteps: _, ...byInterval } = settings; // as many of them, evenly
+  return { settings: byInterval, quality: about, notes };
+}

@@ -1,0 +1,73 @@
+import { z } from "zod";
+import { FemoError } from "../errors.js";
+import type { CacheOptions, CachePresets } from "./settings.js";
+import { cacheSettings } from "./settings.js";
+
+/** What to trade for speed, by name, of models on which it was measured. */
+export const qualityNames = ["quality", "balanced", "fast"] as const;
+/** One of `qualityNames`. */
+export type QualityName = (typeof qualityNames)[number];
+
+/** How far images were from those without a cache, and at what cost. */
+export interface MeasuredQuality {
+  /** PSNR in dB against the uncached images of the same seeds. */
+  readonly psnr: { readonly mean: number; readonly median: number; readonly percentile10: number };
+  readonly flopsSpeedup: number;
+  /** How many images were drawn, and how. */
+  readonly images: number;
+  readonly sampler: string;
+  readonly numInferenceSteps: number;
+  readonly guidanceScale: number;
+}
+
+/** A choice of cache with what it was measured to do. */
+export interface Quality {
+  readonly cache: CacheOptions;
+  readonly measured: MeasuredQuality;
+}
+
+export type Qualities = Partial<Readonly<Record<QualityName, Quality>>>;
+
+const number = z.number();
+const schema = z.partialRecord(
+  z.enum(qualityNames),
+  z.strictObject({
+    cache: z.looseObject({ method: z.string() }),
+    measured: z.strictObject({
+      psnr: z.strictObject({ mean: number, median: number, percentile10: number }),
+      flopsSpeedup: number,
+      images: number,
+      sampler: z.string(),
+      numInferenceSteps: number,
+      guidanceScale: number,
+    }),
+  }),
+);
+
+/**
+ * The qualities of a model.
+ * @param json the content of its file of qualities
+ * @param file named in errors
+ * @throws FemoError E_CONFIG if it is malformed, or names a method, field or value that does not exist
+ */
+export function qualitiesFromJson(
+  json: unknown,
+  presets: CachePresets,
+  levels: readonly string[],
+  file: string,
+): Qualities {
+  const parsed = schema.safeParse(json);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new FemoError("E_CONFIG", `${file}: ${issue?.path.join(".") || "the file"}: ${issue?.message}`);
+  }
+  const qualities = parsed.data as Qualities;
+  for (const [name, { cache }] of Object.entries(qualities)) {
+    try {
+      cacheSettings(cache, presets, levels);
+    } catch (cause) {
+      throw new FemoError("E_CONFIG", `${file}: ${name}: ${cause instanceof Error ? cause.message : cause}`, { cause });
+    }
+  }
+  return qualities;
+}
