@@ -28,6 +28,7 @@ export { newton } from "./newton.js";
 export { type PlacedSchedule, type Sampling, schedulesFromJson } from "./placement.js";
 export { presetsFromJson } from "./presets.js";
 export {
+  type CacheQuality,
   type MeasuredQuality,
   type Qualities,
   type QualityName,

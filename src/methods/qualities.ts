@@ -11,7 +11,7 @@ export type QualityName = (typeof qualityNames)[number];
 /** How far images were from those without a cache, and at what cost. */
 export interface MeasuredQuality {
   /** PSNR in dB against the uncached images of the same seeds. */
-  readonly psnr: { readonly mean: number; readonly median: number; readonly percentile10: number };
+  readonly psnr: { readonly mean: number; readonly median: number; readonly tenthPercentile: number };
   readonly flopsSpeedup: number;
   /** How many images were drawn, and how. */
   readonly images: number;
@@ -21,12 +21,13 @@ export interface MeasuredQuality {
 }
 
 /** A choice of cache with what it was measured to do. */
-export interface Quality {
+export interface CacheQuality {
   readonly cache: CacheOptions;
   readonly measured: MeasuredQuality;
 }
 
-export type Qualities = Partial<Readonly<Record<QualityName, Quality>>>;
+/** Those of a model, by name. */
+export type Qualities = Partial<Readonly<Record<QualityName, CacheQuality>>>;
 
 const number = z.number();
 const schema = z.partialRecord(
@@ -34,7 +35,7 @@ const schema = z.partialRecord(
   z.strictObject({
     cache: z.looseObject({ method: z.string() }),
     measured: z.strictObject({
-      psnr: z.strictObject({ mean: number, median: number, percentile10: number }),
+      psnr: z.strictObject({ mean: number, median: number, tenthPercentile: number }),
       flopsSpeedup: number,
       images: number,
       sampler: z.string(),

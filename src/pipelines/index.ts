@@ -4,6 +4,7 @@ export {
   type CacheMethod,
   type CacheOptions,
   type CachePresets,
+  type CacheQuality,
   type CacheSettings,
   cacheMethods,
   chipmunk,
@@ -16,6 +17,7 @@ export {
   fora,
   hiCache,
   hindsight,
+  type MeasuredQuality,
   magCache,
   newton,
   type PlacedSchedule,
@@ -32,7 +34,9 @@ export { type Device, devices } from "../platform/device.js";
 export type { DownloadProgress } from "../platform/platform.js";
 export {
   type MultistepSolver,
+  type NamedSampler,
   namedSamplers,
+  type SamplerChoice,
   type SamplerName,
   type SamplerOption,
   type SchedulerConfig,

@@ -15,6 +15,7 @@ export type SamplerName = Definition["name"];
 export type SamplerOption = NamedSampler | MultistepSolver;
 /** A sampler whose name is all that a request says. */
 export type NamedSampler = Exclude<SamplerName, MultistepSolver["sampler"]>;
+/** The samplers that a request chooses by name; `multistep` it gives as data. */
 export const namedSamplers: readonly NamedSampler[] = samplerTable
   .map(({ name }) => name)
   .filter((name) => name !== "multistep");

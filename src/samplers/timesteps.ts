@@ -19,6 +19,7 @@ export const strideSpacings = ["leading", "trailing", "linspace", "dit"] as cons
  * logarithm of the signal-to-noise ratio.
  */
 export type TimestepSpacing = StrideSpacing | "lambda";
+/** All of them. */
 export const timestepSpacings = [...strideSpacings, "lambda"] as const;
 
 /** What {@link sampledTimesteps} goes by. */

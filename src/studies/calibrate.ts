@@ -8,6 +8,7 @@ import { fitPolynomial } from "./polynomial-fit.js";
 
 /** The methods that go by numbers of the model. */
 export const calibratedMethods = ["teaCache", "magCache"] as const;
+/** One of `calibratedMethods`. */
 export type CalibratedMethod = (typeof calibratedMethods)[number];
 
 /** What is drawn for it; as for `generate`, and all of it uncached. */

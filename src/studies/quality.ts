@@ -10,7 +10,7 @@ export interface Quality {
   readonly values: readonly number[];
 }
 
-/** @param values one for each image, at least one; Infinity for identical images */
+/** What values say of images as a whole. @param values one for each image, at least one; Infinity for identical images */
 export function qualityOf(values: readonly number[]): Quality {
   const mean = values.reduce((a, b) => a + b, 0) / values.length;
   const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1);

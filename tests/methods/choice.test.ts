@@ -11,7 +11,7 @@ import { femoError } from "../weights/helpers.js";
 
 const levels = ["module", "output", "x0"];
 const measured = {
-  psnr: { mean: 30, median: 31, percentile10: 20 },
+  psnr: { mean: 30, median: 31, tenthPercentile: 20 },
   flopsSpeedup: 5,
   images: 64,
   sampler: "ddim",
