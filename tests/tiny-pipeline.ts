@@ -1,7 +1,9 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { afterAll } from "vitest";
 import { writeRandomPipeline } from "../benchmarks/random-pipeline.mjs";
+import { DiffusionPipeline } from "../src/index.js";
 import { dit, ditConfigFromJson } from "../src/models/dit.js";
 import { TorchGenerator } from "../src/samplers/index.js";
 import { traceCut } from "../src/tracing/index.js";
@@ -54,4 +56,15 @@ export async function tinyPipeline({ channels = 3 } = {}): Promise<{ folder: str
   const stock = new TorchGenerator(0).randn([1 << 14]);
   await writeRandomPipeline(folder, { index, scheduler, models: { transformer: { config, weights } } }, stock);
   return { folder, remove: () => rmSync(folder, { recursive: true }) };
+}
+
+/** The tiny DiT opened for a file of tests; closed and removed when they are over. */
+export async function openTinyPipeline(): Promise<{ readonly pipeline: DiffusionPipeline; readonly folder: string }> {
+  const { folder, remove } = await tinyPipeline();
+  const pipeline = await DiffusionPipeline.fromPretrained(folder, { threads: 1 });
+  afterAll(async () => {
+    await pipeline.close();
+    remove();
+  });
+  return { pipeline, folder };
 }

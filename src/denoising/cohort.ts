@@ -24,7 +24,7 @@ export interface ImageRun {
   due: boolean;
   /** Of methods that forecast x0. */
   readonly x0: DenoisedState | undefined;
-  /** The forecast steps since the last full one, and where it left the image: what hindsight walks again. */
+  /** Of hindsight: the forecast steps since the last full one, and where it left the image. */
   trail: { readonly from: SamplerState; readonly steps: readonly { readonly step: number; readonly kind: string }[] };
   /** What each look saw before the step under way. */
   looked: { readonly values: readonly Float32Array[]; readonly changes: readonly (number | undefined)[] };

@@ -43,8 +43,9 @@ export function stepsFlops(backbone: Backbone, method: Method, kinds: readonly s
     if (cut !== X0) return cutFlops(backbone, method, cut, { step, numSteps: kinds.length }, bindings);
     return x0.forecaster ? images * forecastX0Flops(x0.forecaster, x0.size) : 0;
   };
+  const caches = cachesOf(method);
   const learnt = ({ capture: region }: Cut): number => {
-    const taught = region && cachesOf(method).find(({ capture }) => canonical(capture.capture) === canonical(region));
+    const taught = region && caches.find(({ capture }) => canonical(capture.capture) === canonical(region));
     return taught ? kernelFlops(backbone, taught, bindings) : 0;
   };
   const learntX0 = x0.forecaster ? images * learnX0Flops(x0.forecaster, x0.size, method.measure) : 0;

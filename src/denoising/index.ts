@@ -1,3 +1,4 @@
+export { concat, relativeChange } from "./arrays.js";
 export { Backbone } from "./backbone.js";
 export type { MeasuredForecast } from "./coefficients.js";
 export { Conditioning, type Conditions } from "./conditioning.js";

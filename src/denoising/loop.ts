@@ -112,9 +112,8 @@ export class Loop {
       if (bad) throw notFinite("the network's output is", bad.index, step);
       const walked = full && method.hindsight ? await this.#walkAgain(part, step, outputOf) : NOTHING;
       for (const image of part.images) {
-        if (!full) image.trail = continued(image, step, kind);
         this.#advance(image, outputOf.get(image) as Float32Array, step);
-        if (full) image.trail = { from: image.state, steps: [] };
+        if (method.hindsight) image.trail = full ? { from: image.state, steps: [] } : continued(image, step, kind);
         const { values } = image.looked;
         image.seen = { lastStep: values, lastFull: full || !image.seen ? values : image.seen.lastFull };
       }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
+import { parseMeasured } from "./measured-file.js";
 import type { CacheSettings } from "./settings.js";
 
 /** How a request samples, as far as the place of full steps depends on it. */
@@ -31,12 +32,8 @@ const schema = z.array(
  * @throws FemoError E_CONFIG if it is malformed, or a set does not rise from step 0 to one below the number of steps
  */
 export function schedulesFromJson(json: unknown, file: string): readonly PlacedSchedule[] {
-  const parsed = schema.safeParse(json);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new FemoError("E_CONFIG", `${file}: ${issue?.path.join(".") || "the file"}: ${issue?.message}`);
-  }
-  for (const { numInferenceSteps, fullSteps } of parsed.data) {
+  const schedules = parseMeasured(schema, json, file);
+  for (const { numInferenceSteps, fullSteps } of schedules) {
     for (const set of fullSteps) {
       const rises = set.every((value, i) => (i === 0 ? value === 0 : value > (set[i - 1] as number)));
       if (rises && (set.at(-1) as number) < numInferenceSteps) continue;
@@ -46,7 +43,7 @@ export function schedulesFromJson(json: unknown, file: string): readonly PlacedS
       );
     }
   }
-  return parsed.data;
+  return schedules;
 }
 
 /**

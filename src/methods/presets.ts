@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import { type CacheMethod, type CachePresets, cacheSettings } from "./settings.js";
+import { measuredSettings } from "./measured-file.js";
+import type { CacheMethod, CachePresets } from "./settings.js";
 
 /**
  * Presets with those replaced that were measured on a model.
@@ -19,14 +20,9 @@ export function presetsFromJson(
     throw new FemoError("E_CONFIG", `${file}: expected for each method an object of its fields, found something else`);
   }
   const measured = Object.entries(parsed.data).map(([method, fields]) => {
-    try {
-      const { method: _, ...settings } = cacheSettings({ ...fields, method: method as CacheMethod }, presets, levels);
-      return [method, settings] as const;
-    } catch (cause) {
-      throw new FemoError("E_CONFIG", `${file}: ${method}: ${cause instanceof Error ? cause.message : cause}`, {
-        cause,
-      });
-    }
+    const cache = { ...fields, method: method as CacheMethod };
+    const { method: _, ...settings } = measuredSettings(cache, presets, levels, file, method);
+    return [method, settings] as const;
   });
   return { ...presets, ...Object.fromEntries(measured) };
 }

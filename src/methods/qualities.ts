@@ -1,7 +1,6 @@
 import { z } from "zod";
-import { FemoError } from "../errors.js";
+import { measuredSettings, parseMeasured } from "./measured-file.js";
 import type { CacheOptions, CachePresets } from "./settings.js";
-import { cacheSettings } from "./settings.js";
 
 /** What to trade for speed, by name, of models on which it was measured. */
 export const qualityNames = ["quality", "balanced", "fast"] as const;
@@ -57,18 +56,9 @@ export function qualitiesFromJson(
   levels: readonly string[],
   file: string,
 ): Qualities {
-  const parsed = schema.safeParse(json);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new FemoError("E_CONFIG", `${file}: ${issue?.path.join(".") || "the file"}: ${issue?.message}`);
-  }
-  const qualities = parsed.data as Qualities;
+  const qualities = parseMeasured(schema, json, file) as Qualities;
   for (const [name, { cache }] of Object.entries(qualities)) {
-    try {
-      cacheSettings(cache, presets, levels);
-    } catch (cause) {
-      throw new FemoError("E_CONFIG", `${file}: ${name}: ${cause instanceof Error ? cause.message : cause}`, { cause });
-    }
+    measuredSettings(cache, presets, levels, file, name);
   }
   return qualities;
 }

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { roundHalfEven } from "../samplers/index.js";
-import type { Cut, Place, Region } from "../tracing/index.js";
+import type { Cut, Region } from "../tracing/index.js";
+import { blocksOf } from "./blocks.js";
 import { type Forecaster, fora } from "./forecasts/index.js";
 import { type At, common, type Method, type ModelFacts, type Policy, type TokenChoice } from "./method.js";
 import { everyInterval } from "./schedules/index.js";
@@ -64,16 +65,18 @@ export function tokenwiseMethod(settings: Tokenwise, model: ModelFacts, skips: b
   };
 }
 
-function cutsOf({ cell, compat }: Tokenwise, { levels, chains }: ModelFacts, skips: boolean): Record<string, Cut> {
+function cutsOf({ cell, compat }: Tokenwise, model: ModelFacts, skips: boolean): Record<string, Cut> {
   const module: Region = { level: "module" };
   // Where attention lies inside what is computed token by token, it is kept on its own.
-  const kept: Region = levels.includes("attention") ? { any: [module, { level: "attention" }] } : module;
-  const names = Object.keys(chains);
-  const [first, last] = [names.at(0), names.at(-1)] as [string, string];
-  const end: Place = { chain: last, block: chains[last] as number };
+  const kept: Region = model.levels.includes("attention") ? { any: [module, { level: "attention" }] } : module;
+  const blocks = blocksOf(model);
+  const end = blocks.before(blocks.count);
   const pass = skips ? { pass: end } : {};
   const partial = { forecast: kept, tokens: module, cell, ...pass };
-  const renew = { renew: { level: "module", within: { chain: first, blocks: [0, 1] } }, scores: true } as const;
+  const renew = {
+    renew: { level: "module", within: { chain: blocks.firstChain, blocks: [0, 1] } },
+    scores: true,
+  } as const;
   return {
     full: { capture: kept, scores: true, ...pass },
     partial,

@@ -1,10 +1,11 @@
-import type { Observed } from "../denoising/index.js";
+import { concat, type Observed, relativeChange } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
 import type { Method } from "../methods/index.js";
 import type { DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
 import { graphNames } from "../tracing/index.js";
 import { defaultClasses } from "./default-classes.js";
 import { fitPolynomial } from "./polynomial-fit.js";
+import type { StudyOptions } from "./study-options.js";
 
 /** The methods that go by numbers of the model. */
 export const calibratedMethods = ["teaCache", "magCache"] as const;
@@ -12,20 +13,7 @@ export const calibratedMethods = ["teaCache", "magCache"] as const;
 export type CalibratedMethod = (typeof calibratedMethods)[number];
 
 /** What is drawn for it; as for `generate`, and all of it uncached. */
-export interface CalibrateOptions
-  extends Pick<
-    GenerateOptions,
-    | "numImagesPerPrompt"
-    | "numInferenceSteps"
-    | "guidanceScale"
-    | "guidanceChannels"
-    | "seed"
-    | "sampler"
-    | "timestepSpacing"
-    | "batchSize"
-    | "signal"
-    | "onStep"
-  > {
+export interface CalibrateOptions extends StudyOptions, Pick<GenerateOptions, "numImagesPerPrompt" | "onStep"> {
   /** Default: the model's first ten. */
   classLabels?: GenerateOptions["classLabels"];
 }
@@ -69,7 +57,7 @@ export async function calibrate(
   if (method === "teaCache") {
     const points: [number, number][] = [];
     await draw((now, before) => {
-      points.push([relativeChange(now.mark, before.mark), relativeChange(now.residual, before.residual)]);
+      points.push([changeOf(now.mark, before.mark), changeOf(now.residual, before.residual)]);
     });
     return { method, coefficients: fitPolynomial(points, DEGREE) };
   }
@@ -122,18 +110,9 @@ function inPairs(see: Seen): (image: number, step: number, outputs: Observed) =>
   };
 }
 
-/** |now - before| / |before|, sums of magnitudes. */
-function relativeChange(now: readonly Float32Array[], before: readonly Float32Array[]): number {
-  let [change, size] = [0, 0];
-  for (const [r, row] of now.entries()) {
-    const then = before[r] as Float32Array;
-    for (let i = 0; i < row.length; i++) {
-      change += Math.abs((row[i] as number) - (then[i] as number));
-      size += Math.abs(then[i] as number);
-    }
-  }
-  return change / size;
-}
+/** Of all rows of an image together. */
+const changeOf = (now: readonly Float32Array[], before: readonly Float32Array[]): number =>
+  relativeChange(concat(now), concat(before), "l1");
 
 /** |R_i| / |R_(i-1)| of every token of every row, euclidean. */
 const tokenRatios = (now: Measured, before: Measured): number[] =>

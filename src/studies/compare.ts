@@ -17,6 +17,7 @@ import { convergedRequest } from "./converged.js";
 import { defaultClasses } from "./default-classes.js";
 import { expectedCost, FORECAST_COST } from "./expected-cost.js";
 import { type ComparisonRow, durationOf, imagesOf, likeness, type Part, rowOf } from "./rows.js";
+import type { StudyOptions } from "./study-options.js";
 import { type CompareVariant, defaultVariants, stepsOf } from "./variants.js";
 import { warmUp } from "./warm-up.js";
 
@@ -46,20 +47,7 @@ export interface CompareResult {
 }
 
 /** What to compare. Options not described here are those of `generate`. */
-export interface CompareOptions
-  extends Pick<
-    GenerateOptions,
-    | "numImagesPerPrompt"
-    | "numInferenceSteps"
-    | "guidanceScale"
-    | "guidanceChannels"
-    | "seed"
-    | "sampler"
-    | "timestepSpacing"
-    | "batchSize"
-    | "decodeTileSize"
-    | "signal"
-  > {
+export interface CompareOptions extends StudyOptions, Pick<GenerateOptions, "numImagesPerPrompt" | "decodeTileSize"> {
   /** Classes by name or number. Default: the first ten of the model. */
   classLabels?: readonly (string | number)[];
   /** Ways to draw, besides the uncached reference, which always runs. Default: `defaultVariants`. */

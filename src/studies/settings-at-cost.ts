@@ -2,20 +2,10 @@ import { FemoError } from "../errors.js";
 import { type CacheOptions, type CacheSettings, cacheSettings, type Knob, knobOf } from "../methods/index.js";
 import type { DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
 import { defaultClasses } from "./default-classes.js";
+import type { StudyOptions } from "./study-options.js";
 
 /** At which cost, and for which requests. Options not described here are those of `generate`. */
-export interface CostOptions
-  extends Pick<
-    GenerateOptions,
-    | "numInferenceSteps"
-    | "guidanceScale"
-    | "guidanceChannels"
-    | "seed"
-    | "sampler"
-    | "timestepSpacing"
-    | "batchSize"
-    | "signal"
-  > {
+export interface CostOptions extends StudyOptions {
   /** Floating-point operations without a cache over those with it, above 0. */
   speedup: number;
   /** A few images to measure on, where a method's cost depends on them. Default: the model's first four classes. */

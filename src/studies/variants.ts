@@ -115,19 +115,17 @@ function placedAt(
   const isThere = variants.some(({ cache }) => typeof cache === "object" && cache.method === "hindsight");
   const cache: CacheOptions = { method: "hindsight", fullSteps: Math.round(numInferenceSteps / speedup) };
   if (!isThere) return [];
-  try {
-    pipeline.cacheSettings(cache, { numInferenceSteps, sampler, timestepSpacing });
-  } catch (error) {
-    if (error instanceof FemoError && error.code === "E_OPTION") return [];
-    throw error;
-  }
+  if (!isAccepted(() => pipeline.cacheSettings(cache, { numInferenceSteps, sampler, timestepSpacing }))) return [];
   return [{ name: `${methodTitle("hindsight")}, placed`, cache }];
 }
 
 /** Whether a method needs nothing that the model does not have, such as ratios that were measured on it. */
-function runsOn(pipeline: DiffusionPipeline, method: CacheMethod): boolean {
+const runsOn = (pipeline: DiffusionPipeline, method: CacheMethod): boolean =>
+  isAccepted(() => methodOf(pipeline.cacheSettings(method), pipeline));
+
+function isAccepted(choose: () => unknown): boolean {
   try {
-    methodOf(pipeline.cacheSettings(method), pipeline);
+    choose();
     return true;
   } catch (error) {
     if (error instanceof FemoError && error.code === "E_OPTION") return false;

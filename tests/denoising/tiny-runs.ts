@@ -60,6 +60,8 @@ export function tinyRuns() {
   };
 }
 
+export type TinyRuns = ReturnType<typeof tinyRuns>;
+
 /** Kinds by image and step; "f" forecast, "F" full. */
 export const byPattern = (
   forecaster: Forecaster,

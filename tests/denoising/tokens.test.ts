@@ -1,55 +1,21 @@
-import { beforeAll, describe, expect, test } from "vitest";
-import { Backbone } from "../../src/denoising/backbone.js";
-import { Conditioning } from "../../src/denoising/conditioning.js";
-import { denoise } from "../../src/denoising/denoise.js";
-import { guidanceRows } from "../../src/denoising/guidance.js";
-import type { Denoised, DenoisingStep } from "../../src/denoising/records.js";
+import { describe, expect, test } from "vitest";
+import type { DenoisingStep } from "../../src/denoising/records.js";
 import { duca, fora, type Method, methodOf, toca } from "../../src/methods/index.js";
 import { type CacheOptions, cacheSettings, defaultPresets } from "../../src/methods/settings.js";
-import { Sessions } from "../../src/runtime/sessions.js";
-import { createSampler, ditScheduler } from "../../src/samplers/index.js";
-import { goldenFolder, openModel } from "../models/tiny.js";
-import { engineForTests, integers, noise, relativeError } from "../runtime/helpers.js";
+import { relativeError } from "../runtime/helpers.js";
 import { femoError } from "../weights/helpers.js";
+import { tinyRuns } from "./tiny-runs.js";
 
-const engine = engineForTests();
+const { backbone, run } = tinyRuns();
 const TOKENS = 16;
 const WIDTH = 32;
-let backbone: Backbone;
-beforeAll(async () => {
-  const { model, checkpoint } = await openModel(engine, `${goldenFolder}/tiny-a`);
-  backbone = new Backbone(model, checkpoint, new Sessions(engine, Number.POSITIVE_INFINITY));
-});
-
-let requests = 0;
-async function run(method: Method, images: readonly number[], numInferenceSteps = 8) {
-  const sampler = createSampler(ditScheduler, { numInferenceSteps });
-  const prefix = `test-${++requests}`;
-  const feeds = { class_label: integers([3], [0, 3, 7]) };
-  const conditioning = await Conditioning.compute(backbone, prefix, sampler.timesteps, { count: 3, feeds });
-  const steps: DenoisingStep[] = [];
-  const loop = denoise({
-    ...{ backbone, sampler, method, conditioning, prefix, guidanceChannels: "all" as const },
-    images: images.map((index) => ({
-      index,
-      rows: guidanceRows(2, index % 2, 2),
-      sizes: {},
-      latent: noise(backbone.sampleDims({}), 40 + index).data as Float32Array,
-    })),
-  });
-  for (;;) {
-    const { done, value } = await loop.next();
-    if (done) return { steps, ...(value as Denoised) };
-    steps.push(value as DenoisingStep);
-  }
-}
 type Run = Awaited<ReturnType<typeof run>>;
 const difference = (a: Run, b: Run): number =>
   Math.max(...a.latents.map((latent, i) => relativeError(latent, b.latents[i] as Float32Array)));
 const kindsOf = ({ steps }: Run): string => steps.map(({ kind }) => kind[0]).join("");
 
 const built = (options: CacheOptions): Method =>
-  methodOf(cacheSettings(options, defaultPresets, backbone.model.levels), backbone.model);
+  methodOf(cacheSettings(options, defaultPresets, backbone().model.levels), backbone().model);
 /** Full at the first step, then every third, whatever the ratio is. */
 const everyThird = { interval: 3, intervalSchedule: "constant", firstEnhance: 1, ratioSchedule: "flat" } as const;
 /** With kinds by image and step; f full, p partial, s skip. */
@@ -149,7 +115,7 @@ describe("DuCa", () => {
     expect(steps.map(({ kind }) => kind[0]).join("")).toBe("fspfspfs");
     const [full, skip, partial] = steps.map(({ flops }) => flops) as [number, number, number];
     const end = { chain: "transformer_blocks", block: 2 };
-    expect(skip).toBe(backbone.cut({ from: end }).network.flops({ batch: 2 }));
+    expect(skip).toBe(backbone().cut({ from: end }).network.flops({ batch: 2 }));
     expect(skip).toBeLessThan(partial);
     expect(partial).toBeLessThan(full / 2);
   });

@@ -1,23 +1,14 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { type CacheOptions, chipmunk, DiffusionPipeline } from "../../src/index.js";
 import { defaultPresets, methodOf, plannedKinds } from "../../src/methods/index.js";
 import { relativeError } from "../runtime/helpers.js";
-import { tiny, tinyPipeline } from "../tiny-pipeline.js";
+import { openTinyPipeline, tiny } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
 
-let folder: Awaited<ReturnType<typeof tinyPipeline>>;
-let pipeline: DiffusionPipeline;
-beforeAll(async () => {
-  folder = await tinyPipeline();
-  pipeline = await DiffusionPipeline.fromPretrained(folder.folder, { threads: 1 });
-});
-afterAll(async () => {
-  await pipeline.close();
-  folder.remove();
-});
+const { pipeline, folder } = await openTinyPipeline();
 
 const rounding = 1e-5; // of float32 over the steps, relative to the largest element
 const classes = ["oak", "ibis", "micah"];
@@ -102,7 +93,7 @@ test("a model without blocks, and one in 8 bits, are refused", async () => {
   const cache = mkdtempSync(join(tmpdir(), "femo-chipmunk-"));
   vi.stubEnv("FEMO_CACHE", cache);
   try {
-    await using int8 = await DiffusionPipeline.fromPretrained(folder.folder, { threads: 1, dtype: "int8" });
+    await using int8 = await DiffusionPipeline.fromPretrained(folder, { threads: 1, dtype: "int8" });
     const words = await femoError("E_OPTION", () => int8.generate({ classLabels: "oak", cache: chipmunk(own) }));
     expect(words).toContain('expected dtype "float32", found "int8"');
   } finally {

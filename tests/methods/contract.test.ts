@@ -1,13 +1,7 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { z } from "zod";
 import { Backbone, Conditioning, denoise, guidanceRows, isFull } from "../../src/denoising/index.js";
-import {
-  type CacheMethod,
-  type CacheOptions,
-  cacheMethods,
-  DiffusionPipeline,
-  type GenerateOptions,
-} from "../../src/index.js";
+import { type CacheMethod, type CacheOptions, cacheMethods, type GenerateOptions } from "../../src/index.js";
 import { cacheLevels, cacheSettings, defaultPresets, knobOf, type Method, methodOf } from "../../src/methods/index.js";
 import { methodTable } from "../../src/methods/table.js";
 import { Sessions } from "../../src/runtime/sessions.js";
@@ -16,7 +10,7 @@ import { settingsAtCost } from "../../src/studies/index.js";
 import { goldenFolder, openModel } from "../models/tiny.js";
 import { engineForTests, integers, noise, relativeError } from "../runtime/helpers.js";
 import { watchedEngine } from "../runtime/watched-engine.js";
-import { tinyPipeline } from "../tiny-pipeline.js";
+import { openTinyPipeline } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
 
 /** Fields that a method needs on a model of two blocks, or that no model has of itself. */
@@ -33,16 +27,7 @@ const caching = cacheMethods.filter((method): method is Caching => method !== "n
 const withFields = (method: Caching, fields: object = {}): Exclude<CacheOptions, string> =>
   ({ method, ...needed[method], ...fields }) as Exclude<CacheOptions, string>;
 
-let model: Awaited<ReturnType<typeof tinyPipeline>>;
-let pipeline: DiffusionPipeline;
-beforeAll(async () => {
-  model = await tinyPipeline();
-  pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
-});
-afterAll(async () => {
-  await pipeline.close();
-  model.remove();
-});
+const { pipeline } = await openTinyPipeline();
 
 const draw = (cache: CacheOptions, options: Partial<GenerateOptions> = {}) =>
   pipeline.generate({ classLabels, numInferenceSteps, seed: 3, outputType: "latent", ...options, cache });

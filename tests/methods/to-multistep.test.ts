@@ -1,7 +1,6 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import {
   type CacheOptions,
-  DiffusionPipeline,
   femo,
   fora,
   hindsight,
@@ -19,7 +18,7 @@ import {
 import { featureWeights, multistepTable } from "../../src/methods/to-multistep.js";
 import { createSampler, ddim, ditScheduler, type Leap } from "../../src/samplers/index.js";
 import { relativeError } from "../samplers/helpers.js";
-import { tiny, tinyPipeline } from "../tiny-pipeline.js";
+import { openTinyPipeline, tiny } from "../tiny-pipeline.js";
 
 /** A made-up model: the noise that it sees in x at a step, neither linear nor smooth. */
 const noiseOf = (x: number, step: number): number => 0.8 * Math.sin(1.7 * x + 0.2 * step) + 0.3 * Math.abs(x);
@@ -132,18 +131,9 @@ describe("against DDIM with forecasts, in float64", () => {
   });
 });
 
-describe("on a model", () => {
-  let model: Awaited<ReturnType<typeof tinyPipeline>>;
-  let pipeline: DiffusionPipeline;
-  beforeAll(async () => {
-    model = await tinyPipeline();
-    pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
-  });
-  afterAll(async () => {
-    await pipeline.close();
-    model.remove();
-  });
+const { pipeline } = await openTinyPipeline();
 
+describe("on a model", () => {
   const numInferenceSteps = 20;
   const granularity = "output";
   test.each<CacheOptions>([

@@ -1,26 +1,11 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  type CacheMethod,
-  type CacheOptions,
-  DiffusionPipeline,
-  type GenerateOptions,
-  type GenerationResult,
-} from "../../src/pipelines/index.js";
+import { beforeAll, describe, expect, test } from "vitest";
+import type { CacheMethod, CacheOptions, GenerateOptions, GenerationResult } from "../../src/pipelines/index.js";
 import { noise, relativeError } from "../runtime/helpers.js";
-import { tiny, tinyPipeline } from "../tiny-pipeline.js";
+import { openTinyPipeline, tiny } from "../tiny-pipeline.js";
 
 const values = 3 * tiny.size ** 2; // of an image
 
-let model: Awaited<ReturnType<typeof tinyPipeline>>;
-let pipeline: DiffusionPipeline;
-beforeAll(async () => {
-  model = await tinyPipeline();
-  pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
-});
-afterAll(async () => {
-  await pipeline.close();
-  model.remove();
-});
+const { pipeline } = await openTinyPipeline();
 
 /** A request with the last latents, which show what rounding to 8 bits would hide. */
 async function draw(options: Partial<GenerateOptions>): Promise<GenerationResult & { result: GenerationResult }> {

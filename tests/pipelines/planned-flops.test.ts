@@ -1,17 +1,8 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { type CacheOptions, DiffusionPipeline, type GenerateOptions } from "../../src/index.js";
-import { tinyPipeline } from "../tiny-pipeline.js";
+import { expect, test } from "vitest";
+import type { CacheOptions, GenerateOptions } from "../../src/index.js";
+import { openTinyPipeline } from "../tiny-pipeline.js";
 
-let model: Awaited<ReturnType<typeof tinyPipeline>>;
-let pipeline: DiffusionPipeline;
-beforeAll(async () => {
-  model = await tinyPipeline();
-  pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
-});
-afterAll(async () => {
-  await pipeline.close();
-  model.remove();
-});
+const { pipeline } = await openTinyPipeline();
 
 const request = (cache: CacheOptions): GenerateOptions => ({
   classLabels: ["oak", "ibis", "oak"],

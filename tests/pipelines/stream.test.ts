@@ -1,18 +1,9 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { adaptedFemo, DiffusionPipeline, femo, fora, newton, taylorSeer } from "../../src/index.js";
-import { tinyPipeline } from "../tiny-pipeline.js";
+import { openTinyPipeline } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
 
-let model: Awaited<ReturnType<typeof tinyPipeline>>;
-let pipeline: DiffusionPipeline;
-beforeAll(async () => {
-  model = await tinyPipeline();
-  pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
-});
-afterAll(async () => {
-  await pipeline.close();
-  model.remove();
-});
+const { pipeline, folder } = await openTinyPipeline();
 const request = { classLabels: ["oak", "micah"], seed: 3, numInferenceSteps: 4, cache: "femo" } as const;
 
 describe("stream", () => {
@@ -103,7 +94,7 @@ test("presets are not changed in passing", async () => {
 });
 
 test("leaving its scope closes a pipeline", async () => {
-  const other = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
+  const other = await DiffusionPipeline.fromPretrained(folder, { threads: 1 });
   await other[Symbol.asyncDispose]();
   await femoError("E_RUNTIME", () => other.generate(request));
 });

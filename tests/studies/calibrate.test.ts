@@ -1,5 +1,5 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { DiffusionPipeline, type StepProgress } from "../../src/pipelines/index.js";
+import { beforeAll, describe, expect, test } from "vitest";
+import type { StepProgress } from "../../src/pipelines/index.js";
 import { TorchGenerator } from "../../src/samplers/index.js";
 import { calibrate } from "../../src/studies/index.js";
 import { fitPolynomial } from "../../src/studies/polynomial-fit.js";
@@ -7,7 +7,7 @@ import { graphNames, traceCut } from "../../src/tracing/index.js";
 import { random } from "../methods/forecasts/replay.js";
 import { openModel } from "../models/tiny.js";
 import { engineForTests, floats, integers, numbers } from "../runtime/helpers.js";
-import { tiny, tinyPipeline } from "../tiny-pipeline.js";
+import { openTinyPipeline, tiny } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
 
 const valueAt = (coefficients: readonly number[], x: number): number => coefficients.reduce((sum, c) => sum * x + c, 0);
@@ -55,25 +55,23 @@ describe("the fit", () => {
   });
 });
 
+const { pipeline, folder } = await openTinyPipeline();
+
 describe("on a model", () => {
   const engine = engineForTests();
   const [labels, steps, seed] = [[0, 3], 6, 5];
   const size = 3 * tiny.size ** 2;
-  let pipeline: DiffusionPipeline;
-  let folder: Awaited<ReturnType<typeof tinyPipeline>>;
   /** Mark and residual of each step of each image. */
   const seen: { u: number[]; residual: number[] }[][] = [];
   const options = { classLabels: labels, numInferenceSteps: steps, guidanceScale: 1, seed };
 
   beforeAll(async () => {
-    folder = await tinyPipeline();
-    pipeline = await DiffusionPipeline.fromPretrained(folder.folder, { threads: 1 });
     const progress: StepProgress[] = [];
     await pipeline.generate({
       ...options,
       onStep: (step) => progress.push({ ...step, latents: step.latents.slice() }),
     });
-    const { model, run } = await openModel(engine, folder.folder);
+    const { model, run } = await openModel(engine, folder);
     const whole = traceCut(model, { capture: { level: "stack" }, give: ["modulated"], hoisted: "inline" });
     for (const [i, label] of labels.entries()) {
       seen.push([]);
@@ -89,10 +87,6 @@ describe("on a model", () => {
         seen[i]?.push({ u: numbers(outputs[graphNames.mark("modulated")]), residual: numbers(residual) });
       }
     }
-  });
-  afterAll(async () => {
-    await pipeline.close();
-    folder.remove();
   });
 
   test("TeaCache's polynomial is the best of its degree through the changes of all steps and images", async () => {

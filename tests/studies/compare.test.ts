@@ -1,5 +1,5 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { cacheMethods, DiffusionPipeline, type MultistepSolver } from "../../src/index.js";
+import { beforeAll, describe, expect, test } from "vitest";
+import { cacheMethods, type MultistepSolver } from "../../src/index.js";
 import {
   type CompareOptions,
   type CompareResult,
@@ -14,17 +14,14 @@ import {
   variantsAtSpeedup,
 } from "../../src/studies/index.js";
 import { planFor } from "../../src/studies/plan.js";
-import { tinyPipeline } from "../tiny-pipeline.js";
+import { openTinyPipeline } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
 
-let model: Awaited<ReturnType<typeof tinyPipeline>>;
-let pipeline: DiffusionPipeline;
+const { pipeline } = await openTinyPipeline();
 let comparison: Comparison;
 const results: CompareResult[] = [];
 
 beforeAll(async () => {
-  model = await tinyPipeline();
-  pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
   comparison = await compare(pipeline, {
     classLabels: ["micah", "ibis"],
     numInferenceSteps: 6,
@@ -38,10 +35,6 @@ beforeAll(async () => {
       { name: "half, by another sampler", numInferenceSteps: 3, sampler: "dpm-solver++", timestepSpacing: "trailing" },
     ],
   });
-});
-afterAll(async () => {
-  await pipeline.close();
-  model.remove();
 });
 
 test("each variant is measured against the uncached images of the same seeds", () => {

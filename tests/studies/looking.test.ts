@@ -1,5 +1,5 @@
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { type CacheOptions, DiffusionPipeline, type GenerateOptions } from "../../src/index.js";
+import { beforeAll, expect, test, vi } from "vitest";
+import type { CacheOptions, GenerateOptions } from "../../src/index.js";
 import {
   type Comparison,
   compare,
@@ -8,17 +8,14 @@ import {
   variantsAtSpeedup,
 } from "../../src/studies/index.js";
 import { warmUp } from "../../src/studies/warm-up.js";
-import { tinyPipeline } from "../tiny-pipeline.js";
+import { openTinyPipeline } from "../tiny-pipeline.js";
 
-let model: Awaited<ReturnType<typeof tinyPipeline>>;
-let pipeline: DiffusionPipeline;
+const { pipeline } = await openTinyPipeline();
 let comparison: Comparison;
 const threshold = 0.8;
 /** The bound has errors measured, and is never reached. */
 const errorBound = 1e9;
 beforeAll(async () => {
-  model = await tinyPipeline();
-  pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
   comparison = await compare(pipeline, {
     classLabels: ["oak", "ibis", "micah"],
     numInferenceSteps: 12,
@@ -26,10 +23,6 @@ beforeAll(async () => {
     seed: 5,
     variants: [{ name: "looks", cache: { method: "firstBlock", threshold, errorBound } }],
   });
-});
-afterAll(async () => {
-  await pipeline.close();
-  model.remove();
 });
 
 test("a row's full steps are a range where images decide differently", () => {

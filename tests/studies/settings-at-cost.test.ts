@@ -1,19 +1,10 @@
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { type CacheOptions, DiffusionPipeline } from "../../src/index.js";
+import { describe, expect, test, vi } from "vitest";
+import type { CacheOptions } from "../../src/index.js";
 import { type CostOptions, settingsAtCost } from "../../src/studies/index.js";
 import { nearest } from "../../src/studies/settings-at-cost.js";
-import { tinyPipeline } from "../tiny-pipeline.js";
+import { openTinyPipeline } from "../tiny-pipeline.js";
 
-let model: Awaited<ReturnType<typeof tinyPipeline>>;
-let pipeline: DiffusionPipeline;
-beforeAll(async () => {
-  model = await tinyPipeline();
-  pipeline = await DiffusionPipeline.fromPretrained(model.folder, { threads: 1 });
-});
-afterAll(async () => {
-  await pipeline.close();
-  model.remove();
-});
+const { pipeline } = await openTinyPipeline();
 
 const request = { numInferenceSteps: 12, classLabels: ["oak", "ibis"], seed: 3 };
 const find = (cache: CacheOptions, speedup: number, options: Partial<CostOptions> = {}) =>

@@ -80,6 +80,26 @@ export function nextDifferences(old: Differences, step: FullStep, order: number)
   return { last: step.position, rows };
 }
 
+/**
+ * F^ = sum of Di t_i over the raw differences D0 .. Dm. S = the last m + 1 features.
+ * @param order m >= 0
+ * @param term t_i, x signed steps after the last full one
+ */
+export function overDifferences(order: number, term: (x: number, i: number) => number): Forecaster<Differences> {
+  const history = order + 1;
+  return {
+    history,
+    recent: history,
+    averages: 0,
+    start: () => noDifferences,
+    update: (differences, step) => ({ memory: nextDifferences(differences, step, order), rows: [] }),
+    combine: ({ last, rows }, position) =>
+      rows.length === 0
+        ? undefined
+        : rows.reduce((sum, row, i) => blend(1, sum, term(position - last, i), row), zeros(history)),
+  };
+}
+
 /** Rows of coefficients with a one at `index`. */
 export const unit = (length: number, index: number): number[] =>
   Array.from({ length }, (_, i) => (i === index ? 1 : 0));

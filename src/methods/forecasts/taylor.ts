@@ -1,12 +1,4 @@
-import {
-  blend,
-  type Differences,
-  type Forecaster,
-  nextDifferences,
-  noDifferences,
-  taylorTerm,
-  zeros,
-} from "./forecaster.js";
+import { type Differences, type Forecaster, overDifferences, taylorTerm } from "./forecaster.js";
 
 /**
  * TaylorSeer (Liu et al., arXiv 2503.06923; eqs. 4, 5 of the FEMO paper): F^ = sum of Di x^i / i!, x signed steps
@@ -14,20 +6,7 @@ import {
  * Exact on affine features for any order m >= 1; order 0 is FORA.
  * @param order m >= 0
  */
-export function taylorSeer(order: number): Forecaster<Differences> {
-  const history = order + 1;
-  return {
-    history,
-    recent: history,
-    averages: 0,
-    start: () => noDifferences,
-    update: (differences, step) => ({ memory: nextDifferences(differences, step, order), rows: [] }),
-    combine: ({ last, rows }, position) =>
-      rows.length === 0
-        ? undefined
-        : rows.reduce((sum, row, i) => blend(1, sum, taylorTerm(position - last, i), row), zeros(history)),
-  };
-}
+export const taylorSeer = (order: number): Forecaster<Differences> => overDifferences(order, taylorTerm);
 
 /** FORA (Selvaraju et al., arXiv 2407.01425; eq. 3 of the FEMO paper): the last feature again. S = [F]. */
 export const fora = (): Forecaster => taylorSeer(0) as Forecaster;

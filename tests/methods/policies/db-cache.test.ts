@@ -1,13 +1,11 @@
-import { beforeAll, describe, expect, test } from "vitest";
-import { Backbone } from "../../../src/denoising/backbone.js";
+import { describe, expect, test } from "vitest";
 import type { CacheOptions } from "../../../src/methods/index.js";
 import { type StepsMaskName, stepsMask, stepsMaskNames } from "../../../src/methods/schedules/index.js";
 import { flux } from "../../../src/models/flux.js";
 import { fluxDev } from "../../../src/models/flux-config.js";
-import { Sessions } from "../../../src/runtime/sessions.js";
 import { type Cut, type TracedGraph, traceCut } from "../../../src/tracing/index.js";
-import { goldenFolder, openModel } from "../../models/tiny.js";
-import { engineForTests, relativeError } from "../../runtime/helpers.js";
+import { tinyRuns } from "../../denoising/tiny-runs.js";
+import { relativeError } from "../../runtime/helpers.js";
 import { femoError } from "../../weights/helpers.js";
 import { random } from "../forecasts/replay.js";
 import { decided, draw, kindsOf, methodFor, someChanges } from "./helpers.js";
@@ -179,12 +177,7 @@ test.each([
 });
 
 describe("on a model", () => {
-  const engine = engineForTests();
-  let backbone: Backbone;
-  beforeAll(async () => {
-    const { model, checkpoint } = await openModel(engine, `${goldenFolder}/tiny-a`);
-    backbone = new Backbone(model, checkpoint, new Sessions(engine, Number.POSITIVE_INFINITY));
-  });
+  const { backbone, run } = tinyRuns();
 
   const letters = (kinds: readonly string[]) => kinds.map((kind) => (kind === "full" ? "F" : "c")).join("");
   test.each<[string, number, Looking]>([
@@ -196,15 +189,15 @@ describe("on a model", () => {
   ])("images that decide differently part, and each gets what it gets alone: %s", async (_, warmup, cache) => {
     const images = [0, 1, 2, 3];
     // So that some have moved too far at the first step that is not bound to be full, and some have not.
-    const full = await draw(backbone, methodFor({ ...cache, threshold: 0 }, backbone.model), images, warmup + 1);
+    const full = await draw(run, methodFor({ ...cache, threshold: 0 }, backbone().model), images, warmup + 1);
     const moved = full.decisions.map((decisions) => decisions[warmup]?.seen as number);
     const threshold = (Math.min(...moved) + Math.max(...moved)) / 2;
-    const method = methodFor({ ...cache, threshold }, backbone.model);
-    const together = await draw(backbone, method, images, 12);
+    const method = methodFor({ ...cache, threshold }, backbone().model);
+    const together = await draw(run, method, images, 12);
     for (const i of images) {
       const changes = (together.decisions[i] ?? []).map(({ seen }) => seen ?? 0);
       expect(letters(kindsOf(together.steps, i))).toBe(simulated(changes, { threshold, maxWarmupSteps: warmup }));
-      const alone = await draw(backbone, method, [i], 12);
+      const alone = await draw(run, method, [i], 12);
       expect(relativeError(together.latents[i] as Float32Array, alone.latents[0] as Float32Array)).toBeLessThan(1e-5);
     }
     expect(new Set(images.map((i) => letters(kindsOf(together.steps, i)))).size).toBeGreaterThan(1);
@@ -215,8 +208,8 @@ describe("on a model", () => {
     { method: "dbCache", threshold: 0 },
   ])("at a threshold of 0 it computes what an uncached run does, and no more: %j", async (cache) => {
     const [found, wanted] = [
-      await draw(backbone, methodFor(cache, backbone.model), [0, 1], 6),
-      await draw(backbone, methodFor("none", backbone.model), [0, 1], 6),
+      await draw(run, methodFor(cache, backbone().model), [0, 1], 6),
+      await draw(run, methodFor("none", backbone().model), [0, 1], 6),
     ];
     for (const i of [0, 1]) {
       expect(relativeError(found.latents[i] as Float32Array, wanted.latents[i] as Float32Array)).toBeLessThan(1e-5);

@@ -1,13 +1,11 @@
-import { beforeAll, describe, expect, test } from "vitest";
-import { Backbone } from "../../../src/denoising/backbone.js";
+import { describe, expect, test } from "vitest";
 import { countFlops } from "../../../src/graph/index.js";
 import { type CacheOptions, type Method, type ModelFacts, plannedKinds, X0 } from "../../../src/methods/index.js";
 import { flux } from "../../../src/models/flux.js";
 import { fluxDev } from "../../../src/models/flux-config.js";
-import { Sessions } from "../../../src/runtime/sessions.js";
 import { traceCut } from "../../../src/tracing/index.js";
-import { goldenFolder, openModel } from "../../models/tiny.js";
-import { engineForTests, relativeError } from "../../runtime/helpers.js";
+import { tinyRuns } from "../../denoising/tiny-runs.js";
+import { relativeError } from "../../runtime/helpers.js";
 import { femoError } from "../../weights/helpers.js";
 import { draw, methodFor } from "./helpers.js";
 
@@ -68,19 +66,14 @@ test("on FLUX all single blocks are cached, and with the published branch it cos
 });
 
 describe("on a model", () => {
-  const engine = engineForTests();
-  let backbone: Backbone;
-  beforeAll(async () => {
-    const { model, checkpoint } = await openModel(engine, `${goldenFolder}/tiny-a`);
-    backbone = new Backbone(model, checkpoint, new Sessions(engine, Number.POSITIVE_INFINITY));
-  });
+  const { backbone, run } = tinyRuns();
 
   test("cached steps of both kinds run on what full ones have left; with every step full nothing changes", async () => {
-    const run = (cache: CacheOptions) => draw(backbone, methodFor(cache, backbone.model), [0, 1], 8);
+    const drawn = (cache: CacheOptions) => draw(run, methodFor(cache, backbone().model), [0, 1], 8);
     const [plain, every, both] = [
-      await run("none"),
-      await run({ method: "deltaDit", interval: 1, boundary: 0.5 }),
-      await run({ method: "deltaDit", interval: 3, boundary: 0.5 }),
+      await drawn("none"),
+      await drawn({ method: "deltaDit", interval: 1, boundary: 0.5 }),
+      await drawn({ method: "deltaDit", interval: 3, boundary: 0.5 }),
     ];
     expect(every.latents).toEqual(plain.latents);
     expect(new Set(both.steps.map(({ kind }) => kind))).toEqual(new Set(["full", "rear", "front"]));
@@ -94,9 +87,9 @@ describe("on a model", () => {
   });
 
   test("with every block in the rear it is FORA on the change of all blocks", async () => {
-    const rear = methodFor({ method: "deltaDit", interval: 4, blocks: 2, boundary: 1 }, backbone.model);
-    const fora = methodFor({ method: "fora", granularity: "stack", fullSteps: [0, 3, 7] }, backbone.model);
-    const [found, wanted] = [await draw(backbone, rear, [0], 8), await draw(backbone, fora, [0], 8)];
+    const rear = methodFor({ method: "deltaDit", interval: 4, blocks: 2, boundary: 1 }, backbone().model);
+    const fora = methodFor({ method: "fora", granularity: "stack", fullSteps: [0, 3, 7] }, backbone().model);
+    const [found, wanted] = [await draw(run, rear, [0], 8), await draw(run, fora, [0], 8)];
     expect(relativeError(found.latents[0] as Float32Array, wanted.latents[0] as Float32Array)).toBeLessThan(1e-5);
   });
 });

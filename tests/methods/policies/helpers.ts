@@ -1,8 +1,4 @@
-import type { Backbone } from "../../../src/denoising/backbone.js";
-import { Conditioning } from "../../../src/denoising/conditioning.js";
-import { denoise } from "../../../src/denoising/denoise.js";
-import { guidanceRows } from "../../../src/denoising/guidance.js";
-import type { Denoised, DenoisingStep, ImageStart } from "../../../src/denoising/records.js";
+import type { DenoisingStep } from "../../../src/denoising/records.js";
 import {
   type CacheOptions,
   cacheLevels,
@@ -12,8 +8,7 @@ import {
   type ModelFacts,
   methodOf,
 } from "../../../src/methods/index.js";
-import { createSampler, ditScheduler } from "../../../src/samplers/index.js";
-import { integers, noise } from "../../runtime/helpers.js";
+import type { TinyRuns } from "../../denoising/tiny-runs.js";
 import { random } from "../forecasts/replay.js";
 
 export const facts: ModelFacts = {
@@ -47,14 +42,6 @@ export function someChanges(count: number, seed: number, mean: number): number[]
   return Array.from({ length: count }, () => mean * (1 + next()));
 }
 
-/** An image of the tiny model, guided: conditions 0 and 1 are classes, 2 is none. */
-const imageOf = (backbone: Backbone, index: number): ImageStart => ({
-  index,
-  rows: guidanceRows(2, index % 2, 2),
-  sizes: {},
-  latent: noise(backbone.sampleDims({}), 40 + index).data as Float32Array,
-});
-
 /** What the policy saw at a step of an image, and what it decided. */
 export interface Decision {
   readonly step: number;
@@ -62,18 +49,8 @@ export interface Decision {
   readonly kind: string;
 }
 
-let requests = 0;
 /** Draws images on the tiny model; `decisions` are those of each image, step by step. */
-export async function draw(
-  backbone: Backbone,
-  method: Method,
-  images: readonly number[],
-  numInferenceSteps: number,
-): Promise<Denoised & { readonly steps: readonly DenoisingStep[]; readonly decisions: readonly Decision[][] }> {
-  const sampler = createSampler(ditScheduler, { numInferenceSteps });
-  const prefix = `policies-${++requests}`;
-  const feeds = { class_label: integers([3], [0, 3, 7]) };
-  const conditioning = await Conditioning.compute(backbone, prefix, sampler.timesteps, { count: 3, feeds });
+export async function draw(run: TinyRuns["run"], method: Method, images: readonly number[], numInferenceSteps: number) {
   const decisions: Decision[][] = images.map(() => []);
   const { policy } = method;
   const watched: Method = {
@@ -89,16 +66,7 @@ export async function draw(
       },
     },
   };
-  const steps: DenoisingStep[] = [];
-  const loop = denoise({
-    ...{ backbone, sampler, method: watched, conditioning, prefix, guidanceChannels: "all" as const },
-    images: images.map((index) => imageOf(backbone, index)),
-  });
-  for (;;) {
-    const { done, value } = await loop.next();
-    if (done) return { steps, decisions, ...(value as Denoised) };
-    steps.push(value as DenoisingStep);
-  }
+  return { ...(await run(watched, images, numInferenceSteps)), decisions };
 }
 
 /** The kinds that images really got, step by step. */

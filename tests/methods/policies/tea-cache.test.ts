@@ -1,17 +1,10 @@
-import { beforeAll, describe, expect, test } from "vitest";
-import { Backbone } from "../../../src/denoising/backbone.js";
-import { Sessions } from "../../../src/runtime/sessions.js";
-import { goldenFolder, openModel } from "../../models/tiny.js";
-import { engineForTests, relativeError } from "../../runtime/helpers.js";
+import { describe, expect, test } from "vitest";
+import { tinyRuns } from "../../denoising/tiny-runs.js";
+import { relativeError } from "../../runtime/helpers.js";
 import { femoError } from "../../weights/helpers.js";
 import { decided, draw, facts, kindsOf, methodFor, someChanges } from "./helpers.js";
 
-const engine = engineForTests();
-let backbone: Backbone;
-beforeAll(async () => {
-  const { model, checkpoint } = await openModel(engine, `${goldenFolder}/tiny-a`);
-  backbone = new Backbone(model, checkpoint, new Sessions(engine, Number.POSITIVE_INFINITY));
-});
+const { backbone, run } = tinyRuns();
 
 const flux = [498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861];
 /** Section 6 of its specification, with the polynomial as a sum of powers. */
@@ -73,8 +66,8 @@ test("a model without the mark is refused", async () => {
 describe("on a model", () => {
   test("each image's steps follow from what was seen of it, and it gets what it gets alone", async () => {
     const threshold = 0.25;
-    const method = methodFor({ method: "teaCache", threshold }, backbone.model);
-    const together = await draw(backbone, method, [0, 1, 2], 12);
+    const method = methodFor({ method: "teaCache", threshold }, backbone().model);
+    const together = await draw(run, method, [0, 1, 2], 12);
     const patterns = together.decisions.map((decisions, i) => {
       const found = kindsOf(together.steps, i).map((kind) => (kind === "full" ? "F" : "c"));
       expect(found.join("")).toBe(
@@ -88,15 +81,15 @@ describe("on a model", () => {
     });
     expect(new Set(patterns.join(""))).toEqual(new Set("Fc"));
     for (const i of [0, 1, 2]) {
-      const alone = await draw(backbone, method, [i], 12);
+      const alone = await draw(run, method, [i], 12);
       expect(relativeError(together.latents[i] as Float32Array, alone.latents[0] as Float32Array)).toBeLessThan(1e-5);
     }
   });
 
   test("at a threshold of 0 it is an uncached run", async () => {
     const [found, wanted] = [
-      await draw(backbone, methodFor({ method: "teaCache", threshold: 0 }, backbone.model), [0], 6),
-      await draw(backbone, methodFor("none", backbone.model), [0], 6),
+      await draw(run, methodFor({ method: "teaCache", threshold: 0 }, backbone().model), [0], 6),
+      await draw(run, methodFor("none", backbone().model), [0], 6),
     ];
     expect(found.latents).toEqual(wanted.latents);
   });

@@ -1,0 +1,33 @@
+import type { z } from "zod";
+import { FemoError } from "../errors.js";
+import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings } from "./settings.js";
+
+/**
+ * The content of a file of what was measured on a model.
+ * @throws FemoError E_CONFIG naming the file and the first thing in it that is malformed
+ */
+export function parseMeasured<T>(schema: z.ZodType<T>, json: unknown, file: string): T {
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new FemoError("E_CONFIG", `${file}: ${issue?.path.join(".") || "the file"}: ${issue?.message}`);
+}
+
+/**
+ * A choice of cache in such a file, with every default filled in.
+ * @param entry its name in the file
+ * @throws FemoError E_CONFIG naming the file and the entry if it names a method or a field that does not exist, or a bad value
+ */
+export function measuredSettings(
+  cache: CacheOptions,
+  presets: CachePresets,
+  levels: readonly string[],
+  file: string,
+  entry: string,
+): CacheSettings {
+  try {
+    return cacheSettings(cache, presets, levels);
+  } catch (cause) {
+    throw new FemoError("E_CONFIG", `${file}: ${entry}: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
+}
