@@ -300,14 +300,16 @@ describe("several downloads", () => {
     const [hub, cache] = [await startHub(), temporaryFolder()];
     hub.intercept = times(1, new RegExp(digest), stallAfter(60_000));
     const [first, second] = [new AbortController(), new AbortController()];
-    const onProgress = ({ bytesDone }: { bytesDone: number }) => {
-      if (bytesDone < 60_000) return;
-      second.abort(new Error("tired of waiting"));
-      setTimeout(() => first.abort(new Error("enough")), 50);
-    };
-    const running = download(hub, cache, { select, signal: first.signal, onProgress });
+    let running = Promise.resolve("");
+    // The others start when it has the file, so that it is the one they wait for.
+    await new Promise<void>((resolve) => {
+      const onProgress = ({ bytesDone }: { bytesDone: number }) => bytesDone >= 60_000 && resolve();
+      running = download(hub, cache, { select, signal: first.signal, onProgress });
+    });
     const waiting = download(hub, cache, { select, signal: second.signal });
     const patient = download(hub, cache, { select });
+    setTimeout(() => second.abort(new Error("tired of waiting")), 50);
+    setTimeout(() => first.abort(new Error("enough")), 100);
     await Promise.all([
       expect(running).rejects.toThrow("enough"),
       expect(waiting).rejects.toThrow("tired of waiting"),
