@@ -1,19 +1,25 @@
 import { Argument, Command } from "commander";
 import { type CalibratedMethod, calibrate, calibratedMethods } from "../studies/index.js";
-import { addDrawing, type CommandContext, type CommonFlags, listOf, openPipeline, requestOf } from "./options.js";
+import {
+  addDrawing,
+  addSubjects,
+  type CommandContext,
+  type CommonFlags,
+  openPipeline,
+  requestOf,
+  type SubjectFlags,
+  subjectsOf,
+} from "./options.js";
 import { jsonText, print } from "./output.js";
 import { progressLine } from "./progress.js";
 
-interface CalibrateFlags extends CommonFlags {
-  classes?: string[];
-}
+interface CalibrateFlags extends CommonFlags, SubjectFlags {}
 
 /** `femo calibrate`: what TeaCache and MagCache go by, measured on a model, as JSON. */
 export const calibrateCommand = (context: CommandContext): Command =>
-  addDrawing(new Command("calibrate"), { images: "1", batchSize: "4" })
+  addSubjects(addDrawing(new Command("calibrate"), { images: "1", batchSize: "4" }), "the model's examples")
     .description("measure what a caching method needs to know of a model; prints it as JSON")
     .addArgument(new Argument("<method>", "which").choices(calibratedMethods))
-    .option("--classes <list>", "classes by name or number (default: the first ten)", listOf(String))
     .action((method: CalibratedMethod, flags: CalibrateFlags) => run(method, flags, context));
 
 async function run(method: CalibratedMethod, flags: CalibrateFlags, { signal }: CommandContext): Promise<void> {
@@ -22,7 +28,7 @@ async function run(method: CalibratedMethod, flags: CalibrateFlags, { signal }: 
   try {
     const found = await calibrate(pipeline, method, {
       ...requestOf(flags),
-      ...(flags.classes && { classLabels: flags.classes }),
+      ...subjectsOf(flags),
       signal,
       onStep: ({ step, numInferenceSteps, images }) =>
         progress.show(`image ${(images[0] as number) + 1}, step ${step + 1}`, (step + 1) / numInferenceSteps),

@@ -7,6 +7,7 @@ import { FemoError } from "../errors.js";
 import type { CacheMethod, DiffusionPipeline } from "../pipelines/index.js";
 import { ownSteps } from "../samplers/index.js";
 import {
+  type CompareOptions,
   type CompareResult,
   type CompareVariant,
   type ComparisonPlan,
@@ -22,6 +23,7 @@ import { secondsText, warningsOf } from "../studies/table.js";
 import { checkFree, outputTarget, writeFiles } from "./files.js";
 import {
   addCommon,
+  addSubjects,
   type CommandContext,
   type CommonFlags,
   cacheMethod,
@@ -31,13 +33,14 @@ import {
   number,
   openPipeline,
   requestOf,
+  type SubjectFlags,
+  subjectsOf,
 } from "./options.js";
 import { jsonText, print, warn } from "./output.js";
 import { progressLine } from "./progress.js";
 
-interface CompareFlags extends CommonFlags {
+interface CompareFlags extends CommonFlags, SubjectFlags {
   out: string;
-  classes?: string[];
   cache?: CacheMethod[] | "all";
   interval?: number;
   speedup?: number;
@@ -49,14 +52,12 @@ interface CompareFlags extends CommonFlags {
 
 /** `femo compare`: methods side by side, as a table and an HTML report. */
 export const compareCommand = (context: CommandContext): Command =>
-  addCommon(new Command("compare"), { images: "1", batchSize: "by the speed of the machine, up to 5" })
+  addSubjects(
+    addCommon(new Command("compare"), { images: "1", batchSize: "by the speed of the machine, up to 5" }),
+    "of the model's examples as many as take a minute",
+  )
     .description("compare caching methods with an uncached run, as a table and an HTML report")
     .option("--out <path>", "folder, or .html file, of the report", "femo-report")
-    .option(
-      "--classes <list>",
-      "classes by name or number (default: of the first ten as many as take a minute)",
-      listOf(String),
-    )
     .option(
       "--cache <list>",
       `methods, of ${methodNames}, or "all" (default: ${recommendedMethods.join(", ")})`,
@@ -83,21 +84,23 @@ async function run(flags: CompareFlags, { version, signal }: CommandContext): Pr
   try {
     if (flags.speedup !== undefined) progress.show("finding settings at this speed-up", 0);
     const variants = await variantsOf(pipeline, flags, signal);
-    const given = {
+    const subjects = subjectsOf(flags);
+    const named = flags.classes ?? flags.prompt;
+    const given: CompareOptions & { variants: CompareVariant[] } = {
       ...requestOf(flags),
-      ...(flags.classes && { classLabels: flags.classes }),
+      ...subjects,
       ...(flags.convergedSteps !== undefined && { convergedSteps: flags.convergedSteps }),
       variants,
       signal,
     };
-    const planned = flags.classes === undefined || flags.batchSize === undefined;
+    const planned = named === undefined || flags.batchSize === undefined;
     const plan = planned ? await planComparison(pipeline, given) : undefined;
     if (plan && !flags.quiet) process.stderr.write(`${planText(plan, flags)}\n`);
-    const images = (flags.classes ?? plan?.classLabels ?? []).length * (flags.numImagesPerPrompt ?? 1);
-    checkReportSize(images * (variants.length + 1), pipeline.imageSize);
+    const images = plan?.images ?? (named ?? []).length * (flags.numImagesPerPrompt ?? 1);
+    checkReportSize(images * (variants.length + 1), pipeline.imageSize(given));
     const comparison = await compare(pipeline, {
       ...given,
-      ...(plan && { classLabels: plan.classLabels, batchSize: plan.batchSize }),
+      ...(plan && { ...plan.subjects, batchSize: plan.batchSize }),
       onProgress: ({ variant, step, numInferenceSteps, done }) =>
         progress.show(`${variant}: step ${step + 1} of ${numInferenceSteps}`, done),
       onResult: (result) => {
@@ -130,7 +133,7 @@ async function variantsOf(
 ): Promise<CompareVariant[]> {
   const { cache, order, firstEnhance, granularity, interval, speedup } = flags;
   const chosen = {
-    numInferenceSteps: flags.steps ?? ownSteps(flags.sampler) ?? 50,
+    numInferenceSteps: flags.steps ?? ownSteps(flags.sampler) ?? pipeline.defaults.numInferenceSteps,
     ...(cache && { methods: cache }),
     ...(order !== undefined && { order }),
     ...(firstEnhance !== undefined && { firstEnhance }),
@@ -142,8 +145,12 @@ async function variantsOf(
     return defaultVariants(pipeline, { ...chosen, ...(interval !== undefined && { interval }) });
   }
   const { numImagesPerPrompt: _, decodeTileSize: __, ...request } = requestOf(flags);
-  const classLabels = flags.classes?.slice(0, 4);
-  return variantsAtSpeedup(pipeline, { ...request, ...chosen, ...(classLabels && { classLabels }), speedup, signal });
+  const { classes, prompt } = flags;
+  const few = subjectsOf({
+    ...(classes && { classes: classes.slice(0, 4) }),
+    ...(prompt && { prompt: prompt.slice(0, 4) }),
+  });
+  return variantsAtSpeedup(pipeline, { ...request, ...chosen, ...few, speedup, signal });
 }
 
 const cacheMethodsOf = (value: string): CacheMethod[] | "all" =>
@@ -153,8 +160,8 @@ const cacheMethodsOf = (value: string): CacheMethod[] | "all" =>
 const MAX_PAGE = 2 ** 28;
 
 /** @throws FemoError E_OPTION if so many images do not fit into one page */
-function checkReportSize(images: number, imageSize: number): void {
-  const most = Math.floor(MAX_PAGE / (imageSize ** 2 * 4)); // three bytes a pixel are four characters
+function checkReportSize(images: number, [height, width]: readonly [number, number]): void {
+  const most = Math.floor(MAX_PAGE / (height * width * 4)); // three bytes a pixel are four characters
   if (images <= most) return;
   throw new FemoError(
     "E_OPTION",
@@ -164,12 +171,12 @@ function checkReportSize(images: number, imageSize: number): void {
 }
 
 /** What was chosen, and why. */
-function planText(
-  { classLabels, numImagesPerPrompt, batchSize, stepMs, expectedMs }: ComparisonPlan,
-  flags: CompareFlags,
-) {
-  const images = classLabels.length * numImagesPerPrompt;
-  const options = [...(flags.classes ? [] : ["--classes"]), ...(flags.batchSize === undefined ? ["--batch-size"] : [])];
+function planText({ images, batchSize, stepMs, expectedMs }: ComparisonPlan, flags: CompareFlags) {
+  const named = flags.classes ?? flags.prompt;
+  const options = [
+    ...(named ? [] : ["--classes or --prompt"]),
+    ...(flags.batchSize === undefined ? ["--batch-size"] : []),
+  ];
   return (
     `A full step takes ${stepMs.toFixed(0)} ms for one image here: drawing ${images} image${images === 1 ? "" : "s"} ` +
     `${batchSize} at a time, which takes about ${Math.ceil(expectedMs / 1000)} s. ${options.join(" and ")} ${options.length === 1 ? "chooses" : "choose"} otherwise.`

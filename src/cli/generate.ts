@@ -13,18 +13,18 @@ import { progressLine } from "./progress.js";
 
 type GenerateFlags = CommonFlags & CacheFlags;
 
-/** `femo generate`: images of the classes named, as PNG files. */
+/** `femo generate`: images of the prompts given or the classes named, as PNG files. */
 export const generateCommand = (context: CommandContext): Command =>
   addCacheFlags(addCommon(new Command("generate"), { images: "1", batchSize: "4" }))
-    .description("draw images of classes")
-    .argument("<class...>", "classes by name or number")
-    .option("--out <path>", "PNG file, or folder (default: femo-<class>-<seed>.png here)")
-    .action((classes: string[], flags: GenerateFlags) => generate(classes, flags, context));
+    .description("draw images of prompts, or of classes")
+    .argument("<subject...>", "prompts, or classes by name or number, as the model takes them")
+    .option("--out <path>", "PNG file, or folder (default: femo-<subject>-<seed>.png here)")
+    .action((subjects: string[], flags: GenerateFlags) => generate(subjects, flags, context));
 
-async function generate(classes: string[], flags: GenerateFlags, { version, signal }: CommandContext): Promise<void> {
+async function generate(subjects: string[], flags: GenerateFlags, { version, signal }: CommandContext): Promise<void> {
   const cache = cacheOf(flags);
   const { numImagesPerPrompt = 1, force } = flags;
-  const total = classes.length * numImagesPerPrompt;
+  const total = subjects.length * numImagesPerPrompt;
   const target = outputTarget(flags.out ?? ".", ".png");
   if ("file" in target) {
     if (total > 1) {
@@ -35,12 +35,12 @@ async function generate(classes: string[], flags: GenerateFlags, { version, sign
   const pipeline = await openPipeline(flags, signal);
   const progress = progressLine(flags.quiet);
   try {
-    const paths = outputPaths(target, classes, numImagesPerPrompt, flags.seed, pipeline);
+    const paths = outputPaths(target, subjects, numImagesPerPrompt, flags.seed, pipeline);
     checkFree(paths, force);
     signal.throwIfAborted();
     const { images, report } = await pipeline.generate({
       ...requestOf(flags),
-      classLabels: classes,
+      [pipeline.subjectOption]: subjects,
       cache,
       signal,
       onStep: ({ step, numInferenceSteps, images: members }) => {
@@ -54,7 +54,7 @@ async function generate(classes: string[], flags: GenerateFlags, { version, sign
     progress.clear();
     if (!flags.quiet) warn(report.warnings);
     if (flags.json) {
-      const made = images.map(({ classId, className, seed }, i) => ({ file: paths[i], classId, className, seed }));
+      const made = images.map((image, i) => ({ file: paths[i], ...shown(image), seed: image.seed }));
       print(jsonText({ version, images: made, report }, 2));
     } else if (!flags.quiet) print(paths.join("\n"));
   } finally {
@@ -65,28 +65,46 @@ async function generate(classes: string[], flags: GenerateFlags, { version, sign
 
 function outputPaths(
   target: Target,
-  classes: readonly string[],
+  subjects: readonly string[],
   numImagesPerPrompt: number,
   seed: number | bigint,
   pipeline: DiffusionPipeline,
 ): string[] {
   if ("file" in target) return [target.file];
-  const safe = (name: string): string => name.toLowerCase().replaceAll(/[^\p{L}\p{N}]+/gu, "-");
-  const names = classes.map((label) => safe(className(classId(label, pipeline.classes), pipeline.classes)));
-  return names
-    .flatMap((name) => new Array<string>(numImagesPerPrompt).fill(name))
+  const nameOf = (subject: string): string =>
+    pipeline.subjectOption === "prompt" ? subject : className(classId(subject, pipeline.classes), pipeline.classes);
+  return subjects
+    .flatMap((subject) => new Array<string>(numImagesPerPrompt).fill(fileName(nameOf(subject))))
     .map((name, i) => join(target.folder, `femo-${name}-${seedAfter(seed, i)}.png`));
+}
+
+/** Characters of a prompt that a file's name has. */
+const MAX_NAME = 60;
+
+const fileName = (subject: string): string =>
+  subject
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N}]+/gu, "-")
+    .replace(/^-(?=.)/, "")
+    .slice(0, MAX_NAME)
+    .replace(/(?<=.)-$/, "") || "image";
+
+/** What of an image is neither pixels nor seed. */
+function shown({ width: _, height: __, data: ___, seed: ____, title: _____, ...about }: GeneratedImage) {
+  return about;
 }
 
 /** The image with how it was made: AUTOMATIC1111's text, and all of it as JSON. */
 function png(image: GeneratedImage, report: GenerationReport, version: string): Uint8Array {
-  const { className, classId, seed = 0, width, height } = image;
+  const { title, negativePrompt, seed = 0, width, height } = image;
   const { model, sampler, numInferenceSteps, guidanceScale, guidanceChannels, timestepSpacing, dtype, cache } = report;
+  const { trueCfgScale, maxSequenceLength } = report;
   const parameters = parametersText({
-    prompt: className,
+    prompt: title,
+    ...(negativePrompt !== undefined && { negativePrompt }),
     steps: numInferenceSteps,
     sampler: samplerTitle(sampler),
-    cfgScale: guidanceScale,
+    cfgScale: trueCfgScale ?? guidanceScale,
     seed,
     width,
     height,
@@ -96,12 +114,12 @@ function png(image: GeneratedImage, report: GenerationReport, version: string): 
   const all = {
     version,
     model,
-    classId,
-    className,
+    ...shown(image),
     seed,
     numInferenceSteps,
     guidanceScale,
     guidanceChannels,
+    ...(trueCfgScale !== undefined && { trueCfgScale, height, width, maxSequenceLength }),
     sampler,
     timestepSpacing,
     dtype,

@@ -7,6 +7,7 @@ import {
   devices,
   type ModelDtype,
   modelDtypes,
+  type SubjectOptions,
 } from "../pipelines/index.js";
 import {
   multistepSolver,
@@ -46,6 +47,13 @@ export interface CommonFlags extends ModelFlags {
   timestepSpacing?: TimestepSpacing;
   batchSize?: number;
   decodeTileSize?: number;
+  prompt2?: string;
+  negativePrompt?: string;
+  negativePrompt2?: string;
+  trueCfgScale?: number;
+  height?: number;
+  width?: number;
+  maxSequenceLength?: number;
   vae?: string;
   heads?: number;
   dtype?: ModelDtype;
@@ -103,9 +111,20 @@ export function addDrawing(command: Command, chosen: { images: string; batchSize
     .option("--vae <name>", "autoencoder for a model file that has none: folder, or owner/name on the Hub")
     .option("--heads <n>", "attention heads of a model file whose width does not tell them", integer)
     .option("--dtype <name>", `what linear layers compute in: ${modelDtypes.join(" or ")}`, modelDtype, "float32")
-    .option("--num-images-per-prompt <n>", `images of each class (default: ${chosen.images})`, imageCount)
-    .option("--steps <n>", "sampler steps (default: 50, or as many as a solver has)", integer)
-    .option("--guidance-scale <x>", "classifier-free guidance; 1 is off", number)
+    .option("--num-images-per-prompt <n>", `images of each class or prompt (default: ${chosen.images})`, imageCount)
+    .option("--steps <n>", "sampler steps (default: the model's own, or as many as a solver has)", integer)
+    .option(
+      "--guidance-scale <x>",
+      "classifier-free guidance of classes, 1 is off; of FLUX what it takes as input",
+      number,
+    )
+    .option("--negative-prompt <text>", "what guidance by prompts leads away from")
+    .option("--true-cfg-scale <x>", "strength of that guidance; 1 is off", number)
+    .option("--prompt2 <text>", "what the second text encoder reads (default: the prompt)")
+    .option("--negative-prompt2 <text>", "the same for the negative prompt")
+    .option("--height <n>", "of images with prompts, in pixels", integer)
+    .option("--width <n>", "of images with prompts, in pixels", integer)
+    .option("--max-sequence-length <n>", "tokens that the second text encoder reads", integer)
     .option("--guidance-channels <n>", 'guide so many channels, or "all"', (value) =>
       value === "all" ? value : integer(value),
     )
@@ -121,12 +140,40 @@ export function addDrawing(command: Command, chosen: { images: string; batchSize
     .option("--quiet", "print nothing but errors");
 }
 
+const promptFlags = [
+  "prompt2",
+  "negativePrompt",
+  "negativePrompt2",
+  "trueCfgScale",
+  "height",
+  "width",
+  "maxSequenceLength",
+] as const satisfies readonly (keyof CommonFlags & keyof SubjectOptions)[];
+
+/** What a study is to draw. */
+export interface SubjectFlags {
+  classes?: string[];
+  prompt?: string[];
+}
+
+/** Adds the options that say what a study is to draw. @param chosen what that is by default, in words */
+export const addSubjects = (command: Command, chosen: string): Command =>
+  command
+    .option("--classes <list>", `classes by name or number (default: ${chosen})`, listOf(String))
+    .option("--prompt <text...>", `prompts (default: ${chosen})`);
+
+export const subjectsOf = ({ classes, prompt }: SubjectFlags): SubjectOptions => ({
+  ...(classes && { classLabels: classes }),
+  ...(prompt && { prompt }),
+});
+
 /** The common flags as options of the library. */
 export const requestOf = (flags: CommonFlags) => ({
   ...(flags.steps !== undefined && { numInferenceSteps: flags.steps }),
   seed: flags.seed,
   ...(flags.numImagesPerPrompt !== undefined && { numImagesPerPrompt: flags.numImagesPerPrompt }),
   ...(flags.batchSize !== undefined && { batchSize: flags.batchSize }),
+  ...Object.fromEntries(promptFlags.flatMap((name) => (flags[name] === undefined ? [] : [[name, flags[name]]]))),
   ...(flags.guidanceScale !== undefined && { guidanceScale: flags.guidanceScale }),
   ...(flags.guidanceChannels !== undefined && { guidanceChannels: flags.guidanceChannels }),
   ...(flags.sampler !== undefined && { sampler: flags.sampler }),

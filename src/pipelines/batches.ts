@@ -1,5 +1,5 @@
 import { bindShape, sizeOf } from "../graph/index.js";
-import type { PipelineParts, Subject } from "./family.js";
+import type { Condition, PipelineParts, Subject } from "./family.js";
 import type { Request } from "./request.js";
 
 /** What the tables of conditions may take. A request whose distinct conditions need more computes them part by part. */
@@ -8,22 +8,22 @@ const MAX_TABLE_BYTES = 2 ** 30;
 /** Batches one after the other, and the distinct conditions of all of them. */
 export interface BatchGroup {
   readonly batches: readonly number[][];
-  readonly conditions: readonly Subject["condition"][];
+  readonly conditions: readonly Condition[];
 }
 
 /** The batches of a request, as many together as have room for their conditions; one at least. */
 export function batchGroups(parts: PipelineParts, request: Request): BatchGroup[] {
-  const { backbone, family } = parts;
-  const { subjects, batchSize, sampler } = request;
+  const { backbone } = parts;
+  const { subjects, batchSize, sampler, sizes } = request;
   const bytesOf = (hoisted: "pair" | "condition"): number =>
     backbone.cut({ hoisted }).network.outputs.reduce((sum, { shape }) => {
-      return sum + Float32Array.BYTES_PER_ELEMENT * sizeOf(bindShape(shape.slice(1), family.sizes));
+      return sum + Float32Array.BYTES_PER_ELEMENT * sizeOf(bindShape(shape.slice(1), sizes));
     }, 0);
   const most = MAX_TABLE_BYTES / (bytesOf("condition") + sampler.timesteps.length * bytesOf("pair"));
-  const groups: { batches: number[][]; conditions: Set<Subject["condition"]> }[] = [];
+  const groups: { batches: number[][]; conditions: Set<Condition> }[] = [];
   for (let first = 0; first < subjects.length; first += batchSize) {
     const batch = subjects.slice(first, first + batchSize).map((_, i) => first + i);
-    const needed = batch.flatMap((index) => rowsOf(parts, request, index).map(({ condition }) => condition));
+    const needed = batch.flatMap((index) => rowsOf(request, index).map(({ condition }) => condition));
     const last = groups.at(-1);
     const together = new Set([...(last?.conditions ?? []), ...needed]);
     if (last && together.size <= most) {
@@ -35,5 +35,4 @@ export function batchGroups(parts: PipelineParts, request: Request): BatchGroup[
 }
 
 /** The runs that an image takes in each step. */
-export const rowsOf = ({ family }: PipelineParts, { guidanceScale, subjects }: Request, image: number) =>
-  family.rows(subjects[image] as Subject, guidanceScale);
+export const rowsOf = ({ subjects }: Request, image: number): Subject["rows"] => (subjects[image] as Subject).rows;

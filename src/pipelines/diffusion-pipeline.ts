@@ -20,6 +20,7 @@ import type { GenerationReport } from "./report.js";
 import { checkRequest, type GenerateOptions, type StepProgress, samplingOf } from "./request.js";
 import type { GenerationResult } from "./result.js";
 import { runRequest } from "./run-request.js";
+import type { SubjectOption } from "./subject-options.js";
 
 /** The steps of a request as they are done, and in the end its result. */
 export interface GenerationStream extends AsyncIterableIterator<StepProgress> {
@@ -85,10 +86,31 @@ export class DiffusionPipeline {
     return this.#parts.scheduler;
   }
 
-  /** Height and width of the images, of a model that has one size. */
-  get imageSize(): number {
+  /** The option by which requests say what to draw: classes or prompts. */
+  get subjectOption(): SubjectOption {
+    return this.#parts.family.subjectOption;
+  }
+
+  /** Some of what it can draw, as that option takes it. */
+  get examples(): readonly (string | number)[] {
+    return this.#parts.family.examples;
+  }
+
+  /** What requests that do not say go by. */
+  get defaults(): { readonly numInferenceSteps: number; readonly guidanceScale: number } {
+    return this.#parts.family.defaults;
+  }
+
+  /**
+   * Height and width of a request's images in pixels.
+   * @param options what it says of that. Default: nothing, as the model draws by itself
+   * @throws FemoError E_OPTION if the model does not draw in that size
+   */
+  imageSize(options: Pick<GenerateOptions, "height" | "width"> = {}): readonly [height: number, width: number] {
     const { backbone, family, decoder } = this.#parts;
-    return (backbone.sampleDims(family.sizes)[1] as number) * (decoder?.stride ?? 1);
+    const { sizes } = family.drawing({ ...options, [family.subjectOption]: family.examples[0] });
+    const [, ...area] = backbone.sampleDims(sizes) as [number, number, number];
+    return area.map((side) => side * (decoder?.stride ?? 1)) as [number, number];
   }
 
   /**

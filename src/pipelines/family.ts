@@ -1,31 +1,54 @@
 import type { Backbone, Conditions, GuidanceRow } from "../denoising/index.js";
 import type { Bindings } from "../graph/index.js";
 import type { CacheFacts } from "../methods/index.js";
-import type { SchedulerConfig } from "../samplers/index.js";
+import type { SamplerChoice, SchedulerConfig } from "../samplers/index.js";
 import type { LatentDecoder } from "./decoder.js";
 import type { ClassNames } from "./labels.js";
 import type { OptionType } from "./option-types.js";
+import type { SubjectOption, SubjectOptions } from "./subject-options.js";
 
-/** What an image of a class-conditional model shows. */
-export interface ClassSubject {
-  readonly classId: number;
-  readonly className: string;
+/** What an image shows. */
+export interface Shown {
+  /** In words: the name of its class, or its prompt. */
+  readonly title: string;
+  readonly classId?: number;
+  readonly className?: string;
+  readonly prompt?: string;
+  readonly prompt2?: string;
+  readonly negativePrompt?: string;
+  readonly negativePrompt2?: string;
 }
 
-/** What requests say of what to draw. */
-export interface SubjectOptions {
-  /**
-   * Of a class-conditional model: classes by name or number, one image each or `numImagesPerPrompt`. A name that fits in
-   * its own case goes before those that fit in another.
-   */
-  classLabels: string | number | readonly (string | number)[];
-}
+/** What the network is conditioned on, as a family makes it. Equal ones are one value: they are encoded once. */
+export type Condition = number | object;
 
-/** What one image shows. `condition` tells distinct conditions apart: equal ones are encoded once. */
+/** What one image shows, and how it is drawn. */
 export interface Subject {
-  readonly condition: number | string;
+  /** The runs that it takes in each step, under which conditions, and how their outputs are weighted; as many for each image. */
+  readonly rows: readonly GuidanceRow<Condition>[];
   /** What results and reports say of the image. */
-  readonly about: ClassSubject;
+  readonly about: Shown;
+}
+
+/** What a request asks a family to draw. */
+export interface Drawing {
+  /** An image each. */
+  readonly subjects: readonly Subject[];
+  /** What the symbols of the model's inputs are. */
+  readonly sizes: Bindings;
+  /** What the sampler has to know of it. */
+  readonly sampling?: Partial<SamplerChoice>;
+  /** What reports say of it besides what they say of every request. */
+  readonly settings: Readonly<Record<string, string | number>>;
+  /** What the user should know, a sentence each. */
+  readonly notes: readonly string[];
+}
+
+/** Conditions as the model takes them, and what the user should know of that. */
+export interface Encoded {
+  /** The model's inputs that vary with the condition, a row for each. */
+  readonly feeds: Conditions["feeds"];
+  readonly notes: readonly string[];
 }
 
 /**
@@ -34,19 +57,17 @@ export interface Subject {
  */
 export interface Family {
   /** The request option that says what to draw; it is required. */
-  readonly subjectOption: keyof SubjectOptions & string;
-  /** The options that requests of other families do not have. */
+  readonly subjectOption: SubjectOption;
+  /** The options that requests of other families need not have. */
   readonly options: Readonly<Record<string, OptionType>>;
-  /** What a request names, an image each. Types have been checked. @throws FemoError E_OPTION */
-  subjects(options: SubjectOptions): readonly Subject[];
+  /** What to draw where nothing is said, as the subject option takes it: for studies. */
+  readonly examples: readonly (string | number)[];
   /** What requests that do not say go by. */
   readonly defaults: { readonly numInferenceSteps: number; readonly guidanceScale: number };
-  /** The runs that an image takes in each step, under which conditions, and how their outputs are weighted; as many for each. */
-  rows(subject: Subject, guidanceScale: number): readonly GuidanceRow<Subject["condition"]>[];
-  /** The model's inputs that vary with the condition, a row for each. */
-  encode(conditions: readonly Subject["condition"][]): Promise<Conditions["feeds"]>;
-  /** What the symbols of the model's sample are. */
-  readonly sizes: Bindings;
+  /** What a request asks for, an image for each thing that it names. Types have been checked. @throws FemoError E_OPTION */
+  drawing(options: SubjectOptions & { readonly guidanceScale?: number | undefined }): Drawing;
+  /** @throws the signal's reason if it was aborted */
+  encode(conditions: readonly Condition[], signal: AbortSignal | undefined): Promise<Encoded>;
   /** Names of the classes, if the model draws classes. */
   readonly classes: ClassNames;
 }

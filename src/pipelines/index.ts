@@ -44,8 +44,10 @@ export {
   timestepSpacings,
 } from "../samplers/index.js";
 export { DiffusionPipeline, type GenerationStream } from "./diffusion-pipeline.js";
+export type { Shown } from "./family.js";
 export type { ClassNames } from "./labels.js";
 export type { PretrainedOptions } from "./pretrained-options.js";
 export type { GenerationReport } from "./report.js";
 export { type GenerateOptions, type OutputType, outputTypes, type StepProgress } from "./request.js";
 export type { GeneratedImage, GenerationResult } from "./result.js";
+export type { SubjectOption, SubjectOptions } from "./subject-options.js";

@@ -8,12 +8,12 @@ import type { Request } from "./request.js";
 
 /** What the report of a request will count, if its method knows all steps beforehand; undefined if it looks before it decides. */
 export function plannedFlops(parts: PipelineParts, request: Request): GenerationReport["flops"] | undefined {
-  const { backbone, family } = parts;
+  const { backbone } = parts;
   const { timesteps } = request.sampler;
   const kinds = plannedKinds(request.method, timesteps.length);
   if (!kinds) return undefined;
   const conditioning = batchGroups(parts, request).reduce((sum, { conditions }) => {
-    return sum + conditioningFlops(backbone, timesteps.length, conditions.length, family.sizes);
+    return sum + conditioningFlops(backbone, timesteps.length, conditions.length, request.sizes);
   }, 0);
   const steps = stepBatches(parts, request).map((batch) => stepsFlops(backbone, request.method, kinds, batch));
   const done = steps.reduce((a, b) => a + b, conditioning);
@@ -34,8 +34,8 @@ export function uncachedFlops(parts: PipelineParts, request: Request): number {
 function stepBatches(parts: PipelineParts, request: Request): StepBatch[] {
   return batchGroups(parts, request).flatMap(({ batches }) =>
     batches.map((images) => {
-      const rows = images.flatMap((image) => rowsOf(parts, request, image)).length;
-      return { images: images.length, bindings: { ...parts.family.sizes, [BATCH]: rows } };
+      const rows = images.flatMap((image) => rowsOf(request, image)).length;
+      return { images: images.length, bindings: { ...request.sizes, [BATCH]: rows } };
     }),
   );
 }

@@ -9,6 +9,13 @@ export interface GenerationReport {
   readonly numInferenceSteps: number;
   readonly guidanceScale: number;
   readonly guidanceChannels: "all" | number;
+  /** Of a model with prompts: strength of the guidance by a negative prompt; 1 if there is none. */
+  readonly trueCfgScale?: number;
+  /** Of the images, in pixels, if requests choose them. */
+  readonly height?: number;
+  readonly width?: number;
+  /** Tokens that the second text encoder read, padding included. */
+  readonly maxSequenceLength?: number;
   readonly sampler: SamplerName;
   readonly timestepSpacing: string;
   /** What in these settings is known to cost quality, a sentence each. */

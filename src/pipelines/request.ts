@@ -1,6 +1,6 @@
 import type { Observer, StepRecord } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
-import { sizeOf } from "../graph/index.js";
+import { type Bindings, sizeOf } from "../graph/index.js";
 import { checkTileSize } from "../images/index.js";
 import {
   type CacheOptions,
@@ -20,7 +20,7 @@ import {
   seedAfter,
   type TimestepSpacing,
 } from "../samplers/index.js";
-import type { PipelineParts, Subject, SubjectOptions } from "./family.js";
+import type { Drawing, PipelineParts, Subject } from "./family.js";
 import {
   checkInteger,
   checkTypes,
@@ -31,6 +31,7 @@ import {
   isString,
   type OptionTypes,
 } from "./option-types.js";
+import type { SubjectOptions } from "./subject-options.js";
 
 /** Told after every run of the network. */
 export interface StepProgress extends StepRecord {
@@ -44,13 +45,16 @@ export const outputTypes = ["image", "latent"] as const;
 /** One of `outputTypes`. */
 export type OutputType = (typeof outputTypes)[number];
 
-/** A request. Only classLabels is required. */
+/** A request. Required is what to draw: `classLabels` of a class-conditional model, `prompt` of one with prompts. */
 export interface GenerateOptions extends SubjectOptions {
-  /** Images of each class, 1 to 100 000; the images of a request may take 2^32 bytes in all. Default 1. */
+  /** Images of each class or prompt, 1 to 100 000; the images of a request may take 2^32 bytes in all. Default 1. */
   numImagesPerPrompt?: number;
-  /** Default 50, or as many as the sampler has timesteps of its own. */
+  /** Default: as many as the sampler has timesteps of its own, or the model's own number: 50 of DiT, 28 of FLUX. */
   numInferenceSteps?: number;
-  /** Strength of classifier-free guidance; 1 or less turns it off and halves the work. Default 1.5. */
+  /**
+   * Of a class-conditional model the strength of classifier-free guidance; 1 or less turns it off and halves the work. Of
+   * FLUX what the model was distilled to take as an input. Default: the model's own, 1.5 of DiT, 3.5 of FLUX.
+   */
   guidanceScale?: number;
   /** "all", or guide the first so many channels only, as the DiT repository does with 3 of 4. Default "all". */
   guidanceChannels?: "all" | number;
@@ -88,6 +92,12 @@ export interface GenerateOptions extends SubjectOptions {
 /** A request with every default filled in and every value checked. */
 export interface Request {
   readonly subjects: readonly Subject[];
+  /** What the symbols of the model's inputs are. */
+  readonly sizes: Bindings;
+  /** What the family's reports say besides. */
+  readonly settings: Drawing["settings"];
+  /** What the user should know, a sentence each. */
+  readonly notes: readonly string[];
   /** 0 .. 2^64 - 1, bigints beyond 2^53 - 1; undefined with latents of one's own. */
   readonly seeds: readonly (number | bigint | undefined)[];
   readonly latents: Float32Array | undefined;
@@ -124,9 +134,9 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   if (!Number.isFinite(guidanceScale)) {
     throw new FemoError("E_OPTION", `guidanceScale: expected a finite number, found ${guidanceScale}`);
   }
-  const sampleDims = backbone.sampleDims(family.sizes);
+  const { subjects: named, sizes, sampling, settings, notes } = family.drawing({ ...options, guidanceScale });
+  const sampleDims = backbone.sampleDims(sizes);
   if (guidanceChannels !== "all") checkInteger("guidanceChannels", guidanceChannels, 1, sampleDims[0] as number);
-  const named = family.subjects(options);
   if (named.length === 0) {
     throw new FemoError("E_OPTION", `${family.subjectOption}: expected at least one, found none`);
   }
@@ -147,7 +157,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   }
   const bad = latents?.findIndex((x) => !Number.isFinite(x)) ?? -1;
   if (bad >= 0) throw new FemoError("E_OPTION", `latents: expected finite numbers, found ${latents?.[bad]} at ${bad}`);
-  const sampler = createSampler(scheduler, { ...options, numInferenceSteps });
+  const sampler = createSampler(scheduler, { ...sampling, ...options, numInferenceSteps });
   const cache = chosenCache(options.cache ?? "none", caching, samplingOf(sampler));
   checkFullSteps(cache.settings, numInferenceSteps);
   const seeds = subjects.map((_, i) => (latents ? undefined : seedAfter(seed, i)));
@@ -155,6 +165,9 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   method.checkSteps?.(sampler.timesteps.length);
   return {
     subjects,
+    sizes,
+    settings,
+    notes,
     seeds,
     latents,
     numInferenceSteps,
@@ -223,7 +236,7 @@ const isSampler = (value: unknown): boolean =>
   isString(value) || (typeof value === "object" && isString((value as { sampler?: unknown } | null)?.sampler));
 
 /** Of the options that requests of every family have. */
-export const generateTypes: OptionTypes<Omit<GenerateOptions, "classLabels">> = {
+export const generateTypes: OptionTypes<Omit<GenerateOptions, keyof SubjectOptions>> = {
   numImagesPerPrompt: [isNumber, "a number"],
   numInferenceSteps: [isNumber, "a number"],
   guidanceScale: [isNumber, "a number"],

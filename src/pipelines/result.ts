@@ -1,9 +1,9 @@
 import type { RgbImage } from "../images/index.js";
-import type { ClassSubject } from "./family.js";
+import type { Shown } from "./family.js";
 import type { GenerationReport } from "./report.js";
 
 /** An image of a result, and what it shows. */
-export interface GeneratedImage extends RgbImage, ClassSubject {
+export interface GeneratedImage extends RgbImage, Shown {
   /** Draws this image alone; undefined if the request brought its own latents. */
   readonly seed: number | bigint | undefined;
 }

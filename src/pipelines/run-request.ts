@@ -3,7 +3,7 @@ import { sizeOf } from "../graph/index.js";
 import { type Planes, type RgbImage, toRgb } from "../images/index.js";
 import { type SamplerName, TorchGenerator } from "../samplers/index.js";
 import { type BatchGroup, batchGroups, rowsOf } from "./batches.js";
-import type { PipelineParts, Subject } from "./family.js";
+import type { Condition, Encoded, PipelineParts, Subject } from "./family.js";
 import { uncachedFlops } from "./planned-flops.js";
 import type { GenerationReport } from "./report.js";
 import type { Request, StepProgress } from "./request.js";
@@ -20,19 +20,21 @@ export async function* runRequest(
   request: Request,
 ): AsyncGenerator<StepProgress, GenerationResult> {
   const start = performance.now();
-  const { backbone, family } = parts;
+  const { backbone } = parts;
   request.signal?.throwIfAborted();
   const id = `request-${++requests}`;
-  const dims = backbone.sampleDims(family.sizes);
+  const dims = backbone.sampleDims(request.sizes);
   const size = sizeOf(dims);
   const latents = new Float32Array(request.subjects.length * size);
   const images: GeneratedImage[] = [];
   const batches: { images: readonly number[]; steps: StepRecord[] }[] = [];
+  const notes = new Set<string>();
   const costs = { conditioningMs: 0, conditioningFlops: 0, decodingMs: 0, stateBytes: 0 };
 
   for (const group of batchGroups(parts, request)) {
-    const conditions = await encoded(parts, group.conditions);
-    const conditioning = await Conditioning.compute(backbone, id, request.sampler.timesteps, conditions, family.sizes);
+    const conditions = await encoded(parts, group.conditions, request.signal);
+    for (const note of conditions.notes) notes.add(note);
+    const conditioning = await Conditioning.compute(backbone, id, request.sampler.timesteps, conditions, request.sizes);
     costs.conditioningMs += conditioning.durationMs;
     costs.conditioningFlops += conditioning.flops;
     try {
@@ -46,11 +48,12 @@ export async function* runRequest(
           method: request.method,
           images: members.map((index) => ({
             index,
-            rows: rowsOf(parts, request, index).map((row) => ({ ...row, condition: conditions.rowOf(row.condition) })),
-            sizes: family.sizes,
+            rows: rowsOf(request, index).map((row) => ({ ...row, condition: conditions.rowOf(row.condition) })),
+            sizes: request.sizes,
             latent: noise(request, index, dims),
           })),
           guidanceChannels: request.guidanceChannels,
+          ...request.settings,
           prefix: id,
           signal: request.signal,
           observe: request.observe,
@@ -71,7 +74,7 @@ export async function* runRequest(
       await conditioning.free().catch(() => {}); // an engine that is closed holds nothing
     }
   }
-  const report = reportOf(parts, request, batches, costs);
+  const report = reportOf(parts, request, batches, costs, [...notes]);
   return { images, latents, report: { ...report, totalMs: performance.now() - start } };
 }
 
@@ -79,9 +82,10 @@ export async function* runRequest(
 async function encoded(
   { family }: PipelineParts,
   conditions: BatchGroup["conditions"],
-): Promise<Conditions & { rowOf(condition: Subject["condition"]): number }> {
-  const feeds = await family.encode(conditions);
-  return { count: conditions.length, feeds, rowOf: (condition) => conditions.indexOf(condition) };
+  signal: AbortSignal | undefined,
+): Promise<Conditions & Pick<Encoded, "notes"> & { rowOf(condition: Condition): number }> {
+  const encoded = await family.encode(conditions, signal);
+  return { ...encoded, count: conditions.length, rowOf: (condition) => conditions.indexOf(condition) };
 }
 
 /** Hands on the steps of a batch and keeps their records. */
@@ -133,6 +137,7 @@ function reportOf(
   request: Request,
   batches: GenerationReport["batches"],
   costs: { conditioningMs: number; conditioningFlops: number; decodingMs: number; stateBytes: number },
+  notes: readonly string[],
 ): Omit<GenerationReport, "totalMs"> {
   const { name, backbone } = parts;
   const { conditioningFlops, ...measured } = costs;
@@ -149,7 +154,13 @@ function reportOf(
     guidanceChannels: request.guidanceChannels,
     sampler: request.sampler.name as SamplerName,
     timestepSpacing: request.sampler.spacing,
-    warnings: [...request.sampler.notes, ...request.cache.notes, ...savingNotes(request, uncached / done)],
+    warnings: [
+      ...notes,
+      ...request.notes,
+      ...request.sampler.notes,
+      ...request.cache.notes,
+      ...savingNotes(request, uncached / done),
+    ],
     cache: request.cache.settings,
     ...(request.cache.quality && { quality: request.cache.quality }),
     batches,

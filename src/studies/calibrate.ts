@@ -3,9 +3,9 @@ import { FemoError } from "../errors.js";
 import type { Method } from "../methods/index.js";
 import type { DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
 import { graphNames } from "../tracing/index.js";
-import { defaultClasses } from "./default-classes.js";
 import { fitPolynomial } from "./polynomial-fit.js";
 import type { StudyOptions } from "./study-options.js";
+import { studySubjects } from "./subjects.js";
 
 /** The methods that go by numbers of the model. */
 export const calibratedMethods = ["teaCache", "magCache"] as const;
@@ -13,10 +13,7 @@ export const calibratedMethods = ["teaCache", "magCache"] as const;
 export type CalibratedMethod = (typeof calibratedMethods)[number];
 
 /** What is drawn for it; as for `generate`, and all of it uncached. */
-export interface CalibrateOptions extends StudyOptions, Pick<GenerateOptions, "numImagesPerPrompt" | "onStep"> {
-  /** Default: the model's first ten. */
-  classLabels?: GenerateOptions["classLabels"];
-}
+export interface CalibrateOptions extends StudyOptions, Pick<GenerateOptions, "numImagesPerPrompt" | "onStep"> {}
 
 /** Fields of `cache`. */
 export interface Calibrations {
@@ -47,13 +44,14 @@ export async function calibrate<M extends CalibratedMethod>(
 export async function calibrate(
   pipeline: DiffusionPipeline,
   method: CalibratedMethod,
-  { classLabels = defaultClasses(pipeline), ...options }: CalibrateOptions = {},
+  options: CalibrateOptions = {},
 ): Promise<Calibrations[CalibratedMethod]> {
   if (!calibratedMethods.includes(method)) {
     throw new FemoError("E_OPTION", `method: expected one of ${calibratedMethods.join(", ")}, found ${method}`);
   }
   checkModel(pipeline, method);
-  const draw = async (see: Seen) => pipeline.observe({ ...options, classLabels }, recording(method), inPairs(see));
+  const request = { ...options, ...studySubjects(pipeline, options).slice() };
+  const draw = async (see: Seen) => pipeline.observe(request, recording(method), inPairs(see));
   if (method === "teaCache") {
     const points: [number, number][] = [];
     await draw((now, before) => {

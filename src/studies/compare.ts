@@ -1,7 +1,7 @@
 import { FemoError } from "../errors.js";
 import type { RgbImage } from "../images/index.js";
 import { psnr } from "../metrics/index.js";
-import type { DiffusionPipeline, GenerateOptions, ModelDtype } from "../pipelines/index.js";
+import type { DiffusionPipeline, GenerateOptions, ModelDtype, Shown } from "../pipelines/index.js";
 import {
   checkInteger,
   checkTypes,
@@ -11,13 +11,14 @@ import {
   type OptionTypes,
 } from "../pipelines/option-types.js";
 import { generateTypes, MAX_RESULT_BYTES } from "../pipelines/request.js";
+import { subjectTypes } from "../pipelines/subject-options.js";
 import { ownSteps, type SamplerName, seedAfter } from "../samplers/index.js";
 import { checkGenerate } from "./check-generate.js";
 import { convergedRequest } from "./converged.js";
-import { defaultClasses } from "./default-classes.js";
 import { expectedCost, FORECAST_COST } from "./expected-cost.js";
 import { type ComparisonRow, durationOf, imagesOf, likeness, type Part, rowOf } from "./rows.js";
 import type { StudyOptions } from "./study-options.js";
+import { studySubjects } from "./subjects.js";
 import { type CompareVariant, defaultVariants, stepsOf } from "./variants.js";
 import { warmUp } from "./warm-up.js";
 
@@ -48,8 +49,6 @@ export interface CompareResult {
 
 /** What to compare. Options not described here are those of `generate`. */
 export interface CompareOptions extends StudyOptions, Pick<GenerateOptions, "numImagesPerPrompt" | "decodeTileSize"> {
-  /** Classes by name or number. Default: the first ten of the model. */
-  classLabels?: readonly (string | number)[];
   /** Ways to draw, besides the uncached reference, which always runs. Default: `defaultVariants`. */
   variants?: readonly CompareVariant[];
   /**
@@ -75,12 +74,8 @@ export interface Comparison {
   readonly batchSize: number;
   /** How the converged reference was drawn, if it was. */
   readonly converged?: { readonly numInferenceSteps: number; readonly timestepSpacing: string };
-  /** The class and seed of each image. */
-  readonly subjects: readonly {
-    readonly classId: number;
-    readonly className: string;
-    readonly seed: number | bigint;
-  }[];
+  /** What each image shows, and its seed. */
+  readonly subjects: readonly (Shown & { readonly seed: number | bigint })[];
   /** The uncached reference first. */
   readonly rows: readonly ComparisonRow[];
   /** Images of each row, in the order of the subjects. */
@@ -99,14 +94,13 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   checkTypes(options, optionTypes);
   const {
     numImagesPerPrompt = 1,
-    numInferenceSteps = ownSteps(options.sampler) ?? 50,
+    numInferenceSteps = ownSteps(options.sampler) ?? pipeline.defaults.numInferenceSteps,
     seed = 0,
     batchSize = 4,
     signal,
   } = options;
   const { guidanceScale, guidanceChannels, sampler, timestepSpacing, decodeTileSize, onProgress, onResult } = options;
   const { convergedSteps } = options;
-  const classLabels = options.classLabels ?? defaultClasses(pipeline);
   checkInteger("numInferenceSteps", numInferenceSteps, 1, 100_000);
   checkInteger("numImagesPerPrompt", numImagesPerPrompt, 1, 100_000);
   checkInteger("batchSize", batchSize, 1, 1024);
@@ -118,9 +112,10 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   const repeated = variants.find(({ name }, i) => variants.findIndex((other) => other.name === name) !== i);
   if (repeated) throw new FemoError("E_OPTION", `variants: the name "${repeated.name}" is there twice`);
   const kept = variants.length + (convergedSteps === undefined ? 0 : 1); // all images are
-  const most = Math.floor(MAX_RESULT_BYTES / (kept * 3 * pipeline.imageSize ** 2));
-  checkInteger("classLabels, numImagesPerPrompt: images in all", classLabels.length * numImagesPerPrompt, 1, most);
-  const labels = classLabels.flatMap((label) => new Array<string | number>(numImagesPerPrompt).fill(label));
+  const all = studySubjects(pipeline, options, numImagesPerPrompt);
+  const [height, width] = pipeline.imageSize(options);
+  const most = Math.floor(MAX_RESULT_BYTES / (kept * 3 * height * width));
+  checkInteger(`${pipeline.subjectOption}, numImagesPerPrompt: images in all`, all.count, 1, most);
   const common = {
     ...(guidanceScale !== undefined && { guidanceScale }),
     ...(guidanceChannels !== undefined && { guidanceChannels }),
@@ -139,7 +134,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
       ...(own !== undefined && { sampler: own }),
       ...(spacing !== undefined && { timestepSpacing: spacing }),
       cache,
-      classLabels,
+      ...all.slice(),
       seed,
       numInferenceSteps: stepsOf(variant, numInferenceSteps),
     };
@@ -148,13 +143,13 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
   const converging =
     convergedSteps === undefined
       ? undefined
-      : await convergedRequest(pipeline, { ...common, classLabels, seed }, convergedSteps);
+      : await convergedRequest(pipeline, { ...common, ...all.slice(), seed }, convergedSteps);
 
-  const costs = requests.map((request) => expectedCost(pipeline, { ...request, classLabels: classLabels.slice(0, 1) }));
-  const total = labels.length * costs.reduce((a, b) => a + b, convergedSteps ?? 0);
+  const costs = requests.map((request) => expectedCost(pipeline, { ...request, ...all.slice(0, 1) }));
+  const total = all.count * costs.reduce((a, b) => a + b, convergedSteps ?? 0);
   let spent = 0;
-  const draw = async (variant: string, request: GenerateOptions, cost: number): Promise<Part> => {
-    const own = cost * (request.classLabels as readonly unknown[]).length;
+  const draw = async (variant: string, request: GenerateOptions, count: number, cost: number): Promise<Part> => {
+    const own = cost * count;
     let within = 0;
     const { images, report } = await pipeline.generate({
       ...request,
@@ -167,13 +162,14 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
     return { images, report };
   };
 
-  const rounds = Math.ceil(labels.length / batchSize);
+  const rounds = Math.ceil(all.count / batchSize);
   const parts: Part[][] = variants.map(() => []);
   const convergedParts: Part[] = [];
-  for (let first = 0, round = 0; first < labels.length; first += batchSize, round++) {
-    const images = { classLabels: labels.slice(first, first + batchSize), seed: seedAfter(seed, first) };
+  for (let first = 0, round = 0; first < all.count; first += batchSize, round++) {
+    const images = { ...all.slice(first, first + batchSize), seed: seedAfter(seed, first) };
+    const count = Math.min(batchSize, all.count - first);
     if (converging) {
-      convergedParts.push(await draw("Converged", { ...converging, ...images }, convergedSteps as number));
+      convergedParts.push(await draw("Converged", { ...converging, ...images }, count, convergedSteps as number));
     }
     const turns = [...variants.keys()];
     for (const i of round % 2 ? turns.reverse() : turns) {
@@ -181,13 +177,13 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
       const request = { ...(requests[i] as (typeof requests)[number]), ...images };
       await pipeline.warmUp(request.cache);
       if (round === 0) await warmUp(pipeline, request);
-      const part = await draw(name, request, costs[i] as number);
+      const part = await draw(name, request, count, costs[i] as number);
       (parts[i] as Part[]).push(part);
       onResult?.({
         variant: name,
         round: round + 1,
         rounds,
-        images: images.classLabels.length,
+        images: count,
         durationMs: durationOf(part),
         ...(i > 0 && against(part, parts[0]?.[round])),
       });
@@ -207,9 +203,8 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
     timestepSpacing: report.timestepSpacing,
     batchSize,
     ...(convergedParts[0] && { converged: drawnIn(convergedParts[0]) }),
-    subjects: imagesOf(reference).map(({ classId, className }, i) => ({
-      classId,
-      className,
+    subjects: imagesOf(reference).map(({ width: _, height: __, data: ___, ...shown }, i) => ({
+      ...shown,
       seed: seedAfter(seed, i),
     })),
     rows: parts.map((own, i) =>
@@ -220,7 +215,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
 }
 
 const optionTypes: OptionTypes<CompareOptions> = {
-  classLabels: [Array.isArray, "a list of class names or numbers"],
+  ...subjectTypes,
   numImagesPerPrompt: generateTypes.numImagesPerPrompt,
   numInferenceSteps: generateTypes.numInferenceSteps,
   guidanceScale: generateTypes.guidanceScale,

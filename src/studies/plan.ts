@@ -1,14 +1,15 @@
-import type { DiffusionPipeline } from "../pipelines/index.js";
+import type { DiffusionPipeline, SubjectOptions } from "../pipelines/index.js";
 import { ownSteps } from "../samplers/index.js";
 import type { CompareOptions } from "./compare.js";
-import { defaultClasses } from "./default-classes.js";
 import { expectedCost } from "./expected-cost.js";
+import { studySubjects } from "./subjects.js";
 import { type CompareVariant, stepsOf } from "./variants.js";
 
 /** How much a comparison draws. */
 export interface ComparisonPlan {
-  readonly classLabels: readonly (string | number)[];
-  readonly numImagesPerPrompt: number;
+  readonly subjects: SubjectOptions;
+  /** In all. */
+  readonly images: number;
   readonly batchSize: number;
   /** Time of a full step for one image, as measured here, milliseconds. */
   readonly stepMs: number;
@@ -31,7 +32,7 @@ type PlanOptions = CompareOptions & { readonly variants: readonly CompareVariant
  * Measures a step and chooses what the options leave open so that a comparison shows its first result within ten seconds
  * and is done in about a minute, but for machines or models so slow that one image of each variant takes longer.
  *
- * Classes that are not given are as many as fit of the model's first ten; the batch is the largest, up to 5, whose
+ * What to draw, if not given, is as many as fit of the model's examples; the batch is the largest, up to 5, whose
  * first result comes in time.
  * @throws FemoError E_OPTION if an option is out of range; the signal's reason if it was aborted
  */
@@ -41,7 +42,9 @@ export async function planComparison(pipeline: DiffusionPipeline, options: PlanO
 
 /** The plan for a machine that takes so many milliseconds for a full step of one image. */
 export function planFor(stepMs: number, pipeline: DiffusionPipeline, options: PlanOptions): ComparisonPlan {
-  const { numImagesPerPrompt = 1, numInferenceSteps = ownSteps(options.sampler) ?? 50 } = options;
+  const { numImagesPerPrompt = 1 } = options;
+  const { numInferenceSteps = ownSteps(options.sampler) ?? pipeline.defaults.numInferenceSteps } = options;
+  const all = studySubjects(pipeline, options);
   const { convergedSteps = 0, variants } = options;
   const warmUp = 1 + 3 * variants.length; // steps before the first timed ones
   const costs = variants.map((variant) => {
@@ -49,7 +52,7 @@ export function planFor(stepMs: number, pipeline: DiffusionPipeline, options: Pl
     const timestepSpacing =
       variant.timestepSpacing ?? (typeof variant.sampler === "object" ? undefined : options.timestepSpacing);
     return expectedCost(pipeline, {
-      classLabels: defaultClasses(pipeline).slice(0, 1),
+      ...all.slice(0, 1),
       numInferenceSteps: stepsOf(variant, numInferenceSteps),
       ...(sampler && { sampler }),
       ...(timestepSpacing && { timestepSpacing }),
@@ -61,23 +64,23 @@ export function planFor(stepMs: number, pipeline: DiffusionPipeline, options: Pl
   const fitting = (ms: number, steps: number): number => Math.max(1, Math.floor(ms / stepMs / steps));
   const largest = options.batchSize ?? Math.min(MAX_BATCH, fitting(FIRST_MS, convergedSteps + numInferenceSteps + 1));
   const spared = Math.max(0, WHOLE_MS - largest * warmUp * stepMs);
-  const classLabels =
-    options.classLabels ?? defaultClasses(pipeline).slice(0, fitting(spared, perImage * numImagesPerPrompt));
-  const images = classLabels.length * numImagesPerPrompt;
+  const given = options[pipeline.subjectOption] !== undefined;
+  const count = given ? all.count : Math.min(all.count, fitting(spared, perImage * numImagesPerPrompt));
+  const images = count * numImagesPerPrompt;
   const batchSize = options.batchSize ?? Math.max(1, Math.min(largest, images));
   const expectedMs = stepMs * (images * perImage + Math.min(batchSize, images) * warmUp);
-  return { classLabels, numImagesPerPrompt, batchSize, stepMs, expectedMs };
+  return { subjects: all.slice(0, count), images, batchSize, stepMs, expectedMs };
 }
 
 /** Median time of an uncached step of one image, over ten or a second; the first, which also warms up, does not count. */
 async function measureStep(pipeline: DiffusionPipeline, options: CompareOptions): Promise<number> {
-  const { classLabels = defaultClasses(pipeline), numInferenceSteps = ownSteps(options.sampler) ?? 50 } = options;
+  const { numInferenceSteps = ownSteps(options.sampler) ?? pipeline.defaults.numInferenceSteps } = options;
   const { guidanceScale, sampler, timestepSpacing, signal } = options;
   await pipeline.warmUp("none");
   const times: number[] = [];
   const enough = new Error("enough steps");
   const drawn = pipeline.generate({
-    classLabels: classLabels.slice(0, 1),
+    ...studySubjects(pipeline, options).slice(0, 1),
     numInferenceSteps,
     ...(guidanceScale !== undefined && { guidanceScale }),
     ...(sampler !== undefined && { sampler }),

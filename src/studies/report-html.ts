@@ -177,14 +177,12 @@ function stepText({ step, timestep, computed, durationMs, forecastError, beta }:
 }
 
 function imageGrid({ rows, images, subjects }: Comparison): Html {
-  const head = subjects.map(
-    ({ className, seed }) => html`<th scope="col">${className}<small>seed ${seed}</small></th>`,
-  );
+  const head = subjects.map(({ title, seed }) => html`<th scope="col">${title}<small>seed ${seed}</small></th>`);
   const body = rows.map((row, i) => {
-    const cells = subjects.map(({ className, seed }, j) => {
+    const cells = subjects.map(({ title, seed }, j) => {
       const image = images[i]?.[j] as RgbImage;
       const note = imageNote(row, i, j);
-      const alt = `${className}, seed ${seed}, ${row.name}: ${note}`;
+      const alt = `${title}, seed ${seed}, ${row.name}: ${note}`;
       return html`<td><img src="${dataUri(image)}" width="${image.width}" height="${image.height}" alt="${alt}"><small>${note}</small></td>`;
     });
     return html`<tr><th scope="row">${swatch(i)}${row.name}</th>${cells}</tr>\n`;

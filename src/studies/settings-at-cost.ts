@@ -1,15 +1,16 @@
 import { FemoError } from "../errors.js";
 import { type CacheOptions, type CacheSettings, cacheSettings, type Knob, knobOf } from "../methods/index.js";
 import type { DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
-import { defaultClasses } from "./default-classes.js";
 import type { StudyOptions } from "./study-options.js";
+import { studySubjects } from "./subjects.js";
 
-/** At which cost, and for which requests. Options not described here are those of `generate`. */
+/**
+ * At which cost, and for which requests. Options not described here are those of `generate`; they name a few images to
+ * measure on, where a method's cost depends on them, by default four of the model's examples.
+ */
 export interface CostOptions extends StudyOptions {
   /** Floating-point operations without a cache over those with it, above 0. */
   speedup: number;
-  /** A few images to measure on, where a method's cost depends on them. Default: the model's first four classes. */
-  classLabels?: readonly (string | number)[];
 }
 
 /** Settings, and the FLOPs speed-up that they reach. */
@@ -44,7 +45,8 @@ export async function settingsAtCost(
       `cache: ${method} has no field that trades cost for quality: choose another method`,
     );
   }
-  const { classLabels = defaultClasses(pipeline).slice(0, 4) } = options;
+  const { subjectOption, examples } = pipeline;
+  const subjects = studySubjects({ subjectOption, examples: examples.slice(0, 4) }, options).slice();
   const settingsAt = (value: number): CacheSettings =>
     cacheSettings(
       {
@@ -58,7 +60,7 @@ export async function settingsAtCost(
     );
   const found = await nearest(knob, wanted, async (value) => {
     options.signal?.throwIfAborted();
-    const request: GenerateOptions = { ...options, classLabels, cache: settingsAt(value), outputType: "latent" };
+    const request: GenerateOptions = { ...options, ...subjects, cache: settingsAt(value), outputType: "latent" };
     const planned = pipeline.plannedFlops(request);
     if (planned) return planned.speedup;
     try {

@@ -1,6 +1,6 @@
-import type { GenerateOptions } from "../pipelines/index.js";
+import type { GenerateOptions, SubjectOptions } from "../pipelines/index.js";
 
-/** What a study takes of `generate`'s options and hands on to it. */
+/** What a study takes of `generate`'s options and hands on to it. Where they name nothing to draw, it is the model's examples. */
 export type StudyOptions = Pick<
   GenerateOptions,
   | "numInferenceSteps"
@@ -11,4 +11,5 @@ export type StudyOptions = Pick<
   | "timestepSpacing"
   | "batchSize"
   | "signal"
+  | keyof SubjectOptions
 >;

@@ -1,6 +1,6 @@
 import { FemoError } from "../errors.js";
 import { type CacheMethod, type CacheOptions, cacheMethods, knobOf, methodOf, methodTitle } from "../methods/index.js";
-import type { DiffusionPipeline } from "../pipelines/index.js";
+import type { DiffusionPipeline, GenerateOptions, SubjectOptions } from "../pipelines/index.js";
 import { checkInteger } from "../pipelines/option-types.js";
 import {
   type NamedSampler,
@@ -10,8 +10,8 @@ import {
   samplerTitle,
   type TimestepSpacing,
 } from "../samplers/index.js";
-import { defaultClasses } from "./default-classes.js";
 import { type CostOptions, settingsAtCost } from "./settings-at-cost.js";
+import { studySubjects } from "./subjects.js";
 
 /** One way to draw the images of a comparison. */
 export interface CompareVariant {
@@ -34,7 +34,7 @@ export const recommendedMethods: readonly CacheMethod[] = ["fora", "taylorSeer",
 interface MethodChoice {
   /** Some by name, or "all" but "none", which the reference is. Default: a short list, `recommendedMethods`. */
   readonly methods?: readonly CacheMethod[] | "all";
-  /** Steps of the reference. Default 50. */
+  /** Steps of the reference. Default: the model's own. */
   readonly numInferenceSteps?: number;
   /** Of the methods that have it. Default: the model's own, for each method. */
   readonly firstEnhance?: number;
@@ -50,7 +50,7 @@ interface MethodChoice {
 }
 
 /** Which methods, at which interval. */
-export interface DefaultVariantOptions extends MethodChoice {
+export interface DefaultVariantOptions extends MethodChoice, SubjectOptions {
   /** N, of the methods that go by one; the others keep the model's settings. Default 5. */
   readonly interval?: number;
 }
@@ -66,20 +66,30 @@ export interface SpeedupVariantOptions
  * @throws FemoError E_OPTION if an option is out of range, or fits none of the methods
  */
 export function defaultVariants(pipeline: DiffusionPipeline, options: DefaultVariantOptions = {}): CompareVariant[] {
-  const { interval = 5, numInferenceSteps = 50, fewerSteps = true } = options;
+  const { interval = 5, fewerSteps = true } = options;
+  const { numInferenceSteps = pipeline.defaults.numInferenceSteps } = options;
   const variants = chosenMethods(pipeline, options).map(({ name, cache }) => ({
     name,
     cache: knobOf(cache.method)?.field === "interval" ? ({ ...cache, interval } as CacheOptions) : cache,
   }));
-  const classLabels = defaultClasses(pipeline).slice(0, 1);
-  const request = { classLabels, numInferenceSteps, timestepSpacing: "dit" } as const; // steps cost the same wherever they lie
-  const planned = variants.map(({ cache }) => pipeline.plannedFlops({ ...request, cache }));
+  const request = { ...studySubjects(pipeline, options).slice(0, 1), numInferenceSteps };
+  const planned = variants.map(({ cache }) => costOf(pipeline, { ...request, cache }));
   const speedup = planned.find((flops) => flops !== undefined)?.speedup ?? 1;
   return [
     ...variants,
     ...placedAt(pipeline, variants, speedup, options),
     ...(fewerSteps ? rivals(numInferenceSteps, speedup) : []),
   ];
+}
+
+/** Steps cost the same wherever they lie: at spacing "dit", where the model's own does not go to so many. */
+function costOf(pipeline: DiffusionPipeline, request: GenerateOptions) {
+  try {
+    return pipeline.plannedFlops(request);
+  } catch (error) {
+    if (!(error instanceof FemoError) || error.code !== "E_OPTION") throw error;
+    return pipeline.plannedFlops({ ...request, timestepSpacing: "dit" });
+  }
 }
 
 /**
@@ -92,7 +102,7 @@ export async function variantsAtSpeedup(
   options: SpeedupVariantOptions,
 ): Promise<CompareVariant[]> {
   const { methods, firstEnhance, order, granularities, fewerSteps = true, ...cost } = options;
-  const { numInferenceSteps = 50, speedup } = cost;
+  const { numInferenceSteps = pipeline.defaults.numInferenceSteps, speedup } = cost;
   const variants: CompareVariant[] = [];
   for (const { name, cache } of chosenMethods(pipeline, options)) {
     const found = knobOf(cache.method) && (await settingsAtCost(pipeline, cache, cost));
@@ -110,7 +120,7 @@ function placedAt(
   pipeline: DiffusionPipeline,
   variants: readonly CompareVariant[],
   speedup: number,
-  { numInferenceSteps = 50, sampler, timestepSpacing }: MethodChoice,
+  { numInferenceSteps = pipeline.defaults.numInferenceSteps, sampler, timestepSpacing }: MethodChoice,
 ): CompareVariant[] {
   const isThere = variants.some(({ cache }) => typeof cache === "object" && cache.method === "hindsight");
   const cache: CacheOptions = { method: "hindsight", fullSteps: Math.round(numInferenceSteps / speedup) };
@@ -136,7 +146,13 @@ function isAccepted(choose: () => unknown): boolean {
 /** The methods by the names of their rows, as far as they are chosen without their cost. */
 function chosenMethods(
   pipeline: DiffusionPipeline,
-  { methods: named = recommendedMethods, granularities, firstEnhance, order, numInferenceSteps = 50 }: MethodChoice,
+  {
+    methods: named = recommendedMethods,
+    granularities,
+    firstEnhance,
+    order,
+    numInferenceSteps = pipeline.defaults.numInferenceSteps,
+  }: MethodChoice,
 ): { readonly name: string; readonly cache: Exclude<CacheOptions, string> }[] {
   checkInteger("numInferenceSteps", numInferenceSteps, 1, 100_000);
   const { presets, levels } = pipeline;

@@ -70,7 +70,7 @@ test("a class without a name goes by its number", async () => {
 });
 
 test("the size of an image is that of the decoded latent", () => {
-  expect(pipeline.imageSize).toBe(16);
+  expect(pipeline.imageSize()).toEqual([16, 16]);
 });
 
 describe("a file of the original DiT release", () => {

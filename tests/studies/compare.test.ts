@@ -156,14 +156,14 @@ describe("a plan", () => {
 
   test("leaves what is given and chooses the rest within its bounds", async () => {
     const chosen = await plan({});
-    expect(chosen.classLabels.length).toBeGreaterThanOrEqual(1);
-    expect(chosen.classLabels).toEqual([...pipeline.classes.keys()].slice(0, chosen.classLabels.length));
+    expect(chosen.images).toBeGreaterThanOrEqual(1);
+    expect(chosen.subjects).toEqual({ classLabels: [...pipeline.classes.keys()].slice(0, chosen.images) });
     expect(chosen.batchSize).toBeGreaterThanOrEqual(1);
-    expect(chosen.batchSize).toBeLessThanOrEqual(Math.min(5, chosen.classLabels.length));
+    expect(chosen.batchSize).toBeLessThanOrEqual(Math.min(5, chosen.images));
     expect(await plan({ classLabels: ["micah"], batchSize: 7, numImagesPerPrompt: 3 })).toMatchObject({
-      classLabels: ["micah"],
+      subjects: { classLabels: ["micah"] },
       batchSize: 7,
-      numImagesPerPrompt: 3,
+      images: 3,
     });
   });
 
@@ -175,18 +175,22 @@ describe("a plan", () => {
     [3000, 1, 1],
   ])("for %i ms a step is %i images, %i at a time", (stepMs, images, batch) => {
     const methods = ["fora", "taylorSeer", "newton", "femo", "adaptedFemo"] as const;
-    const { classLabels, batchSize, expectedMs } = planFor(stepMs, pipeline, {
+    const {
+      images: chosen,
+      batchSize,
+      expectedMs,
+    } = planFor(stepMs, pipeline, {
       variants: defaultVariants(pipeline, { methods }),
     });
-    expect([classLabels.length, batchSize]).toEqual([images, batch]);
+    expect([chosen, batchSize]).toEqual([images, batch]);
     if (images > 1) expect(expectedMs).toBeLessThan(55_000);
     if (batch > 1) expect(51 * batch * stepMs).toBeLessThan(4_000); // the uncached batch, and a step before it
   });
 
   test("of one image each where more would not be done in time, and expects what that takes", async () => {
     const many = Array.from({ length: 100_000 }, (_, i) => ({ name: `run ${i}`, numInferenceSteps: 50 }));
-    const { classLabels, batchSize, stepMs, expectedMs } = await plan({ variants: many, numInferenceSteps: 50 });
-    expect([classLabels, batchSize]).toEqual([[0], 1]);
+    const { subjects, batchSize, stepMs, expectedMs } = await plan({ variants: many, numInferenceSteps: 50 });
+    expect([subjects, batchSize]).toEqual([{ classLabels: [0] }, 1]);
     expect(expectedMs / stepMs).toBeCloseTo(100_001 * 50 + 3 * 100_000 + 1, -1);
   });
 });

@@ -15,9 +15,9 @@ import type { Sessions } from "../../runtime/sessions.js";
 import { ditScheduler, type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
 import { type Checkpoint, MEASURED_FILES, type ModelComponent, type ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
-import type { Family, PipelineParts } from "../family.js";
+import type { Condition, Family, PipelineParts } from "../family.js";
 import { allClasses, type ClassNames, classId, className, labelNames } from "../labels.js";
-import { isNumber, isString } from "../option-types.js";
+import { subjectTypes } from "../subject-options.js";
 
 /** What a family is opened with. */
 export interface FamilyContext {
@@ -130,26 +130,25 @@ async function cachingOf(folder: ModelFolder, levels: readonly string[]): Promis
 function classFamily(config: DiTConfig, known: ClassNames): Family {
   const count = config.numEmbedsAdaNorm;
   const classes = allClasses(count, known);
+  const defaults = { numInferenceSteps: 50, guidanceScale: 1.5 };
   return {
     subjectOption: "classLabels",
-    options: {
-      classLabels: [
-        (value) => [value].flat().every((label) => isString(label) || isNumber(label)),
-        "a class name or number, or a list of them",
-      ],
-    },
-    subjects: ({ classLabels }) =>
-      [classLabels].flat().map((label) => {
+    options: { classLabels: subjectTypes.classLabels },
+    examples: [...classes.keys()].slice(0, 10),
+    defaults,
+    drawing({ classLabels, guidanceScale = defaults.guidanceScale }) {
+      const subjects = [classLabels as string | number].flat().map((label) => {
         const id = classId(label, classes);
-        return { condition: id, about: { classId: id, className: className(id, classes) } };
-      }),
-    defaults: { numInferenceSteps: 50, guidanceScale: 1.5 },
-    rows: ({ condition }, guidanceScale) => guidanceRows(guidanceScale, condition, count),
-    async encode(conditions) {
-      const data = BigInt64Array.from(conditions, (label) => BigInt(label));
-      return { class_label: { dtype: "int64", dims: [conditions.length], data } };
+        const name = className(id, classes);
+        const rows = guidanceRows<Condition>(guidanceScale, id, count);
+        return { rows, about: { title: name, classId: id, className: name } };
+      });
+      return { subjects, sizes: {}, settings: {}, notes: [] };
     },
-    sizes: {},
+    async encode(conditions) {
+      const data = BigInt64Array.from(conditions, (label) => BigInt(label as number));
+      return { feeds: { class_label: { dtype: "int64", dims: [conditions.length], data } }, notes: [] };
+    },
     classes,
   };
 }

@@ -1,0 +1,33 @@
+import type { DiffusionPipeline, SubjectOptions } from "../pipelines/index.js";
+import { subjectTypes } from "../pipelines/subject-options.js";
+
+const subjectKeys = Object.keys(subjectTypes) as (keyof SubjectOptions)[];
+
+/** What a study draws, an image after the other. */
+export interface StudySubjects {
+  readonly count: number;
+  /** Those from one to before another, as a request names them. */
+  slice(first?: number, end?: number): SubjectOptions;
+}
+
+/**
+ * What the options name, or what the model shows where they name nothing.
+ * @param copies of each
+ */
+export function studySubjects(
+  { subjectOption, examples }: Pick<DiffusionPipeline, "subjectOption" | "examples">,
+  options: SubjectOptions,
+  copies = 1,
+): StudySubjects {
+  const named = [options[subjectOption] ?? examples].flat() as readonly (string | number)[];
+  const order = named.flatMap((_, i) => new Array<number>(copies).fill(i));
+  return {
+    count: order.length,
+    slice(first, end) {
+      const chosen = order.slice(first, end);
+      const part = (value: unknown) => (Array.isArray(value) ? chosen.map((i) => value[i]) : value);
+      const entries = subjectKeys.flatMap((key) => (options[key] === undefined ? [] : [[key, part(options[key])]]));
+      return { ...Object.fromEntries(entries), [subjectOption]: chosen.map((i) => named[i]) };
+    },
+  };
+}
