@@ -17,6 +17,8 @@ const PER_ELEMENT: Readonly<Record<string, number>> = {
   Relu: 1,
   Mish: 5, // exp, addition, logarithm, tanh, product
   Gelu: 8, // tanh form: 5 for the cubic and its scaling, tanh, addition, product
+  QuickGelu: 6, // two products and a sigmoid
+  Clip: 2, // two comparisons
   LayerNormalization: 8, // mean 1, variance 3, normalise 2, scale and bias 2
   SimplifiedLayerNormalization: 4, // mean square 2, normalise, scale
   RotaryEmbedding: 3, // two products and an addition
@@ -47,6 +49,9 @@ const PER_ELEMENT: Readonly<Record<string, number>> = {
 
 /** Operators that count each element of what they are given, not of what they give. */
 const REDUCTIONS: ReadonlySet<string> = new Set(["ReduceMean", "ReduceSum", "ReduceMax", "ArgMax", "TopK"]);
+
+/** Which input of MultiHeadAttention is added to its scores. */
+const ATTENTION_BIAS = 5;
 
 /** What counts as how many operations. */
 export interface FlopsConvention {
@@ -113,8 +118,8 @@ export function nodeFlops(node: Node, bindings: Bindings, convention: FlopsConve
       const keys = shape(node.inputs[1]).at(-2) as number;
       const heads = node.attributes.num_heads as number;
       const products = 2 * multiplyAdd * batch * queries * keys * width;
-      const softmax = convention.score * batch * heads * queries * keys;
-      return products + softmax + convention.query * batch * queries * width;
+      const perScore = convention.score + (node.inputs[ATTENTION_BIAS] ? convention.bias : 0);
+      return products + perScore * batch * heads * queries * keys + convention.query * batch * queries * width;
     }
     case "Softmax":
       return convention.score * out;

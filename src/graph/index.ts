@@ -12,4 +12,4 @@ export {
   type Shape,
   sizeOf,
 } from "./shape.js";
-export { type Builder, type DType, type Node, type Part, Value } from "./value.js";
+export { type AttentionOptions, type Builder, type DType, type Node, type Part, Value } from "./value.js";

@@ -37,6 +37,16 @@ export interface NodeOptions {
   attributes?: Record<string, Attribute>;
 }
 
+/** How attention departs from softmax(q k^T / sqrt(width of a head)) v. */
+export interface AttentionOptions {
+  /** Added to the scaled scores, [1 or B, 1 or heads, T, S]. */
+  readonly bias?: Value;
+  /** Queries see the keys up to their own place only. */
+  readonly causal?: boolean;
+  /** What scores are multiplied by, not 0. Default: one over the root of a head's width. */
+  readonly scale?: number;
+}
+
 /** What values append their nodes to: a graph. */
 export interface Builder {
   constant(data: Float32Array | BigInt64Array, shape: readonly number[]): Value;
@@ -114,6 +124,20 @@ export class Value {
   /** Gaussian error linear unit, exact or by its tanh approximation. */
   gelu(approximate: "none" | "tanh"): Value {
     return this.graph.node("Gelu", [this], this.shape, { attributes: { approximate } });
+  }
+
+  /** x sigmoid(1.702 x) */
+  quickGelu(): Value {
+    return this.graph.node("QuickGelu", [this], this.shape, {
+      domain: "com.microsoft",
+      attributes: { alpha: { float: 1.702 } },
+    });
+  }
+
+  /** Integers below or above become the least or the greatest; int64. */
+  clampIntegers(least: number, greatest: number): Value {
+    const bounds = [least, greatest].map((x) => this.graph.constant(BigInt64Array.of(BigInt(x)), []));
+    return this.graph.node("Clip", [this, ...bounds], this.shape);
   }
 
   /** exp x over its sum, along the last axis. */
@@ -241,7 +265,7 @@ export class Value {
   }
 
   /** Softmax attention of this (queries, [B, T, D]) over keys and values, [B, S, D] or [B, heads, S, D / heads], in `heads` parts of D. */
-  attention(key: Value, value: Value, heads: number): Value {
+  attention(key: Value, value: Value, heads: number, options: AttentionOptions = {}): Value {
     const width = this.shape.at(-1) as number;
     if (this.rank !== 3 || width % heads !== 0) {
       throw new FemoError("E_GRAPH", `attention: queries ${formatShape(this.shape)} do not split into ${heads} heads`);
@@ -256,9 +280,23 @@ export class Value {
       const [q, k, v] = [this, key, value].map(({ shape }) => formatShape(shape));
       throw new FemoError("E_GRAPH", `attention: queries ${q}, keys ${k} and values ${v} do not fit`);
     }
-    return this.graph.node("MultiHeadAttention", [this, key, value], this.shape, {
+    const { bias, causal = false, scale } = options;
+    const scores = [batch, heads, this.shape[1], key.shape.at(-2)];
+    const biasFits = bias?.shape.every((dim, axis) => dim === scores[axis] || (axis < 2 && dim === 1));
+    if (bias && !(bias.rank === 4 && biasFits)) {
+      throw new FemoError(
+        "E_GRAPH",
+        `attention: a bias of ${formatShape(bias.shape)} does not fit scores of [${scores.join(", ")}]`,
+      );
+    }
+    const unused = [null, null]; // biases of the projections, a mask of keys
+    return this.graph.node("MultiHeadAttention", [this, key, value, ...(bias ? [...unused, bias] : [])], this.shape, {
       domain: "com.microsoft",
-      attributes: { num_heads: heads },
+      attributes: {
+        num_heads: heads,
+        ...(causal && { unidirectional: 1 }),
+        ...(scale !== undefined && { scale: { float: scale } }),
+      },
     });
   }
 
@@ -385,6 +423,12 @@ export class Value {
   /** The size of an axis when the graph runs, int64 [1]. */
   size(axis: number): Value {
     return this.graph.node("Shape", [this], [1], { dtype: "int64", attributes: { start: axis, end: axis + 1 } });
+  }
+
+  /** 0, 1, ... along an axis when the graph runs, int64 [its size]. */
+  positions(axis: number): Value {
+    const [zero, one] = [0n, 1n].map((x) => this.graph.constant(BigInt64Array.of(x), [])) as [Value, Value];
+    return this.graph.node("Range", [zero, this.size(axis).reshape([]), one], [this.shape[axis] as Dim]);
   }
 
   /** The same elements in the shape that another value has when it runs, however many of its axes are symbolic. */
@@ -562,9 +606,7 @@ export class Value {
       throw new FemoError("E_GRAPH", `scatterRows: expected rows of ${wanted}, found ${formatShape(rows.shape)}`);
     }
     const { graph } = this;
-    const [zero, one] = [0n, 1n].map((x) => graph.constant(BigInt64Array.of(x), [])) as [Value, Value];
-    const [batch] = indices.shape as [Dim];
-    const samples = graph.node("Range", [zero, indices.size(0).reshape([]), one], [batch]).unsqueeze(1);
+    const samples = indices.positions(0).unsqueeze(1);
     const shape = graph.node("Shape", [indices], [2], { dtype: "int64" });
     const sample = graph.node("Expand", [samples, shape], indices.shape, { dtype: "int64" });
     const places = sample.unsqueeze(2).concat([indices.unsqueeze(2)], 2); // [B, k, 2]

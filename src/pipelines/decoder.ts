@@ -7,9 +7,9 @@ import {
   latentStride,
   withCurrentNames,
 } from "../models/autoencoder-kl.js";
-import { graphWriter } from "../runtime/graph-writer.js";
-import { Network } from "../runtime/network.js";
+import type { Network } from "../runtime/network.js";
 import type { Sessions } from "../runtime/sessions.js";
+import { weightedNetwork } from "../runtime/weighted-network.js";
 import type { Checkpoint } from "../weights/index.js";
 
 /** From latents to images. One graph serves all sizes. */
@@ -26,11 +26,8 @@ export class LatentDecoder {
   constructor(config: AutoencoderKLConfig, checkpoint: Checkpoint, sessions: Sessions) {
     this.stride = latentStride(config);
     this.latentChannels = config.latentChannels;
-    const graph = autoencoderKLDecoder(config);
     const weights = withCurrentNames(checkpoint);
-    const needed = graph.reachable().weights.map(({ name, shape }) => ({ name, shape: shape as number[] }));
-    weights.verify(needed, { ignore: isEncoderTensor });
-    this.network = new Network(graph, graphWriter(weights), sessions);
+    this.network = weightedNetwork(autoencoderKLDecoder(config), weights, sessions, { ignore: isEncoderTensor });
   }
 
   /**
