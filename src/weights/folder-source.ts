@@ -29,6 +29,21 @@ export interface FolderSource {
   resolve(path: string): string;
 }
 
+/** A folder inside a folder, as one of its own. */
+export function subfolder(folder: FolderSource, path: string): FolderSource {
+  const inside = (file: string): string => `${path}/${pathInside(`${folder.name}/${path}`, file)}`;
+  return {
+    name: `${folder.name}/${path}`,
+    exists: async (file) => folder.exists(inside(file)),
+    ...(folder.list && { list: async (file: string) => (folder.list as Lister)(file === "." ? path : inside(file)) }),
+    readText: async (file, maxBytes) => folder.readText(inside(file), maxBytes),
+    open: async (file) => folder.open(inside(file)),
+    resolve: (file) => folder.resolve(inside(file)),
+  };
+}
+
+type Lister = NonNullable<FolderSource["list"]>;
+
 /** What `FolderSource.readText` allows unless told. */
 export const MAX_TEXT_BYTES = 32 * 2 ** 20;
 

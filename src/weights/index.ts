@@ -1,7 +1,7 @@
 export { type ByteSource, memoryByteSource } from "./byte-source.js";
 export { Checkpoint, type OpenFile, openCheckpoint } from "./checkpoint.js";
 export { DTYPE_BITS, type TensorDtype, toFloat32 } from "./dtypes.js";
-export { type FolderSource, memoryFolder } from "./folder-source.js";
+export { type FolderSource, memoryFolder, subfolder } from "./folder-source.js";
 export {
   type ComponentClass,
   type ComponentOptions,

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
-import type { FolderSource } from "./folder-source.js";
+import { type FolderSource, subfolder } from "./folder-source.js";
 import { parseJson } from "./json.js";
 import { describeValue, listSome, quote } from "./text.js";
 import { findWeights, firstThatExists, variantByComponent } from "./weight-files.js";
@@ -57,6 +57,11 @@ export interface ModelFolder extends ModelIndex {
    */
   component(component: string): Promise<ModelComponent>;
   /**
+   * The folder of a component, such as a tokenizer's.
+   * @throws FemoError E_CONFIG if the pipeline has no such component
+   */
+  part(component: string): FolderSource;
+  /**
    * The content of a file of what was measured on the model, one of `MEASURED_FILES`, not checked further; undefined if
    * there is none.
    * @throws FemoError E_CONFIG if it is no JSON
@@ -64,8 +69,12 @@ export interface ModelFolder extends ModelIndex {
   measured(file: string): Promise<unknown>;
 }
 
-/** Files of what was measured of caching on the model, if it was: settings of each method, where full steps are placed, and what to trade for speed. */
+/**
+ * Files of what was measured on the model, if it was: what requests best go by; of caching the settings of each method,
+ * where full steps are placed, and what to trade for speed.
+ */
 export const MEASURED_FILES = {
+  defaults: "defaults.json",
   presets: "presets.json",
   schedules: "schedules.json",
   qualities: "qualities.json",
@@ -110,6 +119,10 @@ export async function openModelFolder(folder: FolderSource, options: ModelFolder
     async component(component) {
       check(component);
       return openComponent(folder, component, { variant: variantOf(component) });
+    },
+    part(component) {
+      check(component);
+      return subfolder(folder, component);
     },
     async measured(file) {
       if (!(await folder.exists(file))) return undefined;

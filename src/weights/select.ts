@@ -7,7 +7,7 @@ import { findWeights, firstThatExists, variantByComponent } from "./weight-files
 
 /**
  * The files of a diffusers pipeline that are needed to run it: the index, and of each component its config and its
- * weights, once: those that `ModelFolder.component` would open.
+ * weights or vocabulary, once: those that `ModelFolder.component` would open.
  * @param folder of the repository's files; only indices are read
  * @throws FemoError E_FILE if there is no pipeline, or a part of it without its config or weights; E_CONFIG if its index
  *   is malformed; E_OPTION if the variant is no name
@@ -45,10 +45,20 @@ export async function componentFiles(
     );
   }
   // Only models have a config of that name; schedulers and tokenizers need no weights.
-  if (!config.endsWith("/config.json")) return [plain(config)];
+  if (!config.endsWith("/config.json")) {
+    const files = [config];
+    for (const file of VOCABULARIES) {
+      const path = `${component}/${file}`;
+      if (await folder.exists(path)) files.push(path);
+    }
+    return files.map(plain);
+  }
   const weights = await findWeights(folder, component, variant);
   return [config, weights, ...(await shards(folder, weights))].map(plain);
 }
+
+/** What a tokenizer has beside its config. */
+const VOCABULARIES = ["tokenizer.json", "vocab.json", "merges.txt", "spiece.model", "special_tokens_map.json"];
 
 /** The files that an index names; none if it is the weights themselves. */
 async function shards(folder: FolderSource, weights: string): Promise<string[]> {

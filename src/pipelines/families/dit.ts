@@ -1,23 +1,17 @@
 import { Backbone, guidanceRows, type Quantize } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
-import {
-  type CacheFacts,
-  cacheLevels,
-  defaultPresets,
-  presetsFromJson,
-  qualitiesFromJson,
-  schedulesFromJson,
-} from "../../methods/index.js";
+import { type CacheFacts, cacheLevels } from "../../methods/index.js";
 import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
 import { type DiTConfig, dit, ditConfigFromJson } from "../../models/dit.js";
 import type { OriginalDiT } from "../../models/dit-original.js";
 import type { Sessions } from "../../runtime/sessions.js";
 import { ditScheduler, type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
-import { type Checkpoint, MEASURED_FILES, type ModelComponent, type ModelFolder } from "../../weights/index.js";
+import type { Checkpoint, ModelComponent, ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
 import type { Condition, Family, PipelineParts } from "../family.js";
 import { allClasses, type ClassNames, classId, className, labelNames } from "../labels.js";
 import { subjectTypes } from "../subject-options.js";
+import { cachingOf, nothingMeasured } from "./caching.js";
 
 /** What a family is opened with. */
 export interface FamilyContext {
@@ -104,26 +98,6 @@ export function checkChannels(name: string, channels: number, decoder: LatentDec
     ? `the vae decodes ${decoder.latentChannels} channels`
     : "without a vae a model must draw 3 channels (colours) or 1 (grey)";
   throw new FemoError("E_CONFIG", `${name}: ${drawn}, found ${channels} in the transformer`);
-}
-
-/** The methods' own settings. */
-const nothingMeasured = (levels: readonly string[]): CacheFacts => ({
-  levels,
-  presets: defaultPresets,
-  schedules: [],
-  qualities: {},
-});
-
-/** What was measured on the model, if it came with that. */
-async function cachingOf(folder: ModelFolder, levels: readonly string[]): Promise<CacheFacts> {
-  const facts: { -readonly [Fact in keyof CacheFacts]: CacheFacts[Fact] } = nothingMeasured(levels);
-  const named = (file: string): string => `${folder.name}/${file}`;
-  const { presets, schedules, qualities } = MEASURED_FILES;
-  const [own, placed, traded] = await Promise.all([presets, schedules, qualities].map((file) => folder.measured(file)));
-  if (own !== undefined) facts.presets = presetsFromJson(own, defaultPresets, levels, named(presets));
-  if (placed !== undefined) facts.schedules = schedulesFromJson(placed, named(schedules));
-  if (traded !== undefined) facts.qualities = qualitiesFromJson(traded, facts.presets, levels, named(qualities));
-  return facts;
 }
 
 /** Requests name classes; the label after the last stands for none. */

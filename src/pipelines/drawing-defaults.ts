@@ -1,0 +1,33 @@
+import { z } from "zod";
+import { FemoError } from "../errors.js";
+import { MEASURED_FILES, type ModelFolder } from "../weights/index.js";
+
+const count = z.int().positive();
+const schema = z
+  .strictObject({
+    numInferenceSteps: count.max(1000),
+    guidanceScale: z.number(),
+    trueCfgScale: z.number(),
+    negativePrompt: z.string(),
+    height: count,
+    width: count,
+    maxSequenceLength: count,
+    examples: z.array(z.string().min(1)).min(1),
+  })
+  .partial();
+
+/** What requests that do not say go by, as far as a model says it, and some prompts that it draws well. */
+export type DrawingDefaults = z.infer<typeof schema>;
+
+/**
+ * Reads a model's `defaults.json`; without the file it says nothing.
+ * @throws FemoError E_CONFIG naming each bad field
+ */
+export async function drawingDefaults(folder: ModelFolder): Promise<DrawingDefaults> {
+  const json = await folder.measured(MEASURED_FILES.defaults);
+  if (json === undefined) return {};
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
+  throw new FemoError("E_CONFIG", `${folder.name}/${MEASURED_FILES.defaults}: ${issues.join("; ")}`);
+}
