@@ -3,9 +3,11 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import type { Graph } from "../../src/graph/index.js";
 import { autoencoderKLConfigFromJson, autoencoderKLDecoder } from "../../src/models/autoencoder-kl.js";
+import { clipTextConfigFromJson, clipTextEncoder } from "../../src/models/clip-text.js";
 import { dit, ditConfigFromJson, ditXL2 } from "../../src/models/dit.js";
 import { flux } from "../../src/models/flux.js";
 import { fluxDev } from "../../src/models/flux-config.js";
+import { t5ConfigFromJson, t5Encoder } from "../../src/models/t5.js";
 import { type Model, traceCut, traceFeatureKernel } from "../../src/tracing/index.js";
 import { graphHash } from "./canonical.js";
 
@@ -19,6 +21,22 @@ const stableDiffusion = autoencoderKLConfigFromJson({
   block_out_channels: [128, 256, 512, 512],
   layers_per_block: 2,
   up_block_types: new Array(4).fill("UpDecoderBlock2D"),
+});
+const clipL = clipTextConfigFromJson({ hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 });
+const clipBigG = clipTextConfigFromJson({
+  hidden_size: 1280,
+  intermediate_size: 5120,
+  projection_dim: 1280,
+  num_hidden_layers: 32,
+  num_attention_heads: 20,
+  hidden_act: "gelu",
+});
+const t5Xxl = t5ConfigFromJson({
+  d_model: 4096,
+  d_ff: 10_240,
+  num_layers: 24,
+  num_heads: 64,
+  feed_forward_proj: "gated-gelu",
 });
 
 /** Every graph of a model: with its conditioning, without, and at each level a full and a forecast step. */
@@ -42,6 +60,11 @@ const models: Record<string, () => Record<string, Graph>> = {
   "DiT-XL/2": () => graphsOf(dit(ditXL2)),
   "avatars-dit": () => graphsOf(dit(embedded)),
   "FLUX.1-dev": () => graphsOf(flux(fluxDev)),
+  "text encoders": () => ({
+    "CLIP-L": clipTextEncoder(clipL, ["pooled", "hidden_states[-2]"]),
+    "CLIP bigG": clipTextEncoder(clipBigG, ["projected", "hidden_states[-2]"]),
+    "T5-XXL": t5Encoder(t5Xxl),
+  }),
   autoencoder: () => ({ decoder: autoencoderKLDecoder(stableDiffusion) }),
   kernels: () => ({
     measure: traceFeatureKernel({ history: 2, averages: 2, measure: true, update: false }),
