@@ -1,21 +1,23 @@
 import { FemoError } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { isObject, parseJson } from "./json.js";
-import type { TensorInfo } from "./safetensors.js";
 import { describeValue, formatDims, quote } from "./text.js";
+
+/** A tensor as checkpoints have them. */
+export type Tensor = ReturnType<Checkpoint["tensors"]>[number];
 
 /** What an adapter adds to one matrix W [out, in] and its bias: alpha / r · up · down, and alpha / r · bias. */
 export interface LoraModule {
   /** The module as the file names it: what stands before `.lora_A.weight` or the like. */
   readonly path: string;
   /** [r, in] */
-  readonly down: TensorInfo;
+  readonly down: Tensor;
   /** [out, r] */
-  readonly up: TensorInfo;
+  readonly up: Tensor;
   /** [out] */
-  readonly bias?: TensorInfo;
+  readonly bias?: Tensor;
   /** One number. */
-  readonly alpha?: TensorInfo;
+  readonly alpha?: Tensor;
 }
 
 /** A file of adapters, as it is named; what the names mean is the model's business. */
@@ -165,12 +167,12 @@ const matches = (module: string, pattern: string): boolean => {
 };
 
 /** A tensor of one number. */
-async function readNumber(checkpoint: Checkpoint, { name, dtype, shape, byteLength }: TensorInfo): Promise<number> {
+async function readNumber(checkpoint: Checkpoint, { name, dtype, shape }: Tensor): Promise<number> {
   if (shape.some((dim) => dim !== 1)) fail(checkpoint, name, `expected one number, found ${formatDims(shape)}.`);
   let value: number | undefined;
   if (/^int(8|16|32|64)$/.test(dtype)) {
     const bytes = await checkpoint.readBytes(name);
-    const filled = new Uint8Array(8).fill((bytes[byteLength - 1] as number) >= 0x80 ? 0xff : 0); // extends the sign
+    const filled = new Uint8Array(8).fill((bytes.at(-1) as number) >= 0x80 ? 0xff : 0); // extends the sign
     filled.set(bytes);
     value = Number(new DataView(filled.buffer).getBigInt64(0, true));
   } else [value] = await checkpoint.readTensor(name);

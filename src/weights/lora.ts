@@ -1,9 +1,8 @@
 import { FemoError } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
 import type { DerivedTensor } from "./derived.js";
-import { type LoraModule, loraScale, readLora } from "./lora-file.js";
+import { type LoraModule, loraScale, readLora, type Tensor } from "./lora-file.js";
 import { addLowRank, type LowRank } from "./low-rank.js";
-import type { TensorInfo } from "./safetensors.js";
 import { formatDims, listSome, quote } from "./text.js";
 
 /** A LoRA file to be merged. */
@@ -49,7 +48,7 @@ interface Contribution {
 
 interface Change {
   readonly base: Checkpoint;
-  readonly tensor: TensorInfo;
+  readonly tensor: Tensor;
   readonly contributions: Contribution[];
 }
 
@@ -178,7 +177,7 @@ function addModule(
   let firstRow = 0;
   for (const name of modules) {
     for (const kind of part.module.bias ? ["weight", "bias"] : ["weight"]) {
-      const tensor = base.get(`${name}.${kind}`) as TensorInfo; // checked
+      const tensor = base.get(`${name}.${kind}`) as Tensor; // checked
       const change = changes.get(tensor.name) ?? { base, tensor, contributions: [] };
       changes.set(tensor.name, change);
       change.contributions.push({ ...part, firstRow, swapped });
@@ -200,7 +199,7 @@ function checkShapes(
   if (inBase.some((shape) => shape.length !== 2 || shape[1] !== columns) || (swapped && rows % 2 !== 0)) {
     fail(checkpoint, up, `the model has no matrices to merge it into, but ${inBase.map(formatDims).join(", ")}.`);
   }
-  const expect = (tensor: TensorInfo, expected: readonly (number | string)[]): void => {
+  const expect = (tensor: Tensor, expected: readonly (number | string)[]): void => {
     const fits = ({ length }: readonly number[]) => length === expected.length;
     if (fits(tensor.shape) && tensor.shape.every((dim, i) => typeof expected[i] === "string" || dim === expected[i])) {
       return;
@@ -224,29 +223,33 @@ function checkShapes(
 
 const listNames = (names: readonly string[]): string => names.map(quote).join(", ");
 
+/** Of what `addLowRank` gives: another number, other bytes. */
+const VERSION = 1;
+
 function deriveMerged({ base, tensor, contributions }: Change): DerivedTensor {
-  const files = [...new Set([tensor, ...contributions.flatMap(partsOf)].map(({ file }) => file))];
-  const place = ({ name, file, offset }: TensorInfo) => [files.indexOf(file), name, offset];
   const terms = contributions.map((contribution) => {
     const { scale, firstRow, swapped } = contribution;
-    return [scale, firstRow, swapped, ...partsOf(contribution).map(place)];
+    return [scale, firstRow, swapped, ...partsOf(contribution).map(recipeOf)];
   });
   const { name, shape } = tensor;
   return {
     name,
     dtype: "float32",
     shape,
-    recipe: `lora ${JSON.stringify([place(tensor), ...terms])}`,
-    files,
+    recipe: JSON.stringify(["lora", VERSION, recipeOf(tensor), ...terms]),
+    files: [...new Set([tensor, ...contributions.flatMap(partsOf)].flatMap(filesOf))],
     make: () => merged(base, tensor, contributions),
   };
 }
 
-const partsOf = ({ module: { down, up, bias } }: Contribution): TensorInfo[] => [down, up, ...(bias ? [bias] : [])];
+const recipeOf = ({ dtype, shape, file, offset }: Tensor): string => JSON.stringify([dtype, shape, file, offset]);
+const filesOf = ({ file }: Tensor): string[] => [file];
+
+const partsOf = ({ module: { down, up, bias } }: Contribution): Tensor[] => [down, up, ...(bias ? [bias] : [])];
 
 async function merged(
   base: Checkpoint,
-  { name, shape }: TensorInfo,
+  { name, shape }: Tensor,
   contributions: readonly Contribution[],
 ): Promise<Uint8Array> {
   const values = await base.readTensor(name);
@@ -271,14 +274,14 @@ async function readProduct({ adapter, module, ...place }: Contribution, shape: r
   const half = (shape[0] as number) / 2;
   const rowOf = (row: number): number => firstRow + (swapped ? (row < half ? row + half : row - half) : row);
   if (shape.length === 1) {
-    const up = await readFinite(adapter, module.bias as TensorInfo);
+    const up = await readFinite(adapter, module.bias as Tensor);
     return { scale, up, down: Float32Array.of(1), rank: 1, rowOf };
   }
   const [up, down] = [await readFinite(adapter, module.up), await readFinite(adapter, module.down)];
   return { scale, up, down, rank: module.down.shape[0] as number, rowOf };
 }
 
-async function readFinite(checkpoint: Checkpoint, tensor: TensorInfo): Promise<Float32Array> {
+async function readFinite(checkpoint: Checkpoint, tensor: Tensor): Promise<Float32Array> {
   const values = await checkpoint.readTensor(tensor.name);
   if (areFinite(values)) return values;
   return fail(checkpoint, tensor, "expected finite values, found others. The file is damaged: download it again.");
@@ -290,6 +293,6 @@ function areFinite(values: Float32Array): boolean {
   return sum === 0;
 }
 
-function fail(checkpoint: Checkpoint, { name }: TensorInfo, problem: string): never {
+function fail(checkpoint: Checkpoint, { name }: Tensor, problem: string): never {
   throw new FemoError("E_WEIGHT", `${checkpoint.name}: tensor ${quote(name)}: ${problem}`);
 }

@@ -222,6 +222,15 @@ describe("a derived tensor", () => {
     expect(await derived["q.weight"]?.make()).toEqual(await derived["q.weight"]?.make());
   });
 
+  test("of a base in bfloat16 keeps what bfloat16 would round away", async () => {
+    const header = { "q.weight": { dtype: "BF16", shape: [2, 3], data_offsets: [0, 12] } };
+    const bits = new Uint8Array(Uint16Array.of(0x3f80, 0x3f80, 0x3f80, 0x3f80, 0x3f80, 0x3f80).buffer); // ones
+    const half = await Checkpoint.fromSources("half", [memoryByteSource("half", safetensors(header, bits))]);
+    const merged = mergeLora({ net: half }, [{ checkpoint: await floatFile(lora), weight: 2 ** -16 }], targetOf);
+    const expected = [8, -16].flatMap((u) => [1, 2, 4].map((d) => 1 + (u * d) / 2 ** 16));
+    expect((await valuesOf(merged))["q.weight"]).toEqual(expected);
+  });
+
   test("has another recipe with another weight, alpha, tensor or set of files", async () => {
     const checkpoint = await floatFile(lora);
     const keyOf = async (...adapters: LoraAdapter[]) => {
