@@ -4,7 +4,7 @@ import { toFloat32 } from "./dtypes.js";
 import { type FolderSource, pathInside } from "./folder-source.js";
 import { isObject, parseJson } from "./json.js";
 import type { TensorInfo } from "./safetensors.js";
-import { readTensors } from "./tensor-file.js";
+import { readMetadata, readTensors } from "./tensor-file.js";
 import { describeValue, listSome, quote } from "./text.js";
 import { tiedTensors } from "./tied.js";
 import { type ExpectedTensor, type VerifyOptions, verifyTensors } from "./verify.js";
@@ -144,6 +144,23 @@ export class Checkpoint {
     } finally {
       await source.close();
     }
+  }
+
+  /**
+   * The free text entries in the headers of its files, read anew; of several files that have an entry the last one's.
+   * @throws FemoError E_FILE, E_WEIGHT if a file cannot be read
+   */
+  async metadata(): Promise<ReadonlyMap<string, string>> {
+    const entries: [string, string][] = [];
+    for (const file of this.#open ? new Set(this.tensors().map((tensor) => tensor.file)) : []) {
+      const source = await (this.#open as OpenFile)(file);
+      try {
+        entries.push(...(await readMetadata(source)));
+      } finally {
+        await source.close();
+      }
+    }
+    return new Map(entries);
   }
 
   /**

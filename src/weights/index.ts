@@ -1,7 +1,9 @@
 export { type ByteSource, memoryByteSource } from "./byte-source.js";
 export { Checkpoint, type OpenFile, openCheckpoint } from "./checkpoint.js";
+export type { DerivedTensor } from "./derived.js";
 export { DTYPE_BITS, type TensorDtype, toFloat32 } from "./dtypes.js";
 export { type FolderSource, memoryFolder, subfolder } from "./folder-source.js";
+export { type LoraAdapter, type LoraTarget, type MergedLora, mergeLora } from "./lora.js";
 export {
   type ComponentClass,
   type ComponentOptions,
