@@ -8,10 +8,11 @@ Needs transformers, tokenizers and sentencepiece. Folders, each with expected.js
     clip-json       tokenizer.json alone, of few letters: others are unknown; a pad token that is an ordinary character
     clip-bare       vocab.json and merges.txt alone
     t5              spiece.model alone, normalizing by SentencePiece's own nmt_nfkc
-    t5-json         tokenizer.json, normalizing by a few rules, some of which end in combining marks
+    t5-json         tokenizer.json, normalizing by a few rules, some of which end in combining marks; added tokens of all kinds
     t5-identity     tokenizer.json without a table to normalize by
 """
 
+import io
 import itertools
 import json
 import random
@@ -50,6 +51,8 @@ TEXTS = [
     "<|startoftext|>", "<|endoftext|>", "a<|endoftext|>b", "a <|endoftext|> b", "<|ENDOFTEXT|>", "<|STARTOFTEXT|>", "x<|StartOfText|>y", "<|endoftext|><|endoftext|>",
     "!!<|ENDOFTEXT|>!!", "<|endoftext|", "<|endoftext|>>", "<|<|endoftext|>", "＜|endoftext|＞", "<|endo ftext|>", "</s>", "a</s>b", "a </s> b", "<pad>", "<unk>", "a<unk>b", "<unk><unk> 狐<unk>狐",
     "<extra_id_0>", "<extra_id_99>x", "a<extra_id_7> <extra_id_100>", "<EXTRA_ID_0>", "＜unk＞", "＜/s＞a", "</S>", "</w>", "a</w>", "a </w> b", "<w>",
+    "x <extra_id_3> y", "x<extra_id_3>y", "  <extra_id_3>  <extra_id_3>  ", "a<extra_id_7>", "a <extra_id_7> b", "_<extra_id_7>", "é<extra_id_7>", "!<extra_id_7>!", "狐<extra_id_7>",
+    "Azz", "azedzed", "AZZ azz", "xAzzx", "Azz</s>Azz", "hello hello! othello Hello", "hello",
     "!", "!!", "! !", "a!b", "...", "…", "?!?!", "#tag @name", "a-b_c/d\\e", "(1+2)*3=9", "C++ C#", "e-mail: a.b@c.de", "https://example.org/?q=a+b#c",
     "$100 €50 £5 ¥500", "«guillemets» ‹x›", "–—―‐‑−", "°C ℃ ℉ №", "™ ® © ℗", "a\u0300\u0301\u0302\u0303b", "Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢L̠ͨͧͩ͘G̴̻͈͍͔̹̑͗̎̅͛́Ǫ̵̹̻̝̳͂̌̌͘!",
     "ﷺ ﷽", "㌀ ㍿ ㋿", "ĳ ŀ ʼn", "ſ ẛ", "K Ω Å", "\u1e9b\u0323", "x\u0338= \u226a\u0338", "\U0001d160", "\u0344 \u0374 \u037e \u0387", "\u2126 \u1fee \u1fef",
@@ -107,11 +110,12 @@ def token(content: str, **options) -> dict:
     return dict(content=content, lstrip=False, normalized=False, rstrip=False, single_word=False, special=True) | options
 
 
-def sentencepiece_model(folder: str, vocab_size: int, **options) -> Path:
+def sentencepiece_model(folder: str | Path, vocab_size: int, **options) -> None:
+    """Writes spiece.model."""
     corpus = [*CAPTIONS[::5], *("Ein Fuchs im Schnee; élan, naïve café, Straße.", "x½ y² ﬁn") * 40]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(corpus),
-        model_prefix=f"{folder}/spiece",
+        model_writer=(model := io.BytesIO()),  # a path would be written into the model
         vocab_size=vocab_size,
         character_coverage=1.0,
         pad_id=0,
@@ -123,7 +127,7 @@ def sentencepiece_model(folder: str, vocab_size: int, **options) -> Path:
         minloglevel=2,
         **options,
     )
-    return Path(folder, "spiece.model")
+    Path(folder, "spiece.model").write_bytes(model.getvalue())
 
 
 def write_expected(name: str, tokenizer, texts: list[str]) -> None:
@@ -181,10 +185,8 @@ with tempfile.TemporaryDirectory() as folder:
         write_json(HERE / "clip-json" / file, json.loads(Path(folder, file).read_text()))
 write_expected("clip-json", CLIPTokenizer.from_pretrained(HERE / "clip-json"), texts)
 
-with tempfile.TemporaryDirectory() as folder:
-    model = sentencepiece_model(folder, 260, normalization_rule_name="nmt_nfkc")
-    (HERE / "t5").mkdir()
-    shutil.copy(model, HERE / "t5")
+(HERE / "t5").mkdir()
+sentencepiece_model(HERE / "t5", 260, normalization_rule_name="nmt_nfkc")
 write_expected("t5", T5Tokenizer.from_pretrained(HERE / "t5"), texts)
 
 RULES = {"A": "a", "\u00c9": "\u00e9", "e\u0301": "\u00e9", "\u00bd": "1/2", "\ufb01": "fi", "\r": " ", "\x07": "", "\u3000": " "}
@@ -194,9 +196,28 @@ with tempfile.TemporaryDirectory() as folder:
     codes = lambda text: " ".join(f"{ord(c):X}" for c in text)  # noqa: E731
     rules.write_text("".join(f"{codes(a)}\t{codes(b)}\n" for a, b in RULES.items()))
     sentencepiece_model(folder, 230, normalization_rule_tsv=str(rules))
-    T5Tokenizer.from_pretrained(folder).save_pretrained(f"{folder}/saved")
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        write_json(HERE / "t5-json" / file, json.loads(Path(folder, "saved", file).read_text()))
+    saved = T5Tokenizer.from_pretrained(folder)
+    saved.save_pretrained(f"{folder}/saved")
+    write_json(HERE / "t5-json" / "tokenizer.json", json.loads(Path(folder, "saved", "tokenizer.json").read_text()))
+strips = token("<extra_id_3>", lstrip=True, rstrip=True)
+word = token("<extra_id_7>", single_word=True)
+added = [token("<pad>"), token("</s>"), token("<unk>"), strips, word]
+config = dict(
+    added_tokens_decoder={
+        **{saved.convert_tokens_to_ids(t["content"]): t for t in added},
+        len(saved): token("Azz", normalized=True, special=False),
+        len(saved) + 1: token("hello", normalized=True, special=False, single_word=True, lstrip=True),
+    },
+    additional_special_tokens=[f"<extra_id_{i}>" for i in range(100)],
+    eos_token="</s>",
+    extra_ids=100,
+    legacy=True,
+    model_max_length=1000000000000000019884624838656,
+    pad_token="<pad>",
+    tokenizer_class="T5Tokenizer",
+    unk_token="<unk>",
+)
+write_json(HERE / "t5-json" / "tokenizer_config.json", config)
 write_expected("t5-json", T5Tokenizer.from_pretrained(HERE / "t5-json"), texts)
 
 with tempfile.TemporaryDirectory() as folder:
