@@ -1,6 +1,6 @@
 import type { AddedToken } from "./added-tokens.js";
 import { BytePairs } from "./byte-pairs.js";
-import { type Tokenizer, tokenizer, type Word } from "./tokenizer.js";
+import { type Tokenizer, tokenizer, wordsIn } from "./tokenizer.js";
 
 /** What CLIP's tokenizer is made of. */
 export interface ClipVocabulary {
@@ -40,14 +40,7 @@ export function clipTokenizer(vocabulary: ClipVocabulary): Tokenizer {
     maxLength,
     added,
     normalize: normalizeClip,
-    words: function* (text): Generator<Word, void> {
-      let before = 0;
-      for (const { 0: word, index } of text.matchAll(WORDS)) {
-        const end = index + word.length;
-        yield { ids: wordParts(word).flatMap(encodeWord), text: text.slice(before, end) };
-        before = end;
-      }
-    },
+    words: (text) => wordsIn(text, WORDS, (word) => wordParts(word).flatMap(encodeWord)),
   });
 }
 

@@ -1,6 +1,6 @@
 import { FemoError } from "../errors.js";
 import { readCharsmap } from "./charsmap.js";
-import { specialToken, type TokenSpec } from "./config.js";
+import { MAX_IDS, specialToken, type TokenSpec } from "./config.js";
 import { piecesOf, type UnigramFile } from "./vocabularies.js";
 
 // Numbers of fields in sentencepiece_model.proto.
@@ -9,7 +9,7 @@ const PIECE = { text: 1, score: 2, type: 3 } as const;
 const TRAINER = { modelType: 3 } as const;
 const NORMALIZER = { charsmap: 2 } as const;
 const UNIGRAM = 1;
-const TYPE = { unknown: 2, control: 3, userDefined: 4 } as const;
+const TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4 } as const;
 
 /** How many `<extra_id_...>` T5 has behind SentencePiece's pieces, the last one first. */
 const EXTRA_IDS = 100;
@@ -18,36 +18,30 @@ const EXTRA_IDS = 100;
  * The vocabulary of T5 from a model of SentencePiece, spiece.model: a message of protocol buffers.
  * @throws FemoError E_CONFIG if it is malformed or not a unigram model
  */
-export function readSentencePiece(bytes: Uint8Array, file: string): UnigramFile {
+export function readSentencePiece(model: Uint8Array, file: string): UnigramFile {
   const fail = (problem: string): never => {
     throw new FemoError(
       "E_CONFIG",
       `${file}: ${problem}. Download the file again, or add tokenizer.json, which is read first.`,
     );
   };
-  const fields = (message: Uint8Array) => fieldsOf(message, () => fail("no model of SentencePiece, or cut off"));
+  const malformed = () => fail("no model of SentencePiece, or cut off");
   const vocab: [string, number][] = [];
   const added: TokenSpec[] = [];
   let unknownId: number | undefined;
   let modelType = UNIGRAM;
   let charsmap: Uint8Array | undefined;
-  for (const { field, bytes: message } of fields(bytes)) {
-    if (message === undefined) continue;
+  for (const { field, bytes = NONE } of fieldsOf(model, malformed)) {
     if (field === MODEL.pieces) {
-      let [text, score, type] = ["", 0, 1];
-      for (const { field, bytes, number } of fields(message)) {
-        if (field === PIECE.text && bytes) text = utf8(bytes) ?? fail(`piece ${vocab.length} is no UTF-8`);
-        if (field === PIECE.score && bytes?.length === 4)
-          score = new DataView(bytes.buffer, bytes.byteOffset).getFloat32(0, true);
-        if (field === PIECE.type) type = number ?? type;
-      }
-      if (type === TYPE.unknown) unknownId = vocab.length;
-      if ((type === TYPE.control || type === TYPE.userDefined) && text !== "") added.push(specialToken(text));
-      vocab.push([text, score]);
+      const { text, score, type } = readPiece(bytes, malformed);
+      if (text === undefined) fail(`expected UTF-8, found other bytes in piece ${vocab.length}`);
+      else if (type === TYPE.unknown) unknownId = vocab.length;
+      else if ((type === TYPE.control || type === TYPE.userDefined) && text !== "") added.push(specialToken(text));
+      if (vocab.push([text ?? "", score]) > MAX_IDS) fail(`expected at most ${MAX_IDS} pieces`);
     } else if (field === MODEL.trainer) {
-      for (const { field, number } of fields(message)) if (field === TRAINER.modelType) modelType = number ?? modelType;
+      modelType = lastOf(TRAINER.modelType, bytes, malformed)?.number ?? modelType;
     } else if (field === MODEL.normalizer) {
-      for (const { field, bytes } of fields(message)) if (field === NORMALIZER.charsmap) charsmap = bytes;
+      charsmap = lastOf(NORMALIZER.charsmap, bytes, malformed)?.bytes ?? charsmap;
     }
   }
   if (modelType !== UNIGRAM) fail(`expected a unigram model, as T5 has it, found model type ${modelType}`);
@@ -59,6 +53,26 @@ export function readSentencePiece(bytes: Uint8Array, file: string): UnigramFile 
     normalize: charsmap?.length ? readCharsmap(charsmap, `${file}: normalizer_spec.precompiled_charsmap`) : undefined,
     added,
   };
+}
+
+const NONE = new Uint8Array(0);
+
+/** A piece; its text is undefined if it is no UTF-8. */
+function readPiece(message: Uint8Array, malformed: () => never) {
+  const text = lastOf(PIECE.text, message, malformed)?.bytes ?? NONE;
+  const score = lastOf(PIECE.score, message, malformed)?.bytes;
+  return {
+    text: utf8(text),
+    score: score?.length === 4 ? new DataView(score.buffer, score.byteOffset).getFloat32(0, true) : 0,
+    type: lastOf(PIECE.type, message, malformed)?.number ?? TYPE.normal,
+  };
+}
+
+/** A field of a message that counts once; of several the last counts, as protocol buffers have it. */
+function lastOf(field: number, message: Uint8Array, malformed: () => never): Field | undefined {
+  let last: Field | undefined;
+  for (const each of fieldsOf(message, malformed)) if (each.field === field) last = each;
+  return last;
 }
 
 function utf8(bytes: Uint8Array): string | undefined {

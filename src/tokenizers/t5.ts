@@ -1,5 +1,5 @@
 import type { AddedToken } from "./added-tokens.js";
-import { type Tokenizer, tokenizer, type Word } from "./tokenizer.js";
+import { type Tokenizer, tokenizer, wordsIn } from "./tokenizer.js";
 import { type Piece, Unigram } from "./unigram.js";
 
 /** What T5's tokenizer is made of. */
@@ -29,15 +29,10 @@ export function t5Tokenizer(vocabulary: T5Vocabulary): Tokenizer {
     maxLength,
     added,
     normalize,
-    words: function* (text): Generator<Word, void> {
-      let before = 0;
-      for (const { 0: word, index } of text.matchAll(/\P{White_Space}+/gu)) {
-        const end = index + word.length;
+    words: (text) =>
+      wordsIn(text, /\P{White_Space}+/gu, (word) => {
         const marked = word.startsWith(SPACE) ? word : SPACE + word;
-        const ids = (marked.match(/\u2581[^\u2581]*/g) as string[]).flatMap((part) => unigram.encode(part));
-        yield { ids, text: text.slice(before, end) };
-        before = end;
-      }
-    },
+        return (marked.match(/\u2581[^\u2581]*/g) as string[]).flatMap((part) => unigram.encode(part));
+      }),
   });
 }

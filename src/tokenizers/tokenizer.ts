@@ -39,6 +39,17 @@ export interface Word {
   readonly text: string;
 }
 
+/** The words of a text, which a pattern finds; what is behind the last one counts as a word without ids. */
+export function* wordsIn(text: string, pattern: RegExp, encode: (word: string) => number[]): Generator<Word, void> {
+  let before = 0;
+  for (const { 0: word, index } of text.matchAll(pattern)) {
+    const end = index + word.length;
+    yield { ids: encode(word), text: text.slice(before, end) };
+    before = end;
+  }
+  if (before < text.length) yield { ids: [], text: text.slice(before) };
+}
+
 /** What tokenizers differ in. */
 export interface Scheme extends Pick<Tokenizer, "kind" | "endId" | "padId"> {
   readonly vocabularyIds: Iterable<number>;

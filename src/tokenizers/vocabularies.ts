@@ -94,6 +94,12 @@ export function readTokenizerJson(json: unknown, file: string): BytePairFile | U
       check("t5");
       const { unk_id } = checked(unigramSchema, model, `${file}: model`);
       const pieces = piecesOf(model.vocab, `${file}: model.vocab`);
+      if (unk_id >= pieces.length) {
+        throw new FemoError(
+          "E_CONFIG",
+          `${file}: model.unk_id: expected one of the ${pieces.length} pieces, found ${unk_id}. Download the file again.`,
+        );
+      }
       return { kind: "t5", pieces, unknownId: unk_id, normalize: charsmapOf(normalizer, file), added };
     }
   }
