@@ -13,7 +13,11 @@ export interface Encoding {
   readonly droppedText: string;
 }
 
-/** Makes prompts into ids. */
+/**
+ * Makes prompts into ids. Hugging Face's JavaScript library does that too and is what the tests compare the algorithms
+ * with. It is not used here: it neither cuts nor pads, approximates T5's normalizing by NFKC, runs the regular expressions
+ * of files, and takes a gigabyte for a word of a million letters.
+ */
 export interface Tokenizer {
   /** Whose it is: of CLIP's text encoders, or of T5. */
   readonly kind: "clip" | "t5";
