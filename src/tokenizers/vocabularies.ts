@@ -135,6 +135,9 @@ function charsmapOf(normalizer: Stage | null | undefined, file: string): Unigram
   );
 }
 
+const isId = (value: unknown): value is number =>
+  Number.isInteger(value) && (value as number) >= 0 && (value as number) < MAX_IDS;
+
 /** @throws FemoError E_CONFIG if they are malformed, or a merge is of symbols that are not in the vocabulary */
 export function bytePairs(vocab: unknown, merges: unknown, where: string): BytePairFile {
   const fail = (field: string, expected: string, found: string): never => {
@@ -147,10 +150,10 @@ export function bytePairs(vocab: unknown, merges: unknown, where: string): ByteP
   const ids = new Map<string, number>();
   for (const [token, id] of Object.entries(vocab)) {
     if (token.length > MAX_TOKEN) fail(`vocab.${quote(token)}`, `at most ${MAX_TOKEN} characters`, `${token.length}`);
-    if (!idSchema.safeParse(id).success) {
-      fail(`vocab.${quote(token)}`, `an id, a whole number below ${MAX_IDS}`, describeValue(id));
+    if (!isId(id)) {
+      return fail(`vocab.${quote(token)}`, `an id, a whole number below ${MAX_IDS}`, describeValue(id));
     }
-    ids.set(token, id as number);
+    ids.set(token, id);
   }
   if (!Array.isArray(merges)) return fail("merges", "a list", describeValue(merges));
   if (merges.length > MAX_IDS) fail("merges", `at most ${MAX_IDS}`, `${merges.length}`);
