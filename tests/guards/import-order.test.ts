@@ -5,6 +5,7 @@ import { expect, test } from "vitest";
 /** The folders of src, each of which imports from those before it and from none behind it. */
 const ORDER = [
   "weights",
+  "tokenizers",
   "graph",
   "tracing",
   "runtime",

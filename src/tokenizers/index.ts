@@ -1,0 +1,2 @@
+export { openTokenizer } from "./open.js";
+export type { Encoding, Tokenizer } from "./tokenizer.js";
