@@ -13,6 +13,7 @@ import {
   type BaseLevels,
   type FlowConfig,
   type FlowOptions,
+  flowDefaults,
   flowKeys,
   flowOptions,
   flowSchedule,
@@ -26,6 +27,8 @@ import { linspace } from "./timesteps.js";
 
 /** diffusers' `DPMSolverMultistepScheduler` config of a flow in camelCase; its `flow_shift` is `shift`. */
 export interface FlowDpmSolverConfig extends FlowConfig, DpmStepsConfig {}
+
+export const flowDpmSolverDefaults: Required<FlowDpmSolverConfig> = { ...flowDefaults, ...dpmStepsDefaults };
 
 /**
  * DPM-Solver++(2M) for a flow, see {@link dpmSteps}; of order 1 it is Euler's method.

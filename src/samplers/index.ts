@@ -2,7 +2,7 @@ export { type DdimConfig, ddim, ddimDefaults } from "./ddim.js";
 export { type Process, processOf } from "./definition.js";
 export { type DpmSolverConfig, dpmSolver, dpmSolverDefaults, type FinalSigmasType } from "./dpm-solver.js";
 export type { SolverType } from "./dpm-steps.js";
-export { type FlowDpmSolverConfig, flowDpmSolver } from "./flow-dpm-solver.js";
+export { type FlowDpmSolverConfig, flowDpmSolver, flowDpmSolverDefaults } from "./flow-dpm-solver.js";
 export { flowEuler } from "./flow-euler.js";
 export { type FlowMultistepConfig, flowMultistep } from "./flow-multistep.js";
 export { type FlowConfig, type FlowSpacing, flowDefaults } from "./flow-schedule.js";

@@ -144,10 +144,17 @@ describe("against DDIM and Euler with forecasts, in float64", () => {
 });
 
 const { pipeline } = await openTinyPipeline();
+const { pipeline: flowPipeline } = await openTinyPipeline({
+  scheduler: { _class_name: "FlowMatchEulerDiscreteScheduler", shift: 3 },
+});
 
-describe("on a model", () => {
-  const numInferenceSteps = 20;
-  const granularity = "output";
+const numInferenceSteps = 20;
+const granularity = "output";
+
+describe.each([
+  ["a diffusion", pipeline],
+  ["a flow", flowPipeline],
+])("on a model of %s", (_, pipeline) => {
   test.each<CacheOptions>([
     "none",
     fora({ granularity, interval: 4 }),
