@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
 import { conversions } from "./conversions.js";
-import type { ChosenSteps, SamplerDefinition } from "./definition.js";
+import { type ChosenSteps, inCamelCase, type SamplerDefinition } from "./definition.js";
 import {
   type BaseLevels,
   type FlowConfig,
@@ -62,6 +62,8 @@ function linspaced({ numInferenceSteps: n, numTrainTimesteps: T, useDynamicShift
   return { sigmas: linspace(end(T), end(1), n).map((t) => t / T), round: (value) => value };
 }
 
+const conversionKeys = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
+
 /** Euler's method for a flow. */
 export const flowEulerSampler: SamplerDefinition<"euler", FlowConfig> = {
   name: "euler",
@@ -79,7 +81,7 @@ export const flowEulerSampler: SamplerDefinition<"euler", FlowConfig> = {
   },
   fixed: { invert_sigmas: z.literal(false), stochastic_sampling: z.literal(false) },
   fromKeys(settings) {
-    const on = ["useKarrasSigmas", "useExponentialSigmas", "useBetaSigmas"].filter((name) => settings[name]);
+    const on = conversionKeys.filter((key) => settings[inCamelCase(key)]);
     if (on.length <= 1) return { ...settings, predictionType: flowPrediction };
     throw new FemoError("E_CONFIG", `scheduler config: found ${on.join(" and ")}, allowed: one of them.`);
   },

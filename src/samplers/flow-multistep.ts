@@ -17,7 +17,7 @@ export interface FlowMultistepConfig extends Omit<MultistepSolver, "sampler">, P
 export function flowMultistep(config: FlowMultistepConfig): Sampler {
   const { timesteps, table, finalAlphaBar, numTrainTimesteps = flowDefaults.numTrainTimesteps } = config;
   const solver = multistepSolver({ sampler: "multistep", timesteps, table, finalAlphaBar });
-  const sigmas = timesteps.map((t) => t * (MODEL_TIME / numTrainTimesteps));
+  const sigmas = timesteps.map((t) => Math.fround((t * MODEL_TIME) / numTrainTimesteps)); // timesteps are float32
   const foreign = sigmas.findIndex((sigma) => !(sigma > 0 && sigma <= 1));
   if (foreign !== -1) {
     throw new FemoError(

@@ -1,9 +1,11 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { betaQuantile } from "../../src/samplers/beta-quantile.js";
 import {
   createSampler,
   type FlowConfig,
   flowEuler,
+  type Sampler,
   type SamplerChoice,
   type SchedulerConfig,
   schedulerFromConfig,
@@ -156,7 +158,7 @@ describe("reading a config", () => {
     [{ base_image_seq_len: "256" }, /base_image_seq_len: found "256"/],
     [
       { use_karras_sigmas: true, use_beta_sigmas: true },
-      /found useKarrasSigmas and useBetaSigmas, allowed: one of them/,
+      /found use_karras_sigmas and use_beta_sigmas, allowed: one of them/,
     ],
   ])("%j is refused", (json, message) => {
     expect(() => read(json)).toThrow(
@@ -221,6 +223,50 @@ describe("a request", () => {
   ])("%j of %j is refused by name", (choice, config, message) => {
     expect(() => create(choice, config)).toThrow(
       expect.objectContaining({ code: "E_OPTION", message: expect.stringMatching(message) }),
+    );
+  });
+
+  test("of any numbers gives levels that fall and finite steps, or is refused", () => {
+    const number = fc.oneof(fc.double(), fc.constantFrom(0, 1, -1, 1e300), fc.integer({ min: 1, max: 5000 }));
+    const config = fc.record(
+      {
+        shift: number,
+        useDynamicShifting: fc.boolean(),
+        baseShift: number,
+        maxShift: number,
+        baseImageSeqLen: number,
+        maxImageSeqLen: number,
+        timeShiftType: fc.constantFrom("exponential", "linear"),
+        shiftTerminal: fc.option(number),
+        useKarrasSigmas: fc.boolean(),
+        useExponentialSigmas: fc.boolean(),
+        useBetaSigmas: fc.boolean(),
+        timestepSpacing: fc.constantFrom("trailing", "linspace"),
+        solverOrder: fc.constantFrom(1, 2),
+      },
+      { requiredKeys: [] },
+    );
+    const choice = fc.record({
+      sampler: fc.constantFrom("euler", "dpm-solver++"),
+      numInferenceSteps: fc.integer({ min: 0, max: 12 }),
+      imageTokens: number,
+      sigmas: fc.option(fc.array(fc.double({ min: -1, max: 2 }), { maxLength: 3 }), { nil: undefined }),
+    });
+    fc.assert(
+      fc.property(config, choice, (settings, { sampler, ...chosen }) => {
+        const scheduler = { predictionType: "flow_prediction", ...settings, sampler } as SchedulerConfig;
+        let made: Sampler;
+        try {
+          made = createSampler(scheduler, chosen);
+        } catch (error) {
+          expect(error).toMatchObject({ code: "E_OPTION" });
+          return;
+        }
+        const sigmas = sigmasOf(made);
+        expect(sigmas.every((sigma, i) => sigma >= 0 && sigma < (sigmas[i - 1] ?? 1.1))).toBe(true);
+        expect(walk(made, noise(1, 4), fakeModel).every(({ latent }) => latent.every(Number.isFinite))).toBe(true);
+      }),
+      { numRuns: 500 },
     );
   });
 
