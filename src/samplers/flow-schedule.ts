@@ -128,7 +128,7 @@ export function flowSchedule(options: FlowOptions, own: (options: FlowOptions) =
   const { name = options.sigmas ? "given" : timestepSpacing, between } = conversionOf(options);
   const exact = between ? between(levels[0] as number, levels.at(-1) as number, levels.length) : levels;
   const sigmas = exact.map(Math.fround);
-  checkFalling(sigmas);
+  checkFalling(sigmas, TOP);
   return {
     timesteps: base.whole ? exact.map((sigma) => Math.trunc(sigma * T)) : sigmas.map((sigma) => Math.fround(sigma * T)),
     sigmas: [...sigmas, 0],
@@ -241,14 +241,21 @@ function checkList(sigmas: readonly number[], n: number): void {
     const found = Array.isArray(sigmas) ? sigmas.length : String(sigmas);
     throw new FemoError("E_OPTION", `sigmas: expected a list of ${n} numbers (numInferenceSteps), found ${found}.`);
   }
-  checkFalling(sigmas);
+  checkFalling(sigmas, 1);
 }
 
-/** @throws FemoError E_OPTION if levels do not fall from at most 1 to above 0 */
-function checkFalling(sigmas: readonly number[]): void {
-  const bad = sigmas.findIndex(
-    (sigma, i) => !(sigma > 0 && (i === 0 ? sigma <= 1 : sigma < (sigmas[i - 1] as number))),
-  );
+/** Rounding in float32 brings the first level above 1, the more so the further a shift pulls away from noise. */
+const TOP = 1.001;
+
+/**
+ * @param top what the first may be at most
+ * @throws FemoError E_OPTION if levels do not fall from there to above 0
+ */
+function checkFalling(sigmas: readonly number[], top: number): void {
+  const bad = sigmas.findIndex((sigma, i) => {
+    const before = sigmas[i - 1];
+    return !(sigma > 0 && (before === undefined ? sigma <= top : sigma < before));
+  });
   if (bad === -1) return;
   throw new FemoError(
     "E_OPTION",

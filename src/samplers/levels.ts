@@ -21,14 +21,15 @@ export const diffusionLevel = (alphaBar: number): Level => ({
   lambda: (Math.log(alphaBar) - Math.log1p(-alphaBar)) / 2,
 });
 
-/** A level on the straight line from x₀ to ε (arXiv 2209.03003): x = (1 − σ)·x₀ + σ·ε.  σ in 0 … 1 */
-export const flowLevel = (sigma: number): Level => ({
-  signal: 1 - sigma,
-  noise: sigma,
-  signalVariance: (1 - sigma) ** 2,
-  noiseVariance: sigma ** 2,
-  lambda: Math.log1p(-sigma) - Math.log(sigma),
-});
+/**
+ * A level on the straight line from x₀ to ε (arXiv 2209.03003): x = (1 − σ)·x₀ + σ·ε.
+ * @param sigma in 0 … 1, or above by what float32 rounds, which leaves no signal either
+ */
+export function flowLevel(sigma: number): Level {
+  const signal = Math.max(0, 1 - sigma);
+  const lambda = Math.log1p(-Math.min(1, sigma)) - Math.log(sigma);
+  return { signal, noise: sigma, signalVariance: signal ** 2, noiseVariance: sigma ** 2, lambda };
+}
 
 /** From where to where a step goes. */
 export interface Leap {

@@ -41,7 +41,8 @@ function definitionOf(json: unknown): SamplerDefinition<SamplerName> {
  * Sampler and settings from the parsed content of a diffusers `scheduler_config.json`.
  *
  * Reads DDIM, DPM-Solver++ and flow-matching Euler configs; those of DDPM and PNDM too, as `DDIMScheduler.from_pretrained`
- * would. Keys that the sampler does not have are ignored, keys that are not there stay away: each sampler has defaults of its own for them.
+ * would. Keys that the sampler does not have are ignored, keys that are not there stay away: each sampler has defaults of its
+ * own for them.
  *
  * @param json the parsed file, not its text
  * @throws FemoError E_CONFIG if a key holds a value that is not supported (key, found and allowed are named), such as

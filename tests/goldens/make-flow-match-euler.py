@@ -34,6 +34,9 @@ OTHERS = [
     (DYNAMIC, 4080, [0.9, 0.7, 0.1], 3),
     (DYNAMIC | {"base_image_seq_len": 64, "max_image_seq_len": 512}, 100, "trailing", 50),
     ({"shift": 3.0}, None, None, 1000),
+] + [
+    # of some of them the first level is a float32 above 1
+    ({"shift": shift}, None, given, 5) for shift in (0.02, 0.2, 1.15, 6.7) for given in ("trailing", None)
 ]
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 SOLVERS = [

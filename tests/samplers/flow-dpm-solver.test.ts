@@ -98,10 +98,14 @@ describe("chosen for another model", () => {
   test("steps are finite from mere noise to the last", () => {
     for (const solverType of ["midpoint", "heun"]) {
       for (const n of [1, 2, 3, 20]) {
-        const scheduler = { ...fluxScheduler, sampler: "dpm-solver++", solverType, lowerOrderFinal: false };
-        const sampler = create(scheduler as SchedulerConfig, { numInferenceSteps: n });
-        const states = walk(sampler, noise(1, 8), fakeModel);
-        expect(states.every(({ latent }) => latent.every(Number.isFinite))).toBe(true);
+        for (const shift of [undefined, 0.2]) {
+          // Shifted by 0.2 the first level is above 1 in float32.
+          const own = shift === undefined ? {} : { shift, useDynamicShifting: false };
+          const scheduler = { ...fluxScheduler, ...own, sampler: "dpm-solver++", solverType, lowerOrderFinal: false };
+          const sampler = create(scheduler as SchedulerConfig, { numInferenceSteps: n });
+          const states = walk(sampler, noise(1, 8), fakeModel);
+          expect(states.every(({ latent }) => latent.every(Number.isFinite))).toBe(true);
+        }
       }
     }
   });
