@@ -14,7 +14,13 @@ import { studyCommand } from "../src/cli/study.js";
 import { DiffusionPipeline, type PretrainedOptions } from "../src/index.js";
 import { defaultPresets } from "../src/methods/index.js";
 import { methodTable } from "../src/methods/table.js";
-import { ddimDefaults, dpmSolverDefaults, multistepDefaults } from "../src/samplers/index.js";
+import {
+  ddimDefaults,
+  dpmSolverDefaults,
+  flowDefaults,
+  flowDpmSolverDefaults,
+  multistepDefaults,
+} from "../src/samplers/index.js";
 import { type CompareOptions, compare } from "../src/studies/index.js";
 import { femoError } from "./weights/helpers.js";
 
@@ -141,18 +147,17 @@ describe("docs/options.md has the options that there are", () => {
     expect(found.sort()).toEqual(wanted.sort());
   });
 
-  test("of samplers, with their defaults", () => {
+  test.each<[string, object[]]>([
+    ["Samplers", [ddimDefaults, dpmSolverDefaults, multistepDefaults]],
+    ["Samplers of flows", [flowDefaults, flowDpmSolverDefaults]],
+  ])("of samplers, with their defaults: %s", (heading, defaults) => {
     const text = (value: unknown): string => (value === undefined ? "" : JSON.stringify(value));
-    const found = rowsUnder("docs/options.md", "Samplers").map(
-      ([setting, ...defaults]) => `${quoted(setting)[0]} ${defaults.slice(0, 3).join(" ")}`,
+    const found = rowsUnder("docs/options.md", heading).map(
+      ([setting, ...cells]) => `${quoted(setting)[0]} ${cells.slice(0, defaults.length).join(" ")}`,
     );
-    const samplers: Record<string, unknown>[] = [
-      { ...ddimDefaults },
-      { ...dpmSolverDefaults },
-      { ...multistepDefaults },
-    ];
-    const settings = [...new Set(samplers.flatMap((defaults) => Object.keys(defaults)))];
-    const wanted = settings.map((name) => `${name} ${samplers.map((defaults) => text(defaults[name])).join(" ")}`);
+    const samplers = defaults.map((own): Record<string, unknown> => ({ ...own }));
+    const settings = [...new Set(samplers.flatMap((own) => Object.keys(own)))];
+    const wanted = settings.map((name) => `${name} ${samplers.map((own) => text(own[name])).join(" ")}`);
     expect(found.sort()).toEqual(wanted.sort());
   });
 

@@ -28,7 +28,7 @@ const transformer = {
   patch_size: 4,
   sample_size: tiny.size,
 };
-const scheduler = {
+const ddim = {
   _class_name: "DDIMScheduler",
   // Little noise: what an untrained network says is never far off, and images stay within the range of pixels.
   beta_start: 0.0001,
@@ -38,18 +38,28 @@ const scheduler = {
   set_alpha_to_one: true,
   steps_offset: 1,
 };
-const index = {
+const parts = {
   _class_name: "DiTPipeline",
   id2label: Object.fromEntries(tiny.classes.map((name, i) => [i, name])),
-  scheduler: ["diffusers", "DDIMScheduler"],
   transformer: ["diffusers", "DiTTransformer2DModel"],
   vae: [null, null],
 };
 
+/** What may be other than usual. */
+interface TinyOptions {
+  readonly channels?: number;
+  /** Its scheduler's config. */
+  readonly scheduler?: { readonly _class_name: string; readonly [key: string]: unknown };
+}
+
 /** Writes the tiny DiT into a new temporary folder, the same bytes each time. The caller removes it. */
-export async function tinyPipeline({ channels = 3 } = {}): Promise<{ folder: string; remove(): void }> {
+export async function tinyPipeline({
+  channels = 3,
+  scheduler = ddim,
+}: TinyOptions = {}): Promise<{ folder: string; remove(): void }> {
   const config = { ...transformer, in_channels: channels, out_channels: channels };
   const folder = mkdtempSync(join(tmpdir(), "femo-tiny-"));
+  const index = { ...parts, scheduler: ["diffusers", scheduler._class_name] };
   const weights = traceCut(dit(ditConfigFromJson(config)), { hoisted: "inline" })
     .graph.reachable()
     .weights.map(({ name, shape }) => ({ name, shape: shape as number[] }));
@@ -59,8 +69,10 @@ export async function tinyPipeline({ channels = 3 } = {}): Promise<{ folder: str
 }
 
 /** The tiny DiT opened for a file of tests; closed and removed when they are over. */
-export async function openTinyPipeline(): Promise<{ readonly pipeline: DiffusionPipeline; readonly folder: string }> {
-  const { folder, remove } = await tinyPipeline();
+export async function openTinyPipeline(
+  options: TinyOptions = {},
+): Promise<{ readonly pipeline: DiffusionPipeline; readonly folder: string }> {
+  const { folder, remove } = await tinyPipeline(options);
   const pipeline = await DiffusionPipeline.fromPretrained(folder, { threads: 1 });
   afterAll(async () => {
     await pipeline.close();

@@ -50,5 +50,5 @@ export {
 } from "./settings.js";
 export { taylorSeer } from "./taylor-seer.js";
 export { teaCache } from "./tea-cache.js";
-export { type SamplingOfDdim, toMultistep } from "./to-multistep.js";
+export { type LinearSampling, toMultistep } from "./to-multistep.js";
 export { toca } from "./toca.js";

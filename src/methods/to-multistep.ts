@@ -1,10 +1,15 @@
 import { FemoError } from "../errors.js";
 import {
   createSampler,
+  flowPrediction,
+  isSameLevel,
   type Leap,
+  type Level,
   type MultistepSolver,
+  processOf,
+  type SamplerChoice,
   type SchedulerConfig,
-  type TimestepSpacing,
+  straightWeights,
 } from "../samplers/index.js";
 import { type CacheFacts, chosenCache } from "./choice.js";
 import { blend, unit, zeros } from "./forecasts/forecaster.js";
@@ -13,13 +18,13 @@ import { type Method, plannedKinds, X0 } from "./method.js";
 import type { QualityName } from "./qualities.js";
 import { type CacheOptions, defaultPresets, methodOf } from "./settings.js";
 
-/** How images are sampled with the cache, with DDIM without clipping, and what is known of caching on the model. */
-export interface SamplingOfDdim extends Partial<Omit<CacheFacts, "levels">> {
+/**
+ * How images are sampled with the cache, with DDIM without clipping or Euler's method of a flow, and what is known of caching
+ * on the model. A spacing must land on its own list of timesteps, as "dit" does.
+ */
+export interface LinearSampling extends Partial<Omit<CacheFacts, "levels">>, Omit<SamplerChoice, "sampler"> {
   /** The model's: `pipeline.scheduler`. */
   readonly scheduler: SchedulerConfig;
-  readonly numInferenceSteps: number;
-  /** Default: the scheduler's. It must land on its own list of timesteps, as "dit" does. */
-  readonly timestepSpacing?: TimestepSpacing | undefined;
 }
 
 /** The level at which a feature is the model's output. */
@@ -29,8 +34,8 @@ const OUTPUT = "output";
  * A caching method at the level "output" or "x0" as a solver that takes its full steps alone, and gives the same images
  * but for rounding.
  *
- * With forecasts that are linear in past outputs all steps between two full ones are one linear step. In y = x/√ᾱ and
- * s = √(1 − ᾱ)/√ᾱ, with D_j the x₀ predicted at full step j, the method is
+ * With forecasts that are linear in past outputs all steps between two full ones are one linear step. In y = x/signal and
+ * s = noise/signal, with D_j the x₀ predicted at full step j, the method is
  *
  *     y_(i+1) = (s_(i+1)/s_i)·y_i + (1 − s_(i+1)/s_i)·Σ_(j ≤ i) c_ij·D_j,
  *
@@ -39,14 +44,14 @@ const OUTPUT = "output";
  *
  * @throws FemoError E_OPTION if the method looks before it decides, adapts to what it measures, has a beta for each image,
  *   keeps features elsewhere, or forecasts with weights that do not sum to 1, as FEMO with the momentum seed "feature";
- *   if the sampler is not DDIM, clips, or lands beside its list; if the model predicts v; or as the sampler itself
+ *   if the sampler is neither DDIM nor a flow's Euler, clips, or lands beside its list; if the model of a diffusion
+ *   predicts v; or as the sampler itself
  */
-export function toMultistep(cache: CacheOptions | QualityName, sampling: SamplingOfDdim): MultistepSolver {
-  const { scheduler, numInferenceSteps, timestepSpacing } = sampling;
-  const { presets = defaultPresets, schedules = [], qualities = {} } = sampling;
+export function toMultistep(cache: CacheOptions | QualityName, sampling: LinearSampling): MultistepSolver {
+  const { scheduler, presets = defaultPresets, schedules = [], qualities = {}, ...choice } = sampling;
   const levels = [OUTPUT, X0];
   checkScheduler(scheduler);
-  const sampler = createSampler(scheduler, { numInferenceSteps, timestepSpacing });
+  const sampler = createSampler(scheduler, choice);
   const { timesteps, leaps, spacing } = sampler;
   const how = { sampler: sampler.name, timestepSpacing: spacing, numInferenceSteps: timesteps.length };
   const { settings } = chosenCache(cache, { levels, presets, schedules, qualities }, how);
@@ -57,11 +62,12 @@ export function toMultistep(cache: CacheOptions | QualityName, sampling: Samplin
   const full = fullSteps(method, timesteps.length);
   const weights = featureWeights(method, full, (step) => sampler.position(step));
   const isX0 = Object.values(method.cuts).includes(X0) || scheduler.predictionType === "sample";
+  const isFlow = processOf(scheduler) === "flow";
   return {
     sampler: "multistep",
     timesteps: timesteps.filter((_, step) => full[step]),
-    table: multistepTable({ leaps, full, weights, of: isX0 ? "x0" : "eps" }),
-    finalAlphaBar: (leaps.at(-1) as Leap).to,
+    table: multistepTable({ leaps, full, weights, of: isX0 ? "x0" : isFlow ? flowPrediction : "eps" }),
+    ...(!isFlow && { finalAlphaBar: (leaps.at(-1) as Leap).to.signalVariance }),
   };
 }
 
@@ -138,13 +144,13 @@ interface Walk {
   /** Which steps run the whole network; the first does. */
   readonly full: readonly boolean[];
   readonly weights: FeatureWeights;
-  /** What the features are: the predicted noise, or the predicted x₀. */
-  readonly of: "eps" | "x0";
+  /** What the features are: the predicted noise, the predicted x₀, or the velocity of a flow. */
+  readonly of: "eps" | "x0" | typeof flowPrediction;
 }
 
 /**
- * Walks DDIM's x ← (σ′/σ)·x + (√ᾱ′ − √ᾱ·σ′/σ)·x₀ through all steps, where x and every feature are weights over the first
- * latent and D_0, D_1 …: c_i follows from the latents at full step i and the next.
+ * Walks the straight x ← (noise′/noise)·x + (signal′ − signal·noise′/noise)·x₀ through all steps, where x and every feature are
+ * weights over the first latent and D_0, D_1 …: c_i follows from the latents at full step i and the next.
  * @throws FemoError E_OPTION if a step lands elsewhere than where the next begins
  */
 export function multistepTable({ leaps, full, weights, of }: Walk): number[][] {
@@ -152,24 +158,25 @@ export function multistepTable({ leaps, full, weights, of }: Walk): number[][] {
   const features: number[][] = [];
   const table: number[][] = [];
   let x = unit(width, 0);
-  let start = { x, from: 1 };
+  let start: { x: number[]; from: Level } | undefined;
   let behind = x; // where the last full step led
   /** x after a step that leaps to D. */
   const leapt = (step: number, denoised: readonly number[]): number[] => {
-    const leap = ddimOf(leaps[step] as Leap);
+    const leap = straightWeights(leaps[step] as Leap);
     return blend(leap.x, x, leap.x0, denoised);
   };
+  /** The signal in x that a feature, which is (x − `signalOf`·D)/noise, leaves: all of a velocity, ε − D. */
+  const signalOf = ({ signal }: Level): number => (of === flowPrediction ? 1 : signal);
   /** D that features with these weights mean where x is. */
   const meant = (step: number, weights: readonly number[]): number[] => {
     const { from } = leaps[step] as Leap;
     const feature = combination(weights, features);
-    return of === "x0" ? feature : blend(1 / Math.sqrt(from), x, -Math.sqrt(1 - from) / Math.sqrt(from), feature);
+    return of === "x0" ? feature : blend(1 / signalOf(from), x, -from.noise / signalOf(from), feature);
   };
   leaps.forEach(({ from, to }, step) => {
     if (full[step]) {
-      const [a, sigma] = [Math.sqrt(from), Math.sqrt(1 - from)];
       const denoised = unit(width, 1 + features.length);
-      features.push(of === "x0" ? denoised : blend(1 / sigma, x, -a / sigma, denoised));
+      features.push(of === "x0" ? denoised : blend(1 / from.noise, x, -signalOf(from) / from.noise, denoised));
       start = { x, from };
       const first = full.lastIndexOf(true, step - 1) + 1;
       if (step > 0 && weights.again[first]) {
@@ -182,30 +189,25 @@ export function multistepTable({ leaps, full, weights, of }: Walk): number[][] {
       behind = x;
     } else x = leapt(step, meant(step, weights.ahead[step] as readonly number[]));
     const following = leaps[step + 1];
-    if (following && following.from !== to) {
+    if (following && !isSameLevel(following.from, to)) {
       throw refused("timestepSpacing", "one that lands on its own list of timesteps", "one that lands beside it");
     }
     if (following && !full[step + 1]) return;
-    table.push(row(start, { x, to }, features.length));
+    if (start) table.push(row(start, { x, to }, features.length));
   });
   return table;
 }
 
 /** c of one leap from a full step to the next, over the D that are known. */
-function row(start: { x: number[]; from: number }, end: { x: number[]; to: number }, count: number): number[] {
-  const leap = ddimOf({ from: start.from, to: end.to });
+function row(start: { x: number[]; from: Level }, end: { x: number[]; to: Level }, count: number): number[] {
+  const leap = straightWeights({ from: start.from, to: end.to });
   if (leap.x0 === 0) return unit(count, count - 1); // a leap of no length, whatever the weights are
   return blend(1 / leap.x0, end.x, -leap.x / leap.x0, start.x).slice(1, 1 + count);
 }
 
-/** Weights of x and x₀ in DDIM's step. */
-function ddimOf({ from, to }: Leap): { x: number; x0: number } {
-  const x = Math.sqrt((1 - to) / (1 - from));
-  return { x, x0: Math.sqrt(to) - Math.sqrt(from) * x };
-}
-
 function checkScheduler(scheduler: SchedulerConfig): void {
-  if (scheduler.sampler !== "ddim") throw refused("scheduler", "that of DDIM", scheduler.sampler);
+  if (scheduler.sampler === "euler") return;
+  if (scheduler.sampler !== "ddim") throw refused("scheduler", "that of DDIM, or Euler's of a flow", scheduler.sampler);
   if (scheduler.clipSample !== false)
     throw refused("scheduler: clipSample", "false, as clipping is not linear", "true");
   if (scheduler.predictionType === "v_prediction") {

@@ -1,9 +1,10 @@
 import { z } from "zod";
 import { conversions } from "./conversions.js";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";
+import { diffusionLevel, type Leap } from "./levels.js";
 import { demandOf } from "./options.js";
 import { prediction } from "./prediction.js";
-import { checkedStep, type Leap, type Sampler } from "./sampler.js";
+import { checkedStep, type Sampler } from "./sampler.js";
 import { checkSpacing, sampledTimesteps, startNotes, strideSpacings, type TimestepSpacing } from "./timesteps.js";
 import {
   checkTrainingChain,
@@ -62,8 +63,8 @@ export function ddim(config: DdimConfig): Sampler {
   const leaps = leapsOf(options, timesteps); // [n]
   const steps = leaps.map(({ from, to }, i) => ({
     predict: prediction(options.predictionType, from, timesteps[i] as number),
-    x0: Math.sqrt(to),
-    eps: Math.sqrt(1 - to),
+    x0: to.signal,
+    eps: to.noise,
   }));
   const bound = options.clipSample ? options.clipSampleRange : Number.POSITIVE_INFINITY;
   return {
@@ -99,7 +100,8 @@ function leapsOf(options: Required<DdimConfig>, timesteps: readonly number[]): L
   const end = dit || setAlphaToOne ? 1 : (alphaBar[0] as number);
   return timesteps.map((timestep, i) => {
     const landing = dit ? (timesteps[i + 1] ?? -1) : timestep - Math.floor(T / n);
-    return { from: alphaBar[timestep] as number, to: landing < 0 ? end : (alphaBar[landing] as number) };
+    const to = landing < 0 ? end : (alphaBar[landing] as number);
+    return { from: diffusionLevel(alphaBar[timestep] as number), to: diffusionLevel(to) };
   });
 }
 
@@ -118,12 +120,11 @@ function landingNotes({ timestepSpacing, numInferenceSteps }: Required<DdimConfi
 
 /** What the last x₀ of an empty image has of unit noise that the model knows, but takes to be as strong as its timestep says. */
 function noiseLeft(leaps: readonly Leap[]): number {
-  const noise = (alphaBar: number): number => Math.sqrt(1 - alphaBar);
-  let x = noise(leaps[0]?.from ?? 1);
+  let x = leaps[0]?.from.noise ?? 0;
   let x0 = 0;
   for (const { from, to } of leaps) {
-    x0 = from === 0 ? 0 : (x - noise(from)) / Math.sqrt(from);
-    x = Math.sqrt(to) * x0 + noise(to);
+    x0 = from.signal === 0 ? 0 : (x - from.noise) / from.signal;
+    x = to.signal * x0 + to.noise;
   }
   return Math.abs(x0);
 }
@@ -132,6 +133,7 @@ function noiseLeft(leaps: readonly Leap[]): number {
 export const ddimSampler: SamplerDefinition<"ddim", Omit<DdimConfig, "numInferenceSteps">> = {
   name: "ddim",
   title: "DDIM",
+  process: "diffusion",
   spacings: strideSpacings,
   classes: ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler"],
   keys: {

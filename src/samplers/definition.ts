@@ -1,13 +1,26 @@
 import { z } from "zod";
-import { predictionTypes } from "./prediction.js";
+import { flowPrediction, predictionTypes } from "./prediction.js";
 import type { Sampler } from "./sampler.js";
 import type { TimestepSpacing } from "./timesteps.js";
 import { betaSchedules } from "./training-chain.js";
+
+/**
+ * What a model was trained to undo: a diffusion, which is a chain of noisings, or a flow, the straight line between an image
+ * and noise (flow matching, arXiv 2210.02747).
+ */
+export type Process = "diffusion" | "flow";
+
+/** Of a model, given what is known of its sampling. */
+export const processOf = ({ predictionType }: { readonly predictionType?: string }): Process =>
+  predictionType === flowPrediction ? "flow" : "diffusion";
 
 /** What a request chooses of how to sample. */
 export interface ChosenSteps {
   readonly numInferenceSteps: number;
   readonly timestepSpacing?: TimestepSpacing;
+  /** Of a flow only: tokens of the image, and noise levels of the request's own. */
+  readonly imageTokens?: number;
+  readonly sigmas?: readonly number[];
 }
 
 /** A sampler as models and users choose it: one file, and one line in the table of samplers. */
@@ -15,13 +28,17 @@ export interface SamplerDefinition<Name extends string = string, Settings extend
   readonly name: Name;
   /** As its authors write it. */
   readonly title: string;
+  /** Of the models that it samples. Two samplers may have one name if these differ. */
+  readonly process: Process;
   /** Classes of diffusers' schedulers whose configs are of this sampler. */
   readonly classes: readonly string[];
+  /** Whether a config of such a class is one of this sampler's, where there is more to it. */
+  isOwn?(config: Readonly<Record<string, unknown>>): boolean;
   /** The keys that it reads of such a config, in snake case; the settings have their names in camelCase. */
   readonly keys: z.ZodRawShape;
   /** The keys that must be what they are by default, for want of more. */
   readonly fixed: z.ZodRawShape;
-  /** Settings from those keys, where they are not simply the same. */
+  /** Settings from those keys, where they are not simply the same. @throws FemoError E_CONFIG if they do not fit together */
   fromKeys?(read: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>>;
   /** The spacings that it has. That of a model's own sampler carries over if it is among them. */
   readonly spacings: readonly TimestepSpacing[];

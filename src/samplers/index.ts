@@ -1,11 +1,12 @@
 export { type DdimConfig, ddim, ddimDefaults } from "./ddim.js";
-export {
-  type DpmSolverConfig,
-  dpmSolver,
-  dpmSolverDefaults,
-  type FinalSigmasType,
-  type SolverType,
-} from "./dpm-solver.js";
+export { type Process, processOf } from "./definition.js";
+export { type DpmSolverConfig, dpmSolver, dpmSolverDefaults, type FinalSigmasType } from "./dpm-solver.js";
+export type { SolverType } from "./dpm-steps.js";
+export { type FlowDpmSolverConfig, flowDpmSolver, flowDpmSolverDefaults } from "./flow-dpm-solver.js";
+export { flowEuler } from "./flow-euler.js";
+export { type FlowMultistepConfig, flowMultistep } from "./flow-multistep.js";
+export { type FlowConfig, type FlowSpacing, flowDefaults } from "./flow-schedule.js";
+export { isSameLevel, type Leap, type Level, straightWeights } from "./levels.js";
 export {
   type MultistepConfig,
   type MultistepSolver,
@@ -14,8 +15,8 @@ export {
   multistepSolver,
 } from "./multistep.js";
 export { seedAfter, TorchGenerator } from "./noise.js";
-export type { PredictionType } from "./prediction.js";
-export type { Leap, Sampler, SamplerState } from "./sampler.js";
+export { type FlowPredictionType, flowPrediction, type PredictionType } from "./prediction.js";
+export type { Sampler, SamplerState } from "./sampler.js";
 export { createSampler, ditScheduler, type SamplerChoice } from "./scheduler.js";
 export { schedulerFromConfig } from "./scheduler-config.js";
 export {
@@ -25,6 +26,7 @@ export {
   type SamplerName,
   type SamplerOption,
   type SchedulerConfig,
+  samplersFor,
   samplerTitle,
 } from "./table.js";
 export { roundHalfEven, type TimestepSpacing, timestepSpacings } from "./timesteps.js";

@@ -1,10 +1,11 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
 import { conversions } from "./conversions.js";
-import type { SamplerDefinition } from "./definition.js";
+import type { Process, SamplerDefinition } from "./definition.js";
+import { diffusionLevel, type Leap, type Level, straightWeights } from "./levels.js";
 import { demandOf } from "./options.js";
 import { type Prediction, prediction } from "./prediction.js";
-import { checkedStep, type Leap, type Sampler } from "./sampler.js";
+import { checkedStep, type Sampler } from "./sampler.js";
 import {
   checkTrainingChain,
   cumulativeAlphas,
@@ -15,11 +16,14 @@ import {
 /** A linear multistep solver as plain data: what a request's `sampler` may be, or a JSON file. */
 export interface MultistepSolver {
   readonly sampler: "multistep";
-  /** Fed to the model: whole numbers from 0 to T − 1, each below the one before.  [n] */
+  /**
+   * Fed to the model, each below the one before: whole numbers from 0 to T − 1 of a diffusion, numbers from 1 to above 0 of a
+   * flow.  [n]
+   */
   readonly timesteps: readonly number[];
   /** c: row i weighs x₀ of the steps 0 … i, oldest first, and sums to 1 within 1e-6.  [n][i + 1] */
   readonly table: readonly (readonly number[])[];
-  /** ᾱ where the last step lands, from that of the last timestep to 1. Default 1: on no noise. */
+  /** Of a diffusion: ᾱ where the last step lands, from that of the last timestep to 1. Default 1: on no noise. */
   readonly finalAlphaBar?: number | undefined;
 }
 
@@ -35,7 +39,7 @@ const SUM_TOLERANCE = 1e-6;
 const schema = z
   .strictObject({
     sampler: z.literal("multistep"),
-    timesteps: z.array(z.int().nonnegative()).min(1).readonly(),
+    timesteps: z.array(z.number().nonnegative()).min(1).readonly(),
     table: z.array(z.array(z.number()).readonly()).readonly(),
     finalAlphaBar: z.number().gt(0).max(1).optional(),
   })
@@ -43,7 +47,9 @@ const schema = z
     const refuse = (path: (string | number)[], message: string) => addIssue({ code: "custom", path, message });
     timesteps.forEach((t, i) => {
       const before = timesteps[i - 1] ?? Number.POSITIVE_INFINITY;
-      if (t >= before) refuse(["timesteps", i], `expected a number below the one before, ${before}, found ${t}`);
+      if (t > 1 && !Number.isInteger(t)) {
+        refuse(["timesteps", i], `expected a whole number, or, of a flow, one from 0 to 1, found ${t}`);
+      } else if (t >= before) refuse(["timesteps", i], `expected a number below the one before, ${before}, found ${t}`);
     });
     if (table.length !== timesteps.length) {
       refuse(["table"], `expected ${timesteps.length} rows, one for each timestep, found ${table.length}`);
@@ -83,41 +89,38 @@ interface Step {
 }
 
 /**
- * A linear multistep solver given by its coefficients. In y = x/√ᾱ and s = √(1 − ᾱ)/√ᾱ, with D_j the x₀ predicted at
+ * A linear multistep solver given by its coefficients. In y = x/signal and s = noise/signal, with D_j the x₀ predicted at
  * step j,
  *
- *     y ← (s′/s)·y + (1 − s′/s)·Σ_(j ≤ i) c_ij·D_j,   which is   x ← (σ′/σ)·x + (√ᾱ′ − √ᾱ·σ′/σ)·Σ c_ij·D_j,   σ = √(1 − ᾱ).
+ *     y ← (s′/s)·y + (1 − s′/s)·Σ_(j ≤ i) c_ij·D_j,   which is   x ← r·x + (signal′ − signal·r)·Σ c_ij·D_j,   r = noise′/noise.
  *
- * DDIM is c_ii = 1. A run that begins inside knows no D from before: the oldest that it knows stands in for them.
+ * DDIM, and Euler of a flow, is c_ii = 1. A run that begins inside knows no D from before: the oldest that it knows stands
+ * in for them.
  *
- * @throws FemoError E_OPTION if a value is outside its range or the table does not fit, or if ε is to be predicted at a
- *   timestep without signal
+ * @param predictions what the model gives at each timestep.  [n]
  */
-export function multistep(config: MultistepConfig): Sampler {
-  const options = { ...trainingChainDefaults, ...config };
-  checkTrainingChain(options);
-  const { timesteps, table, finalAlphaBar } = options;
-  const solver = multistepSolver({ sampler: "multistep", timesteps, table, finalAlphaBar });
-  const leaps = leapsOf(options, solver);
-  const steps = leaps.map(({ from, to }, i): Step => {
-    const x = Math.sqrt((1 - to) / (1 - from));
-    return {
-      predict: prediction(options.predictionType, from, solver.timesteps[i] as number),
-      x,
-      x0: Math.sqrt(to) - Math.sqrt(from) * x,
-      row: solver.table[i] as readonly number[],
-    };
-  });
-  const { denoised, modelOutput } = conversions(steps.map(({ predict }) => predict));
+export function tabled(
+  { timesteps, table }: Omit<MultistepSolver, "sampler">,
+  leaps: readonly Leap[],
+  predictions: readonly Prediction[],
+): Sampler {
+  const steps = leaps.map(
+    (leap, i): Step => ({
+      predict: predictions[i] as Prediction,
+      ...straightWeights(leap),
+      row: table[i] as readonly number[],
+    }),
+  );
+  const { denoised, modelOutput } = conversions(predictions);
   return {
     name: "multistep",
     spacing: "given",
-    timesteps: solver.timesteps,
+    timesteps,
     leaps,
     initNoiseSigma: 1,
     notes: [],
     inputScale: () => 1,
-    position: (i) => solver.timesteps.length - 1 - i,
+    position: (i) => timesteps.length - 1 - i,
     step(i, state, output) {
       const { x: xScale, x0: x0Scale, row } = checkedStep(steps, i, state, output);
       const { latent, history = [] } = state;
@@ -129,6 +132,21 @@ export function multistep(config: MultistepConfig): Sampler {
     denoised,
     modelOutput,
   };
+}
+
+/**
+ * {@link tabled} for a diffusion.
+ * @throws FemoError E_OPTION if a value is outside its range or the table does not fit, or if ε is to be predicted at a
+ *   timestep without signal
+ */
+export function multistep(config: MultistepConfig): Sampler {
+  const options = { ...trainingChainDefaults, ...config };
+  checkTrainingChain(options);
+  const { timesteps, table, finalAlphaBar } = options;
+  const solver = multistepSolver({ sampler: "multistep", timesteps, table, finalAlphaBar });
+  const leaps = leapsOf(options, solver);
+  const predictions = leaps.map(({ from }, i) => prediction(options.predictionType, from, timesteps[i] as number));
+  return tabled(solver, leaps, predictions);
 }
 
 /** The first `count` of the weights; the last of them takes over those that are left. */
@@ -149,20 +167,29 @@ function weightedSum(weights: readonly number[], rows: readonly Float32Array[]):
 function leapsOf(options: Required<TrainingChainConfig>, { timesteps, finalAlphaBar = 1 }: MultistepSolver): Leap[] {
   const alphaBar = cumulativeAlphas(options); // [T]
   const last = alphaBar.length - 1;
-  if ((timesteps[0] as number) > last) {
-    throw new FemoError("E_OPTION", `timesteps: expected numbers from 0 to ${last}, found ${timesteps[0]}.`);
+  const foreign = timesteps.find((t) => t > last || !Number.isInteger(t));
+  if (foreign !== undefined) {
+    throw new FemoError("E_OPTION", `timesteps: expected whole numbers from 0 to ${last}, found ${foreign}.`);
   }
-  const levels = timesteps.map((t) => alphaBar[t] as number);
-  const cleanest = levels.at(-1) as number;
+  const bars = timesteps.map((t) => alphaBar[t] as number);
+  const cleanest = bars.at(-1) as number;
   const demand = demandOf({ finalAlphaBar });
   demand(finalAlphaBar >= cleanest, "finalAlphaBar", `at least that of the last timestep, ${cleanest}`);
-  return levels.map((from, i) => ({ from, to: levels[i + 1] ?? finalAlphaBar }));
+  const levels = [...bars, finalAlphaBar].map(diffusionLevel);
+  return levels.slice(0, -1).map((from, i) => ({ from, to: levels[i + 1] as Level }));
 }
 
-/** A solver that a request gives; no model brings one. */
-export const multistepSampler: SamplerDefinition<"multistep", MultistepConfig> = {
+/**
+ * A solver that a request gives, as a definition; no model brings one.
+ * @param build it, of the model's settings and the solver's
+ */
+export const solverDefinition = <Settings extends object>(
+  process: Process,
+  build: (settings: Settings) => Sampler,
+): SamplerDefinition<"multistep", Settings> => ({
   name: "multistep",
   title: "Multistep",
+  process,
   classes: [],
   keys: {},
   fixed: {},
@@ -171,12 +198,15 @@ export const multistepSampler: SamplerDefinition<"multistep", MultistepConfig> =
     const { sampler: _, ...settings } = multistepSolver(choice);
     return settings;
   },
-  create(settings, { numInferenceSteps, timestepSpacing }) {
-    const sampler = multistep(settings);
+  create(settings, { numInferenceSteps, timestepSpacing, sigmas }) {
+    const sampler = build(settings);
     const n = sampler.timesteps.length;
-    const demand = demandOf({ numInferenceSteps, timestepSpacing });
+    const demand = demandOf({ numInferenceSteps, timestepSpacing, sigmas });
     demand(numInferenceSteps === n, "numInferenceSteps", `${n}, one for each timestep of the sampler, or none`);
     demand(timestepSpacing === undefined, "timestepSpacing", "none beside the timesteps of the sampler");
+    demand(sigmas === undefined, "sigmas", "none beside the timesteps of the sampler");
     return sampler;
   },
-};
+});
+
+export const multistepSampler = solverDefinition<MultistepConfig>("diffusion", multistep);

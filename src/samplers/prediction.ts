@@ -1,8 +1,13 @@
 import { FemoError } from "../errors.js";
+import type { Level } from "./levels.js";
 
-/** What the model output is: the noise ε, the clean latent x₀, or v = √ᾱ·ε − √(1 − ᾱ)·x₀. */
+/** What the model of a diffusion gives: the noise ε, the clean latent x₀, or v = √ᾱ·ε − √(1 − ᾱ)·x₀. */
 export type PredictionType = (typeof predictionTypes)[number];
 export const predictionTypes = ["epsilon", "v_prediction", "sample"] as const;
+
+/** What the model of a flow gives: its velocity v = ε − x₀. */
+export type FlowPredictionType = typeof flowPrediction;
+export const flowPrediction = "flow_prediction";
 
 /** x₀ = x0FromX·x + x0FromM·m and ε = epsFromX·x + epsFromM·m, for latent x and model output m. */
 export interface Prediction {
@@ -13,12 +18,14 @@ export interface Prediction {
 }
 
 /**
- * Solves x = √ᾱ·x₀ + √(1 − ᾱ)·ε for x₀ and ε, given the one the model predicts.
- * @throws FemoError E_OPTION if x₀ is to come from ε where ᾱ = 0
+ * Solves x = signal·x₀ + noise·ε for x₀ and ε, given the one the model predicts.
+ * @throws FemoError E_OPTION if x₀ is to come from ε where there is no signal
  */
-export function prediction(type: PredictionType, alphaBar: number, timestep: number): Prediction {
-  const a = Math.sqrt(alphaBar);
-  const b = Math.sqrt(1 - alphaBar);
+export function prediction(
+  type: PredictionType | FlowPredictionType,
+  { signal: a, noise: b }: Level,
+  timestep: number,
+): Prediction {
   switch (type) {
     case "epsilon":
       if (a === 0) {
@@ -33,5 +40,7 @@ export function prediction(type: PredictionType, alphaBar: number, timestep: num
       return { x0FromX: 0, x0FromM: 1, epsFromX: 1 / b, epsFromM: -a / b };
     case "v_prediction":
       return { x0FromX: a, x0FromM: -b, epsFromX: b, epsFromM: a };
+    case "flow_prediction":
+      return { x0FromX: 1, x0FromM: -b, epsFromX: 1, epsFromM: a };
   }
 }

@@ -1,4 +1,5 @@
 import { FemoError } from "../errors.js";
+import type { Leap } from "./levels.js";
 
 /** Where a run stands before a step: all that the steps behind it leave to those ahead. */
 export interface SamplerState {
@@ -10,14 +11,6 @@ export interface SamplerState {
   readonly history?: readonly Float32Array[];
 }
 
-/** From where to where a step goes. */
-export interface Leap {
-  /** ᾱ of the latent as the step, and the model in it, sees it. */
-  readonly from: number;
-  /** ᾱ where it lands. */
-  readonly to: number;
-}
-
 /** A deterministic sampler with everything but the latent decided beforehand; it holds no state of a run. */
 export interface Sampler {
   readonly name: string;
@@ -25,7 +18,7 @@ export interface Sampler {
   /** How the timesteps were chosen, for reports. */
   readonly spacing: string;
 
-  /** Model timesteps in sampling order, noisiest first. */
+  /** Fed to the model, noisiest first: whole numbers from 0 to T − 1 of a diffusion, from 1 to above 0 of a flow. */
   readonly timesteps: readonly number[];
 
   /** Of each step. A sampler may land beside the list on which it goes on: then one's `to` is not the next one's `from`. */
@@ -62,7 +55,7 @@ export interface Sampler {
 
   /**
    * The model output of which `denoised` makes that x₀ at that latent: its inverse.
-   * @throws FemoError E_OPTION if i is out of range, if the lengths differ, or if the latent has no noise (ᾱ = 1) and x₀
+   * @throws FemoError E_OPTION if i is out of range, if the lengths differ, or if the latent has no noise and x₀
    *   does not depend on the output
    */
   modelOutput(i: number, latent: Float32Array, denoised: Float32Array): Float32Array;

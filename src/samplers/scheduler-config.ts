@@ -4,32 +4,56 @@ import { inCamelCase, type SamplerDefinition, sharedKeys } from "./definition.js
 import { type SamplerName, type SchedulerConfig, samplerTable } from "./table.js";
 import { trainingChainDefaults } from "./training-chain.js";
 
-/** Schedulers that keep their training chain under the keys read here; a flow-matching one, say, does not. */
-const readableClasses = samplerTable.flatMap(({ classes }) => classes);
+const chain = z.object({
+  trained_betas: sharedKeys.trained_betas,
+  num_train_timesteps: sharedKeys.num_train_timesteps,
+});
 
-/** The keys of all samplers, for what any one must hold in whichever file it stands. */
-const schema = z
-  .object({
-    _class_name: z.enum(readableClasses as [string]),
-    ...sharedKeys,
-    ...Object.assign({}, ...samplerTable.map(({ keys, fixed }) => ({ ...keys, ...fixed }))),
-  })
-  .partial();
+/** Schedulers whose keys are read here. */
+const readableClasses = [...new Set(samplerTable.flatMap(({ classes }) => classes))];
+
+/**
+ * The keys of all samplers for such models, for what any one must hold in whichever file it stands; where they differ those
+ * of the file's own sampler.
+ */
+const schemaOf = ({ process, keys, fixed }: SamplerDefinition) =>
+  z
+    .object({
+      ...Object.assign({}, ...samplerTable.filter((sampler) => sampler.process === process).map(allKeys)),
+      ...keys,
+      ...fixed,
+      _class_name: z.enum(readableClasses as [string]),
+    })
+    .partial();
+
+const allKeys = ({ keys, fixed }: SamplerDefinition): z.ZodRawShape => ({ ...keys, ...fixed });
+
+/** The sampler of a config; the first one if it does not say. */
+function definitionOf(json: unknown): SamplerDefinition<SamplerName> {
+  const config = typeof json === "object" && json !== null ? (json as Readonly<Record<string, unknown>>) : {};
+  const all: readonly SamplerDefinition<SamplerName>[] = samplerTable;
+  const fits = ({ classes, isOwn = () => true }: SamplerDefinition) =>
+    classes.some((name) => name === config._class_name) && isOwn(config);
+  return all.findLast(fits) ?? samplerTable[0];
+}
 
 /**
  * Sampler and settings from the parsed content of a diffusers `scheduler_config.json`.
  *
- * Reads DDIM and DPM-Solver++ configs; those of DDPM and PNDM too, as `DDIMScheduler.from_pretrained` would. Keys that the
- * sampler does not have are ignored, keys that are not there stay away: each sampler has defaults of its own for them.
+ * Reads DDIM, DPM-Solver++ and flow-matching Euler configs; those of DDPM and PNDM too, as `DDIMScheduler.from_pretrained`
+ * would. Keys that the sampler does not have are ignored, keys that are not there stay away: each sampler has defaults of its
+ * own for them.
  *
  * @param json the parsed file, not its text
  * @throws FemoError E_CONFIG if a key holds a value that is not supported (key, found and allowed are named), such as
  *   `thresholding: true`, or if the file belongs to another kind of scheduler
  */
 export function schedulerFromConfig(json: unknown): SchedulerConfig {
-  const result = schema.safeParse(json);
+  const definition = definitionOf(json);
+  const { name, keys, fromKeys = (read) => read } = definition;
+  const result = schemaOf(definition).safeParse(json);
   if (!result.success) throw new FemoError("E_CONFIG", describe(result.error, json), { cause: result.error });
-  const { _class_name: className, trained_betas: betas, num_train_timesteps: T } = result.data;
+  const { trained_betas: betas, num_train_timesteps: T } = result.data as Partial<z.infer<typeof chain>>;
   const timesteps = T ?? trainingChainDefaults.numTrainTimesteps;
   if (betas && betas.length !== timesteps) {
     throw new FemoError(
@@ -37,12 +61,6 @@ export function schedulerFromConfig(json: unknown): SchedulerConfig {
       `scheduler config: trained_betas: found ${betas.length} values, allowed: as many as num_train_timesteps, ${timesteps}.`,
     );
   }
-  const [first] = samplerTable;
-  const {
-    name,
-    keys,
-    fromKeys = (read) => read,
-  }: SamplerDefinition<SamplerName> = samplerTable.find(({ classes }) => classes.includes(className ?? "")) ?? first;
   const own = Object.entries(result.data).filter(([key]) => Object.hasOwn(keys, key));
   const settings = Object.fromEntries(own.map(([key, value]) => [inCamelCase(key), value]));
   return { ...fromKeys(settings), sampler: name } as SchedulerConfig;

@@ -1,12 +1,24 @@
 import { FemoError } from "../errors.js";
-import { inCamelCase, type SamplerDefinition, sharedKeys } from "./definition.js";
+import {
+  type ChosenSteps,
+  inCamelCase,
+  type Process,
+  processOf,
+  type SamplerDefinition,
+  sharedKeys,
+} from "./definition.js";
+import { flowDefaults } from "./flow-schedule.js";
 import { oneOf } from "./options.js";
 import type { Sampler } from "./sampler.js";
-import { namedSamplers, type SamplerOption, type SchedulerConfig, samplerTable } from "./table.js";
+import { type SamplerOption, type SchedulerConfig, samplersOf, samplerTable } from "./table.js";
 import type { TimestepSpacing } from "./timesteps.js";
 
 /** What the DiT repository samples with: linear β, its own respacing, no clipping. */
-export const ditScheduler: SchedulerConfig = { sampler: "ddim", clipSample: false, timestepSpacing: "dit" };
+export const ditScheduler = {
+  sampler: "ddim",
+  clipSample: false,
+  timestepSpacing: "dit",
+} as const satisfies SchedulerConfig;
 
 /** A request's part in how to sample. */
 export interface SamplerChoice {
@@ -15,42 +27,68 @@ export interface SamplerChoice {
   /** Default: the model's own, or that of the sampler. */
   readonly timestepSpacing?: TimestepSpacing | undefined;
   readonly numInferenceSteps: number;
+  /** Of a flow: tokens of the image, by which dynamic shifting goes. */
+  readonly imageTokens?: number | undefined;
+  /** Of a flow: noise levels before shifting, from at most 1 down to above 0, in place of a spacing.  [numInferenceSteps] */
+  readonly sigmas?: readonly number[] | undefined;
 }
 
 /**
- * A sampler for a model: its own with all its settings, or another, to which the training chain, the spacing and its
- * offset carry over, as with diffusers' `from_config`.
- * @throws FemoError E_OPTION if there is no such sampler, or as the sampler itself
+ * A sampler for a model: its own with all its settings, or another, to which the training chain or the flow's schedule, the
+ * spacing and its offset carry over, as with diffusers' `from_config`.
+ * @throws FemoError E_OPTION if there is no such sampler for the model, or as the sampler itself
  */
 export function createSampler(scheduler: SchedulerConfig, choice: SamplerChoice): Sampler {
   const { sampler: own, ...settings } = scheduler;
-  const { sampler = own, timestepSpacing, numInferenceSteps } = choice;
-  const chosen = { numInferenceSteps, ...(timestepSpacing !== undefined && { timestepSpacing }) };
+  const { sampler = own } = choice;
+  const process = processOf(settings);
+  const chosen = chosenSteps(choice, process);
   if (typeof sampler !== "object") {
-    const definition = definitionOf(sampler);
+    const definition = definitionOf(sampler, process);
     return definition.create(sampler === own ? settings : carriedOver(settings, definition), chosen);
   }
-  const definition = definitionOf(sampler.sampler);
+  const definition = definitionOf(sampler.sampler, process);
   if (!definition.given) {
     throw new FemoError("E_OPTION", `sampler: expected ${definition.name} by its name alone, found an object.`);
   }
   return definition.create({ ...carriedOver(settings, definition), ...definition.given(sampler) }, chosen);
 }
 
-function definitionOf(name: string): SamplerDefinition {
-  const definition = samplerTable.find((sampler) => sampler.name === name);
+function chosenSteps(choice: SamplerChoice, process: Process): ChosenSteps {
+  const { numInferenceSteps, timestepSpacing, imageTokens, sigmas } = choice;
+  if (sigmas !== undefined && process !== "flow") {
+    throw new FemoError("E_OPTION", "sigmas: expected none, as the model is no flow, found some: use timestepSpacing.");
+  }
+  if (sigmas !== undefined && timestepSpacing !== undefined) {
+    throw new FemoError("E_OPTION", `timestepSpacing: expected none beside sigmas, found ${timestepSpacing}.`);
+  }
+  return {
+    numInferenceSteps,
+    ...(timestepSpacing !== undefined && { timestepSpacing }),
+    ...(process === "flow" && imageTokens !== undefined && { imageTokens }),
+    ...(sigmas !== undefined && { sigmas }),
+  };
+}
+
+function definitionOf(name: string, process: Process): SamplerDefinition {
+  const named = samplerTable.filter((sampler) => sampler.name === name);
+  const definition = named.find((sampler) => sampler.process === process);
   if (definition) return definition;
+  const why = named.length > 0 ? `, which does not sample a ${process}, as the model is` : "";
   throw new FemoError(
     "E_OPTION",
-    `sampler: expected ${oneOf(namedSamplers)}, or a solver of the sampler multistep, found ${JSON.stringify(name)}.`,
+    `sampler: expected ${oneOf(samplersOf(process))}, or a solver of the sampler multistep, found ${JSON.stringify(name)}${why}.`,
   );
 }
 
-const shared = new Set(Object.keys(sharedKeys).map(inCamelCase));
+const carriedKeys: { readonly [P in Process]: ReadonlySet<string> } = {
+  diffusion: new Set(Object.keys(sharedKeys).map(inCamelCase)),
+  flow: new Set(Object.keys(flowDefaults)),
+};
 
-const carriedOver = (settings: object, { spacings }: SamplerDefinition): object =>
+const carriedOver = (settings: object, { process, spacings }: SamplerDefinition): object =>
   Object.fromEntries(
     Object.entries(settings).filter(
-      ([key, value]) => shared.has(key) && (key !== "timestepSpacing" || spacings.includes(value)),
+      ([key, value]) => carriedKeys[process].has(key) && (key !== "timestepSpacing" || spacings.includes(value)),
     ),
   );

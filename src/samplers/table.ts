@@ -1,10 +1,20 @@
 import { ddimSampler } from "./ddim.js";
-import type { SamplerDefinition } from "./definition.js";
+import { type Process, processOf, type SamplerDefinition } from "./definition.js";
 import { dpmSolverSampler } from "./dpm-solver.js";
+import { flowDpmSolverSampler } from "./flow-dpm-solver.js";
+import { flowEulerSampler } from "./flow-euler.js";
+import { flowMultistepSampler } from "./flow-multistep.js";
 import { type MultistepSolver, multistepSampler } from "./multistep.js";
 
 /** The samplers there are, a line each. */
-export const samplerTable = [ddimSampler, dpmSolverSampler, multistepSampler] as const;
+export const samplerTable = [
+  ddimSampler,
+  dpmSolverSampler,
+  multistepSampler,
+  flowEulerSampler,
+  flowDpmSolverSampler,
+  flowMultistepSampler,
+] as const;
 
 type Definition = (typeof samplerTable)[number];
 
@@ -15,10 +25,18 @@ export type SamplerName = Definition["name"];
 export type SamplerOption = NamedSampler | MultistepSolver;
 /** A sampler whose name is all that a request says. */
 export type NamedSampler = Exclude<SamplerName, MultistepSolver["sampler"]>;
+const isNamed = (name: SamplerName): name is NamedSampler => name !== "multistep";
 /** The samplers that a request chooses by name; `multistep` it gives as data. */
-export const namedSamplers: readonly NamedSampler[] = samplerTable
-  .map(({ name }) => name)
-  .filter((name) => name !== "multistep");
+export const namedSamplers: readonly NamedSampler[] = [
+  ...new Set(samplerTable.map(({ name }) => name).filter(isNamed)),
+];
+
+/** Of them those for such models. */
+export const samplersOf = (process: Process): readonly NamedSampler[] =>
+  samplerTable.flatMap(({ name, process: own }) => (own === process && isNamed(name) ? [name] : []));
+
+/** Of them those for a model. */
+export const samplersFor = (scheduler: SchedulerConfig): readonly NamedSampler[] => samplersOf(processOf(scheduler));
 
 /** How many steps a sampler says by itself; undefined if that is left to the request. */
 export const ownSteps = (sampler: SamplerOption | undefined): number | undefined =>
@@ -28,11 +46,9 @@ export const ownSteps = (sampler: SamplerOption | undefined): number | undefined
  * What is known of a model's sampling: its own sampler, and that sampler's settings as far as they are given. What is not
  * given the sampler fills in for itself.
  */
-export type SchedulerConfig = {
-  [D in Definition as D["name"]]: D extends SamplerDefinition<infer Name, infer Settings>
-    ? { readonly sampler: Name } & Settings
-    : never;
-}[SamplerName];
+export type SchedulerConfig = ConfigOf<Definition>;
+type ConfigOf<D> =
+  D extends SamplerDefinition<infer Name, infer Settings> ? { readonly sampler: Name } & Settings : never;
 
 /** A sampler as its authors write it. */
 export const samplerTitle = (name: SamplerName): string =>

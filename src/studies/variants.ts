@@ -4,9 +4,10 @@ import type { DiffusionPipeline, GenerateOptions, SubjectOptions } from "../pipe
 import { checkInteger } from "../pipelines/option-types.js";
 import {
   type NamedSampler,
-  namedSamplers,
   ownSteps,
+  processOf,
   type SamplerOption,
+  samplersFor,
   samplerTitle,
   type TimestepSpacing,
 } from "../samplers/index.js";
@@ -78,7 +79,7 @@ export function defaultVariants(pipeline: DiffusionPipeline, options: DefaultVar
   return [
     ...variants,
     ...placedAt(pipeline, variants, speedup, options),
-    ...(fewerSteps ? rivals(numInferenceSteps, speedup) : []),
+    ...(fewerSteps ? rivals(pipeline, numInferenceSteps, speedup) : []),
   ];
 }
 
@@ -111,7 +112,7 @@ export async function variantsAtSpeedup(
   return [
     ...variants,
     ...placedAt(pipeline, variants, speedup, options),
-    ...(fewerSteps ? rivals(numInferenceSteps, speedup) : []),
+    ...(fewerSteps ? rivals(pipeline, numInferenceSteps, speedup) : []),
   ];
 }
 
@@ -184,21 +185,22 @@ function chosenMethods(
 /**
  * The spacing in which a sampler is the strongest rival. DDIM must land on its own list: "leading" came closest on the
  * embedded model, but has no strides for more than half of the timesteps. Of DPM-Solver++'s "trailing" did, before
- * "lambda" (docs/methods.md).
+ * "lambda" (docs/methods.md). On a flow it is the model's own.
  */
 function rivalSpacing(sampler: NamedSampler, steps: number, stepsOfReference: number): TimestepSpacing {
   if (sampler === "dpm-solver++") return "trailing";
   return 2 * steps <= stepsOfReference ? "leading" : "dit";
 }
 
-/** Fewer uncached steps of each sampler at the same cost, if there is one to match. */
-function rivals(numInferenceSteps: number, speedup: number): CompareVariant[] {
+/** Fewer uncached steps of each sampler of the model at the same cost, if there is one to match. */
+function rivals({ scheduler }: DiffusionPipeline, numInferenceSteps: number, speedup: number): CompareVariant[] {
   const steps = Math.max(1, Math.round(numInferenceSteps / speedup));
   if (steps >= numInferenceSteps) return [];
-  return namedSamplers.map((sampler) => ({
+  const isFlow = processOf(scheduler) === "flow";
+  return samplersFor(scheduler).map((sampler) => ({
     name: `${steps} ${samplerTitle(sampler)} ${steps === 1 ? "step" : "steps"}`,
     sampler,
-    timestepSpacing: rivalSpacing(sampler, steps, numInferenceSteps),
+    ...(!isFlow && { timestepSpacing: rivalSpacing(sampler, steps, numInferenceSteps) }),
     numInferenceSteps: steps,
   }));
 }

@@ -16,22 +16,29 @@ import {
   taylorSeer as taylorForecast,
 } from "../../src/methods/forecasts/index.js";
 import { featureWeights, multistepTable } from "../../src/methods/to-multistep.js";
-import { createSampler, ddim, ditScheduler, type Leap } from "../../src/samplers/index.js";
+import { createSampler, ddim, ditScheduler, type Leap, type Level } from "../../src/samplers/index.js";
 import { relativeError } from "../samplers/helpers.js";
 import { openTinyPipeline, tiny } from "../tiny-pipeline.js";
+
+const fluxScheduler: SchedulerConfig = {
+  sampler: "euler",
+  predictionType: "flow_prediction",
+  useDynamicShifting: true,
+  timestepSpacing: "trailing",
+};
 
 /** A made-up model: the noise that it sees in x at a step, neither linear nor smooth. */
 const noiseOf = (x: number, step: number): number => 0.8 * Math.sin(1.7 * x + 0.2 * step) + 0.3 * Math.abs(x);
 
 /**
- * DDIM in float64 over all steps, with features forecast as the forecaster itself says, and the latents at full steps. With
+ * DDIM, or Euler's method of a flow, in float64 over all steps, with features forecast as the forecaster itself says, and the latents at full steps. With
  * hindsight forecast steps are walked again once the next full step has come, and x0 of that stays.
  */
 function simulate(
   leaps: readonly Leap[],
   full: readonly boolean[],
   forecaster: Forecaster,
-  of: "eps" | "x0",
+  of: "eps" | "x0" | "flow_prediction",
   hindsight = false,
 ) {
   let x = 0.7;
@@ -40,7 +47,8 @@ function simulate(
   let [history, averages]: [number[], number[]] = [[], new Array(forecaster.averages).fill(0)];
   const [denoised, stops]: [number[], number[]] = [[], []];
   leaps.forEach(({ from, to }, step) => {
-    const [a, sigma] = [Math.sqrt(from), Math.sqrt(1 - from)];
+    const { signal: a, noise: sigma } = from;
+    const signal = of === "eps" ? a : 1; // what of x0 is not in a velocity, ε − x0
     const position = leaps.length - 1 - step;
     let feature: number;
     let known: number | undefined; // x0 of a full step
@@ -50,16 +58,16 @@ function simulate(
       return [...padded, ...averages].reduce((sum, s, i) => sum + s * (weights[i] as number), 0);
     };
     const moved = (at: number, { from, to }: Leap, value: number): number => {
-      const [a, sigma] = [Math.sqrt(from), Math.sqrt(1 - from)];
-      const x0 = of === "eps" ? (at - sigma * value) / a : value;
-      return Math.sqrt(to) * x0 + (Math.sqrt(1 - to) * (at - a * x0)) / sigma;
+      const { signal: a, noise: sigma } = from;
+      const x0 = of === "x0" ? value : (at - sigma * value) / (of === "eps" ? a : 1);
+      return to.signal * x0 + (to.noise * (at - a * x0)) / sigma;
     };
     if (full[step]) {
-      const eps = noiseOf(x, step);
-      const x0 = (x - sigma * eps) / a;
+      const output = noiseOf(x, step);
+      const x0 = (x - sigma * output) / signal;
       stops.push(x);
       denoised.push(x0);
-      feature = of === "eps" ? eps : x0;
+      feature = of === "x0" ? x0 : output;
       const padded = [...history, ...new Array(forecaster.history - history.length).fill(0)];
       const state = [...padded, ...averages, feature];
       const { memory: next, rows } = forecaster.update(memory, { position, differences: step > 0 });
@@ -72,14 +80,14 @@ function simulate(
         for (let cheap = behind.step + 1; cheap < step; cheap++) x = moved(x, leaps[cheap] as Leap, forecastAt(cheap));
       }
     } else feature = forecastAt(step);
-    const x0 = known ?? (of === "eps" ? (x - sigma * feature) / a : feature);
-    x = Math.sqrt(to) * x0 + (Math.sqrt(1 - to) * (x - a * x0)) / sigma;
+    const x0 = known ?? (of === "x0" ? feature : (x - sigma * feature) / signal);
+    x = to.signal * x0 + (to.noise * (x - a * x0)) / sigma;
     if (full[step]) behind = { x, step };
   });
   return { denoised, stops: [...stops, x] };
 }
 
-describe("against DDIM with forecasts, in float64", () => {
+describe("against DDIM and Euler with forecasts, in float64", () => {
   const forecasters: Record<string, Forecaster> = {
     fora: taylorForecast(0) as Forecaster,
     "taylorSeer 2": taylorForecast(2) as Forecaster,
@@ -94,13 +102,16 @@ describe("against DDIM with forecasts, in float64", () => {
   };
   const schedules = { even: [0, 1, 5, 9, 13, 17], "no warm-up": [0, 3, 4, 11], "a last one": [0, 6, 19], one: [0] };
   const cases = [...Object.keys(forecasters), ...Object.keys(again)].flatMap((name) =>
-    (["eps", "x0"] as const).flatMap((of) =>
+    (["eps", "x0", "flow_prediction"] as const).flatMap((of) =>
       (Object.keys(schedules) as (keyof typeof schedules)[]).map((places) => [name, of, places] as const),
     ),
   );
-  const { leaps, position } = ddim({ ...ditScheduler, numInferenceSteps: 20 });
+  const diffusion = ddim({ ...ditScheduler, numInferenceSteps: 20 });
+  const { position } = diffusion;
+  const flow = createSampler(fluxScheduler, { numInferenceSteps: 20, imageTokens: 64 });
 
   test.each(cases)("%s of %s, full steps: %s", (name, of, places) => {
+    const { leaps } = of === "flow_prediction" ? flow : diffusion;
     const hindsight = name in again;
     const forecaster = (forecasters[name] ?? again[name]) as Forecaster;
     const full = leaps.map((_, step) => schedules[places].includes(step));
@@ -111,16 +122,17 @@ describe("against DDIM with forecasts, in float64", () => {
 
     expect(table.map((row) => row.length)).toEqual(starts.map((_, n) => n + 1));
     table.forEach((row, n) => {
-      const [from, to] = [starts[n] as number, starts[n + 1] ?? (leaps.at(-1)?.to as number)];
-      const shrunk = Math.sqrt((1 - to) / (1 - from));
+      const [from, to] = [starts[n] as Level, starts[n + 1] ?? (leaps.at(-1)?.to as Level)];
+      const shrunk = to.noise / from.noise;
       const mean = row.reduce((sum, c, j) => sum + c * (denoised[j] as number), 0);
-      const next = shrunk * (stops[n] as number) + (Math.sqrt(to) - Math.sqrt(from) * shrunk) * mean;
+      const next = shrunk * (stops[n] as number) + (to.signal - from.signal * shrunk) * mean;
       expect(next / (stops[n + 1] as number)).toBeCloseTo(1, 8);
       expect(row.reduce((a, b) => a + b)).toBeCloseTo(1, 8);
     });
   });
 
   test("forecasts of x0 weigh no more of the past than the forecaster keeps", () => {
+    const { leaps } = diffusion;
     const full = leaps.map((_, step) => step % 4 === 0);
     const forecaster = newtonForecast(1) as Forecaster;
     const weights = featureWeights({ forecaster, firstDifference: 0 }, full, position);
@@ -132,10 +144,17 @@ describe("against DDIM with forecasts, in float64", () => {
 });
 
 const { pipeline } = await openTinyPipeline();
+const { pipeline: flowPipeline } = await openTinyPipeline({
+  scheduler: { _class_name: "FlowMatchEulerDiscreteScheduler", shift: 3 },
+});
 
-describe("on a model", () => {
-  const numInferenceSteps = 20;
-  const granularity = "output";
+const numInferenceSteps = 20;
+const granularity = "output";
+
+describe.each([
+  ["a diffusion", pipeline],
+  ["a flow", flowPipeline],
+])("on a model of %s", (_, pipeline) => {
   test.each<CacheOptions>([
     "none",
     fora({ granularity, interval: 4 }),

@@ -112,7 +112,7 @@ test.each([2, 7, 50])(
   (n) => {
     const { leaps, timesteps } = dpmSolver({ timestepSpacing: "lambda", numInferenceSteps: n });
     expect([timesteps[0], timesteps.at(-1)]).toEqual([999, 0]);
-    const lambdas = leaps.map(({ from }) => Math.log(from / (1 - from)) / 2);
+    const lambdas = leaps.map(({ from }) => Math.log(from.signal / from.noise));
     const total = (lambdas.at(-1) as number) - (lambdas[0] as number);
     for (let i = 1; i < n; i++) {
       expect((lambdas[i] as number) - (lambdas[i - 1] as number)).toBeCloseTo(total / (n - 1), 9);

@@ -145,15 +145,16 @@ describe("as a request's sampler", () => {
     const { leaps, spacing, name } = create({});
     expect([name, spacing]).toEqual(["multistep", "given"]);
     expect(leaps).toEqual(multistep({ timesteps, table, betaEnd: 0.01 }).leaps);
-    expect(create({ finalAlphaBar: 0.9999 }).leaps.at(-1)?.to).toBe(0.9999);
+    expect(create({ finalAlphaBar: 0.9999 }).leaps.at(-1)?.to.signalVariance).toBe(0.9999);
   });
 
   test.each<[object, RegExp]>([
     [{ timesteps: undefined }, /sampler: timesteps: /],
     [{ timesteps: [900, 400, "50"] }, /sampler: timesteps: 2: /],
     [{ timesteps: [900, 400.5, 50] }, /sampler: timesteps: 1: /],
+    [{ timesteps: [900, 400, 0.5] }, /timesteps: expected whole numbers from 0 to 999, found 0.5/],
     [{ timesteps: [900, 400, 400] }, /timesteps: 2: expected a number below the one before, 400, found 400/],
-    [{ timesteps: [1000, 400, 50] }, /timesteps: expected numbers from 0 to 999, found 1000/],
+    [{ timesteps: [1000, 400, 50] }, /timesteps: expected whole numbers from 0 to 999, found 1000/],
     [{ timesteps: [], table: [] }, /sampler: timesteps: /],
     [{ timesteps: [900, 400] }, /table: expected 2 rows, one for each timestep, found 3/],
     [{ table: [[1], [0, 1], [0, 1]] }, /table: 2: expected 3 weights.* found 2/],
@@ -163,7 +164,7 @@ describe("as a request's sampler", () => {
     [{ finalAlphaBar: 0.5 }, /finalAlphaBar: expected at least that of the last timestep, 0\.9\d+, found 0.5/],
     [{ tabel: [] }, /sampler: .*tabel/],
     [{ sampler: "ddim" }, /sampler: expected ddim by its name alone, found an object/],
-    [{ sampler: "euler" }, /sampler: expected one of ddim.* found "euler"/],
+    [{ sampler: "euler" }, /sampler: expected one of ddim.* found "euler", which does not sample a diffusion/],
   ])("%j is refused by name", (change, message) => {
     expect(() => create(change)).toThrow(
       expect.objectContaining({ code: "E_OPTION", message: expect.stringMatching(message) }),

@@ -97,7 +97,7 @@ describe("schedulerFromConfig", () => {
     [{ num_train_timesteps: 0 }, /num_train_timesteps: found 0, allowed: a number from 1/],
     [{ trained_betas: [0.1, 2] }, /trained_betas\.1: found 2, allowed: a number below 1/],
     [{ trained_betas: [0.1, 0.2] }, /trained_betas: found 2 values, allowed: as many as num_train_timesteps, 1000/],
-    [{ _class_name: "FlowMatchEulerDiscreteScheduler" }, /_class_name: found "FlowMatch.*allowed: "DDIMScheduler"/],
+    [{ _class_name: "FlowMatchHeunDiscreteScheduler" }, /_class_name: found "FlowMatch.*allowed: "DDIMScheduler"/],
     [{ algorithm_type: "sde-dpmsolver++" }, /algorithm_type: found "sde-dpmsolver\+\+", allowed: "dpmsolver\+\+"/],
     [{ solver_order: 3 }, /solver_order: found 3, allowed: 1, 2/],
     [{ lambda_min_clipped: -5.1 }, /lambda_min_clipped: found -5.1, allowed: -Infinity/],
@@ -181,11 +181,11 @@ describe("createSampler", () => {
   });
 
   test("an unknown sampler is refused by name", () => {
-    const sampler = "euler" as NamedSampler;
+    const sampler = "heun" as NamedSampler;
     expect(() => createSampler(scheduler, { sampler, numInferenceSteps: 4 })).toThrow(
       expect.objectContaining({
         code: "E_OPTION",
-        message: 'sampler: expected one of ddim, dpm-solver++, or a solver of the sampler multistep, found "euler".',
+        message: 'sampler: expected one of ddim, dpm-solver++, or a solver of the sampler multistep, found "heun".',
       }),
     );
   });

@@ -18,6 +18,9 @@ import { openTinyPipeline } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
 
 const { pipeline } = await openTinyPipeline();
+const { pipeline: flow } = await openTinyPipeline({
+  scheduler: { _class_name: "FlowMatchEulerDiscreteScheduler", shift: 3 },
+});
 let comparison: Comparison;
 const results: CompareResult[] = [];
 
@@ -217,6 +220,17 @@ test("the methods' rivals are the steps of each sampler that cost as much, unles
     ["dit", true],
     ["trailing", true],
   ]);
+});
+
+test("the rivals on a flow are the samplers of flows, in the model's own spacing", async () => {
+  const variants = defaultVariants(flow, { methods: ["fora"], numInferenceSteps: 20 });
+  expect(variants.map(({ sampler, timestepSpacing }) => [sampler, timestepSpacing])).toEqual([
+    [undefined, undefined],
+    ["euler", undefined],
+    ["dpm-solver++", undefined],
+  ]);
+  const { rows } = await compare(flow, { classLabels: [0], numInferenceSteps: 20, variants });
+  expect(rows.slice(1).map(({ psnr }) => Number.isFinite(psnr?.mean))).toEqual([true, true, true]);
 });
 
 test("at a FLOPs speed-up each method and each rival comes as near as it can", async () => {
