@@ -166,8 +166,9 @@ export class DiffusionPipeline {
   cacheSettings(cache: CacheOptions | QualityName, sampling: Partial<SamplerChoice> = {}): CacheSettings {
     const { scheduler, caching, family } = this.#parts;
     const { numInferenceSteps } = family.defaults;
-    return chosenCache(cache, caching, samplingOf(createSampler(scheduler, { numInferenceSteps, ...sampling })))
-      .settings;
+    const own = family.drawing({ [family.subjectOption]: family.examples[0] }).sampling;
+    const sampler = createSampler(scheduler, { numInferenceSteps, ...own, ...sampling });
+    return chosenCache(cache, caching, samplingOf(sampler)).settings;
   }
 
   /**

@@ -17,7 +17,8 @@ const schema = z
   .partial();
 
 /** What requests that do not say go by, as far as a model says it, and some prompts that it draws well. */
-export type DrawingDefaults = z.infer<typeof schema>;
+export type DrawingDefaults = { readonly [K in keyof Schema]?: NonNullable<Schema[K]> };
+type Schema = z.infer<typeof schema>;
 
 /**
  * Reads a model's `defaults.json`; without the file it says nothing.
@@ -27,7 +28,7 @@ export async function drawingDefaults(folder: ModelFolder): Promise<DrawingDefau
   const json = await folder.measured(MEASURED_FILES.defaults);
   if (json === undefined) return {};
   const parsed = schema.safeParse(json);
-  if (parsed.success) return parsed.data;
+  if (parsed.success) return parsed.data as DrawingDefaults; // what JSON has is not undefined
   const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
   throw new FemoError("E_CONFIG", `${folder.name}/${MEASURED_FILES.defaults}: ${issues.join("; ")}`);
 }

@@ -134,7 +134,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   if (!Number.isFinite(guidanceScale)) {
     throw new FemoError("E_OPTION", `guidanceScale: expected a finite number, found ${guidanceScale}`);
   }
-  const { subjects: named, sizes, sampling, settings, notes } = family.drawing({ ...options, guidanceScale });
+  const { subjects: named, sizes, sampling, settings, notes } = family.drawing(options);
   const sampleDims = backbone.sampleDims(sizes);
   if (guidanceChannels !== "all") checkInteger("guidanceChannels", guidanceChannels, 1, sampleDims[0] as number);
   if (named.length === 0) {
@@ -157,7 +157,8 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   }
   const bad = latents?.findIndex((x) => !Number.isFinite(x)) ?? -1;
   if (bad >= 0) throw new FemoError("E_OPTION", `latents: expected finite numbers, found ${latents?.[bad]} at ${bad}`);
-  const sampler = createSampler(scheduler, { ...sampling, ...options, numInferenceSteps });
+  const { sampler: chosenSampler, timestepSpacing = sampling?.timestepSpacing } = options;
+  const sampler = createSampler(scheduler, { ...sampling, sampler: chosenSampler, timestepSpacing, numInferenceSteps });
   const cache = chosenCache(options.cache ?? "none", caching, samplingOf(sampler));
   checkFullSteps(cache.settings, numInferenceSteps);
   const seeds = subjects.map((_, i) => (latents ? undefined : seedAfter(seed, i)));

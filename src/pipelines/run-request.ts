@@ -53,7 +53,6 @@ export async function* runRequest(
             latent: noise(request, index, dims),
           })),
           guidanceChannels: request.guidanceChannels,
-          ...request.settings,
           prefix: id,
           signal: request.signal,
           observe: request.observe,
@@ -152,6 +151,7 @@ function reportOf(
     numInferenceSteps: request.numInferenceSteps,
     guidanceScale: request.guidanceScale,
     guidanceChannels: request.guidanceChannels,
+    ...request.settings,
     sampler: request.sampler.name as SamplerName,
     timestepSpacing: request.sampler.spacing,
     warnings: [

@@ -1,10 +1,8 @@
-import { Backbone, guidanceRows, type Quantize } from "../../denoising/index.js";
-import { FemoError } from "../../errors.js";
+import { Backbone, guidanceRows } from "../../denoising/index.js";
 import { type CacheFacts, cacheLevels } from "../../methods/index.js";
 import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
 import { type DiTConfig, dit, ditConfigFromJson } from "../../models/dit.js";
 import type { OriginalDiT } from "../../models/dit-original.js";
-import type { Sessions } from "../../runtime/sessions.js";
 import { ditScheduler, type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
 import type { Checkpoint, ModelComponent, ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
@@ -12,13 +10,7 @@ import type { Condition, Family, PipelineParts } from "../family.js";
 import { allClasses, type ClassNames, classId, className, labelNames } from "../labels.js";
 import { subjectTypes } from "../subject-options.js";
 import { cachingOf, nothingMeasured } from "./caching.js";
-
-/** What a family is opened with. */
-export interface FamilyContext {
-  readonly sessions: Sessions;
-  /** If the linear layers are to compute in 8 bits. */
-  readonly quantize: Quantize | undefined;
-}
+import { checkChannels, type FamilyContext } from "./context.js";
 
 /**
  * A `DiTPipeline` in diffusers' layout.
@@ -89,15 +81,6 @@ async function ditParts(source: DiTSource, { sessions, quantize }: FamilyContext
     scheduler,
     caching: await source.caching(cacheLevels(model)),
   };
-}
-
-/** @throws FemoError E_CONFIG if what the model draws cannot be shown: colours or grey, unless it is decoded */
-export function checkChannels(name: string, channels: number, decoder: LatentDecoder | undefined): void {
-  if (decoder ? channels === decoder.latentChannels : [1, 3].includes(channels)) return;
-  const drawn = decoder
-    ? `the vae decodes ${decoder.latentChannels} channels`
-    : "without a vae a model must draw 3 channels (colours) or 1 (grey)";
-  throw new FemoError("E_CONFIG", `${name}: ${drawn}, found ${channels} in the transformer`);
 }
 
 /** Requests name classes; the label after the last stands for none. */

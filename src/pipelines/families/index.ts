@@ -2,7 +2,9 @@ import { FemoError } from "../../errors.js";
 import type { ModelFolder } from "../../weights/index.js";
 import type { PipelineParts } from "../family.js";
 import type { ClassNames } from "../labels.js";
-import { ditClasses, ditFromFolder, type FamilyContext } from "./dit.js";
+import type { FamilyContext } from "./context.js";
+import { ditClasses, ditFromFolder } from "./dit.js";
+import { fluxFromFolder } from "./flux.js";
 
 interface FamilyDefinition {
   open(folder: ModelFolder, context: FamilyContext): Promise<PipelineParts>;
@@ -13,6 +15,7 @@ interface FamilyDefinition {
 /** The families there are, by the class of the pipeline that a model's index names. */
 const families: Readonly<Record<string, FamilyDefinition>> = {
   DiTPipeline: { open: ditFromFolder, classes: ditClasses },
+  FluxPipeline: { open: fluxFromFolder, classes: noClasses },
 };
 
 /**
@@ -29,4 +32,10 @@ export function familyOf(folder: ModelFolder): FamilyDefinition {
   );
 }
 
-export { ditFromOriginal, type FamilyContext } from "./dit.js";
+/** @throws FemoError E_OPTION */
+async function noClasses({ name }: ModelFolder): Promise<never> {
+  throw new FemoError("E_OPTION", `${name}: expected a model that draws classes, found one that draws prompts`);
+}
+
+export type { FamilyContext } from "./context.js";
+export { ditFromOriginal } from "./dit.js";
