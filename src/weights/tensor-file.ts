@@ -1,17 +1,19 @@
 import type { ByteSource } from "./byte-source.js";
-import { startsAsZip } from "./recognize.js";
+import { readGguf } from "./gguf.js";
+import { startsAsGguf, startsAsZip } from "./recognize.js";
 import { readSafetensorsHeader, type TensorInfo } from "./safetensors.js";
 import { readTorchFile } from "./torch.js";
 
 /**
  * The tensors of a file of a known format, in the order of their bytes: what `torch.save` wrote, told by its first bytes
- * or by its name, or safetensors.
+ * or by its name, GGUF, told by its first bytes, or safetensors.
  * @param file what `TensorInfo.file` says, if not the name of the source
- * @throws FemoError E_FILE, E_WEIGHT as `readTorchFile` or `readSafetensorsHeader`
+ * @throws FemoError E_FILE, E_WEIGHT as `readTorchFile`, `readGguf` or `readSafetensorsHeader`
  */
 export async function readTensors(source: ByteSource, file = source.name): Promise<TensorInfo[]> {
-  const isTorch =
-    startsAsZip(await source.read(0, Math.min(source.size, 4))) || /\.(bin|pt|pth|ckpt)$/i.test(source.name);
+  const start = await source.read(0, Math.min(source.size, 4));
+  if (startsAsGguf(start)) return [...(await readGguf(source, file)).tensors.values()];
+  const isTorch = startsAsZip(start) || /\.(bin|pt|pth|ckpt)$/i.test(source.name);
   const { tensors } = isTorch ? await readTorchFile(source, file) : await readSafetensorsHeader(source, file);
   return [...tensors.values()];
 }
