@@ -23,6 +23,8 @@ export interface TensorInfo {
 export interface SafetensorsFile {
   /** By name, in the order of their bytes; after them those that the file leaves out because another has their bytes. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** The free text entries. */
+  readonly metadata: ReadonlyMap<string, string>;
 }
 
 /** The format's own limit. */
@@ -52,7 +54,7 @@ export async function readSafetensorsHeader(source: ByteSource, file = source.na
   tensors.sort((a, b) => a.offset - b.offset || a.byteLength - b.byteLength);
   checkCoverage(source, tensors, dataStart);
   const all = [...tensors, ...tiedTensors(tensors, metadata)];
-  return { tensors: new Map(all.map((tensor) => [tensor.name, tensor])) };
+  return { tensors: new Map(all.map((tensor) => [tensor.name, tensor])), metadata };
 }
 
 /** The first eight bytes: the length of the header, as an unsigned little-endian integer. */

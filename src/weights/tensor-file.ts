@@ -2,18 +2,23 @@ import type { ByteSource } from "./byte-source.js";
 import { readGguf } from "./gguf.js";
 import { startsAsGguf, startsAsZip } from "./recognize.js";
 import { readSafetensorsHeader, type TensorInfo } from "./safetensors.js";
+import { checkQuantizationMetadata } from "./scaled-float8.js";
 import { readTorchFile } from "./torch.js";
 
 /**
  * The tensors of a file of a known format, in the order of their bytes: what `torch.save` wrote, told by its first bytes
  * or by its name, GGUF, told by its first bytes, or safetensors.
  * @param file what `TensorInfo.file` says, if not the name of the source
- * @throws FemoError E_FILE, E_WEIGHT as `readTorchFile`, `readGguf` or `readSafetensorsHeader`
+ * @throws FemoError E_FILE, E_WEIGHT as `readTorchFile`, `readGguf` or `readSafetensorsHeader`; E_WEIGHT
+ *   also if a safetensors file says that it is quantised otherwise than in 8-bit floating point with scales
  */
 export async function readTensors(source: ByteSource, file = source.name): Promise<TensorInfo[]> {
   const start = await source.read(0, Math.min(source.size, 4));
   if (startsAsGguf(start)) return [...(await readGguf(source, file)).tensors.values()];
-  const isTorch = startsAsZip(start) || /\.(bin|pt|pth|ckpt)$/i.test(source.name);
-  const { tensors } = isTorch ? await readTorchFile(source, file) : await readSafetensorsHeader(source, file);
+  if (startsAsZip(start) || /\.(bin|pt|pth|ckpt)$/i.test(source.name)) {
+    return [...(await readTorchFile(source, file)).tensors.values()];
+  }
+  const { tensors, metadata } = await readSafetensorsHeader(source, file);
+  checkQuantizationMetadata(source.name, metadata);
   return [...tensors.values()];
 }
