@@ -175,10 +175,12 @@ export function dequantizeBlocks(type: BlockType, bytes: Uint8Array): Float32Arr
   const { elements, bytes: size, run, zero } = BLOCK_TYPES[type];
   const values = new Float32Array(Math.floor(bytes.length / size) * elements);
   unpackEach(type, bytes, ({ q, scales, minimums }, block) => {
-    for (let i = 0; i < elements; i++) {
-      const r = Math.floor(i / run);
-      const product = Math.fround((scales[r] as number) * ((q[i] as number) - zero));
-      values[block * elements + i] = product - (minimums[r] as number);
+    const start = block * elements;
+    for (let from = 0; from < elements; from += run) {
+      const [scale, minimum] = [scales[from / run] as number, minimums[from / run] as number];
+      for (let i = from; i < from + run; i++) {
+        values[start + i] = Math.fround(scale * ((q[i] as number) - zero)) - minimum;
+      }
     }
   });
   return values;
