@@ -251,7 +251,7 @@ function renamed(scaled: ScaledCheckpoint, config: FluxConfig): RenamedWeights {
     let start = 0;
     for (const [i, name] of names.entries()) {
       const range: Rows = [start, start + (rows[i] as number)];
-      for (const kind of ["weight", "bias"]) renaming.take(`${name}.${kind}`, `${original}.${kind}`, { rows: range });
+      for (const kind of ["weight", "bias"]) renaming.take(`${name}.${kind}`, `${original}.${kind}`, range);
       start = range[1];
     }
   }

@@ -28,12 +28,10 @@ export class Renaming {
   /**
    * The tensor `original`, which must be there, as `name`.
    * @param rows of its first axis. Default: all
-   * @param shape by which its elements are read, as many as there are. Default: its own
    */
-  take(name: string, original: string, { rows, shape }: { rows?: Rows; shape?: readonly number[] } = {}): void {
+  take(name: string, original: string, rows?: Rows): void {
     const whole = this.#checkpoint.get(original) as TensorInfo;
-    const part = rows ? rowsOf(whole, rows) : whole;
-    const tensor = { ...part, name, shape: shape ?? part.shape };
+    const tensor = { ...(rows ? rowsOf(whole, rows) : whole), name };
     const scale = this.#scales.get(original);
     if (scale) this.#derived.push(scaledTensor(this.#checkpoint, tensor, scale));
     else this.#stored.push(tensor);

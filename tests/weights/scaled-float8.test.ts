@@ -67,7 +67,7 @@ describe("a weight with a scale is its product with it, to the nearest float32",
     expect(checkpoint.names()).toEqual(["a.weight", "a.bias"]);
     const renaming = new Renaming({ checkpoint, scales });
     renaming.take("b.weight", "a.weight");
-    renaming.take("last.weight", "a.weight", { rows: [1, 2] });
+    renaming.take("last.weight", "a.weight", [1, 2]);
     renaming.take("b.bias", "a.bias");
     renaming.takeSwapped("swapped.weight", "a.weight");
     const { checkpoint: stored, derived } = renaming.weights();
