@@ -1,13 +1,10 @@
 import { FemoError } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
-import { isObject, parseJson } from "./json.js";
+import { parseJson } from "./json.js";
+import { checkFormat, FLOAT8_FORMATS, FORMAT_ADVICE, refuseFormat } from "./quantization-formats.js";
 import type { TensorInfo } from "./safetensors.js";
-import { describeValue, formatDims, listSome, quote } from "./text.js";
+import { formatDims, listSome, quote } from "./text.js";
 
-/** Formats of 8-bit floating-point weights with one scale each, as `comfy_quant` and `_quantization_metadata` name them. */
-const FORMATS: readonly string[] = ["float8_e4m3fn", "float8_e5m2"];
-/** Key of the header's free text under which newer files say the format of each layer. */
-const METADATA_KEY = "_quantization_metadata";
 const MAX_DESCRIPTION_BYTES = 65_536;
 
 const SCALE = /^(.*)\.(?:scale_weight|weight_scale)$/s;
@@ -17,8 +14,6 @@ const DESCRIPTION = /\.comfy_quant$/;
 const MARKER = /(?:^|\.)scaled_fp8$/;
 /** Layers that are no products, and so have no scale even where the others have. */
 const UNSCALED = /(?:^|\.)(?:shared|embed_tokens|token_embedding|position_embedding|relative_attention_bias)\.weight$/;
-
-const ADVICE = "Take a file in bfloat16, in fp8 with a scale for each weight, or a GGUF file.";
 
 /** A checkpoint and what scales it had. */
 export interface ScaledCheckpoint {
@@ -44,7 +39,7 @@ export async function separateScales(checkpoint: Checkpoint): Promise<ScaledChec
     if (layer !== undefined) scales.set(`${layer}.weight`, tensor);
     else if (MARKER.test(name)) checkMarker(checkpoint.name, tensor);
     else if (DESCRIPTION.test(name)) await checkDescription(checkpoint, tensor);
-    else if (/\.weight_scale_2$/.test(name)) refuse(checkpoint.name, name.replace(/_scale_2$/, ""), "nvfp4");
+    else if (/\.weight_scale_2$/.test(name)) refuseFormat(checkpoint.name, name.replace(/_scale_2$/, ""), "nvfp4");
     else if (!INPUT_SCALE.test(name)) {
       rest.push(tensor);
       continue;
@@ -55,7 +50,7 @@ export async function separateScales(checkpoint: Checkpoint): Promise<ScaledChec
   for (const [name, scale] of scales) checkScale(checkpoint, name, scale);
   const without = rest.filter(
     ({ name, dtype, shape }) =>
-      FORMATS.includes(dtype) && shape.length > 1 && !scales.has(name) && !UNSCALED.test(name),
+      FLOAT8_FORMATS.includes(dtype) && shape.length > 1 && !scales.has(name) && !UNSCALED.test(name),
   );
   if (without.length > 0) {
     throw new FemoError(
@@ -67,46 +62,13 @@ export async function separateScales(checkpoint: Checkpoint): Promise<ScaledChec
   return { checkpoint: checkpoint.withTensors(rest), scales };
 }
 
-/**
- * Checks what the header of a safetensors file says of the formats of its layers, if it says anything.
- * @param file named in errors
- * @throws FemoError E_FILE if it is no JSON of layers, E_WEIGHT if a layer has a format that is not read
- */
-export function checkQuantizationMetadata(file: string, metadata: ReadonlyMap<string, string>): void {
-  const text = metadata.get(METADATA_KEY);
-  if (text === undefined) return;
-  const where = `${file}, ${METADATA_KEY}`;
-  const json = parseJson(text, where, "E_FILE", "Take another file.");
-  const layers = isObject(json) ? json.layers : undefined;
-  if (!isObject(layers)) {
-    throw new FemoError(
-      "E_FILE",
-      `${where}: expected an object "layers" of formats by layer, found ${describeValue(layers ?? json)}. Take another file.`,
-    );
-  }
-  for (const [layer, description] of Object.entries(layers)) checkFormat(file, `${layer}.weight`, description);
-}
-
-function checkFormat(file: string, weight: string, description: unknown): string {
-  const format = isObject(description) ? description.format : undefined;
-  if (typeof format === "string" && FORMATS.includes(format)) return format;
-  return refuse(file, weight, typeof format === "string" ? quote(format) : describeValue(format ?? description));
-}
-
-function refuse(file: string, weight: string, format: string): never {
-  throw new FemoError(
-    "E_WEIGHT",
-    `${file}: tensor ${quote(weight)}: expected a format out of ${FORMATS.join(", ")}, found ${format}. ${ADVICE}`,
-  );
-}
-
 /** The marker's type names the format of all weights; float32 stands for the first there was. */
 function checkMarker(file: string, { name, dtype, shape }: TensorInfo): void {
-  if ((FORMATS.includes(dtype) || dtype === "float32") && shape.length === 1) return;
+  if ((FLOAT8_FORMATS.includes(dtype) || dtype === "float32") && shape.length === 1) return;
   throw new FemoError(
     "E_WEIGHT",
-    `${file}: tensor ${quote(name)}: expected a vector of float32, ${FORMATS.join(", ")}, found ${dtype} ` +
-      `${formatDims(shape)}. ${ADVICE}`,
+    `${file}: tensor ${quote(name)}: expected a vector of float32, ${FLOAT8_FORMATS.join(", ")}, found ${dtype} ` +
+      `${formatDims(shape)}. ${FORMAT_ADVICE}`,
   );
 }
 
@@ -127,22 +89,22 @@ async function checkDescription(checkpoint: Checkpoint, { name, dtype, byteLengt
   const weight = name.replace(DESCRIPTION, ".weight");
   const format = checkFormat(checkpoint.name, weight, parseJson(text, where, "E_FILE", "Take another file."));
   const found = checkpoint.get(weight)?.dtype;
-  if (found !== format) refuse(checkpoint.name, weight, `${found ?? "no tensor"} where ${name} says ${format}`);
+  if (found !== format) refuseFormat(checkpoint.name, weight, `${found ?? "no tensor"} where ${name} says ${format}`);
 }
 
 function checkScale(checkpoint: Checkpoint, weight: string, { name, dtype, shape, byteLength }: TensorInfo): void {
   const found = checkpoint.get(weight)?.dtype;
-  if (found === undefined || !FORMATS.includes(found)) {
+  if (found === undefined || !FLOAT8_FORMATS.includes(found)) {
     throw new FemoError(
       "E_WEIGHT",
-      `${checkpoint.name}: tensor ${quote(name)}: expected a weight ${quote(weight)} in ${FORMATS.join(" or ")} ` +
-        `that it scales, found ${found ?? "none"}. ${ADVICE}`,
+      `${checkpoint.name}: tensor ${quote(name)}: expected a weight ${quote(weight)} in ${FLOAT8_FORMATS.join(" or ")} ` +
+        `that it scales, found ${found ?? "none"}. ${FORMAT_ADVICE}`,
     );
   }
   if (dtype === "float32" && byteLength === 4) return;
   throw new FemoError(
     "E_WEIGHT",
     `${checkpoint.name}: tensor ${quote(name)}: expected one scale in float32, found ${dtype} ${formatDims(shape)}. ` +
-      `Scales of rows or blocks are not read. ${ADVICE}`,
+      `Scales of rows or blocks are not read. ${FORMAT_ADVICE}`,
   );
 }

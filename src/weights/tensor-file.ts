@@ -1,8 +1,8 @@
 import type { ByteSource } from "./byte-source.js";
 import { readGguf } from "./gguf.js";
+import { checkQuantizationMetadata } from "./quantization-formats.js";
 import { startsAsGguf, startsAsZip } from "./recognize.js";
 import { readSafetensorsHeader, type TensorInfo } from "./safetensors.js";
-import { checkQuantizationMetadata } from "./scaled-float8.js";
 import { readTorchFile } from "./torch.js";
 
 /**

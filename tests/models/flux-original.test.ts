@@ -230,7 +230,7 @@ describe("the tensors of the release", () => {
     const other = { ...(tensors[0] as TensorInfo), name: "vae.decoder.conv_in.weight" };
     const { checkpoint } = await open([...tensors, other]);
     expect(
-      checkpoint.names().filter((name) => !/^(x_|context_|time_|transformer|single_|proj_out)/.test(name)),
+      checkpoint.names().filter((name) => !/^(x_|context_|time_|transformer|single_|norm_out|proj_out)/.test(name)),
     ).toEqual([]);
   });
 
