@@ -1,10 +1,10 @@
 import { FemoError } from "../errors.js";
+import type { DerivedTensor } from "../weights/derived.js";
 import {
   BLOCK_TYPES,
   type BlockType,
   type Checkpoint,
   COMPUTABLE,
-  type DerivedTensor,
   type ExpectedTensor,
   type RenamedWeights,
   Renaming,

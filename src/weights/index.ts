@@ -1,6 +1,6 @@
 export { type ByteSource, memoryByteSource } from "./byte-source.js";
 export { Checkpoint, type OpenFile, openCheckpoint } from "./checkpoint.js";
-export type { DerivedTensor } from "./derived.js";
+// Files in the names and types of others: GGUF's blocks, 8-bit floating point with scales.
 export { DTYPE_BITS, isBlockType, type TensorDtype, toFloat32 } from "./dtypes.js";
 export { type FolderSource, memoryFolder } from "./folder-source.js";
 export { BLOCK_TYPES, type BlockType, type PackedBlocks, packedBlocks } from "./gguf-blocks.js";
@@ -21,4 +21,5 @@ export { readSafetensorsHeader, type SafetensorsFile, type TensorInfo } from "./
 export { type ScaledCheckpoint, separateScales } from "./scaled-float8.js";
 export { componentFiles, pipelineFiles } from "./select.js";
 export { readTorchFile, type TorchFile } from "./torch.js";
-export { COMPUTABLE, type ExpectedTensor, type VerifyOptions } from "./verify.js";
+export type { ExpectedTensor, VerifyOptions } from "./verify.js";
+export { COMPUTABLE } from "./verify.js";
