@@ -1,17 +1,10 @@
 import { FemoError } from "../errors.js";
 import type { DerivedTensor } from "../weights/derived.js";
-import {
-  BLOCK_TYPES,
-  type BlockType,
-  type Checkpoint,
-  COMPUTABLE,
-  type ExpectedTensor,
-  type RenamedWeights,
-  Renaming,
-  type Rows,
-  type ScaledCheckpoint,
-  separateScales,
-} from "../weights/index.js";
+import { BLOCK_TYPES, type BlockType } from "../weights/gguf-blocks.js";
+import type { Checkpoint, ExpectedTensor } from "../weights/index.js";
+import { type RenamedWeights, Renaming, type Rows } from "../weights/renamed.js";
+import { type ScaledCheckpoint, separateScales } from "../weights/scaled-float8.js";
+import { COMPUTABLE } from "../weights/verify.js";
 import { type FluxConfig, fluxConfigFromJson } from "./flux-config.js";
 import { countOf, hasPart, type OriginalPart, partOf, prefixOf, shapeOf } from "./original-parts.js";
 

@@ -1,11 +1,7 @@
 import { FemoError } from "../errors.js";
-import {
-  type Checkpoint,
-  type RenamedWeights,
-  Renaming,
-  type ScaledCheckpoint,
-  separateScales,
-} from "../weights/index.js";
+import type { Checkpoint } from "../weights/index.js";
+import { type RenamedWeights, Renaming } from "../weights/renamed.js";
+import { type ScaledCheckpoint, separateScales } from "../weights/scaled-float8.js";
 import { countOf, hasPart, type OriginalPart, partOf, shapeOf } from "./original-parts.js";
 
 /** A text encoder of a single file: its weights by transformers' names. */

@@ -2,7 +2,8 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { nodeFolder } from "../../src/platform/node/folder.js";
-import { type Checkpoint, openCheckpoint, type RenamedWeights, toFloat32 } from "../../src/weights/index.js";
+import { type Checkpoint, openCheckpoint, toFloat32 } from "../../src/weights/index.js";
+import type { RenamedWeights } from "../../src/weights/renamed.js";
 
 /** Single files in the names of the releases, with what is in them by diffusers' and transformers' names. */
 export const originals = fileURLToPath(new URL("../goldens/flux-original", import.meta.url));

@@ -1,7 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { FemoError } from "../../src/errors.js";
-import { Checkpoint, memoryByteSource, Renaming, separateScales, toFloat32 } from "../../src/weights/index.js";
+import { Checkpoint, memoryByteSource, toFloat32 } from "../../src/weights/index.js";
+import { Renaming } from "../../src/weights/renamed.js";
+import { separateScales } from "../../src/weights/scaled-float8.js";
 import { femoError, safetensors } from "./helpers.js";
 
 interface Stored {
