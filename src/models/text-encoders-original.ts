@@ -33,6 +33,8 @@ const T5: OriginalPart = {
   marker: "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
   prefixes: ["text_encoders.t5xxl.transformer.", "text_encoders.t5xxl."],
 };
+/** The decoder, and what some files keep beside the weights: the tokenizer's model, a scalar of CLIP's. */
+const NOT_T5_ENCODER = /^(?:(?:decoder|lm_head|dec)\.|(?:spiece_model|logit_scale)$)/;
 const T5_GGUF: OriginalPart = { what: T5.what, marker: "enc.blk.0.attn_rel_b.weight", prefixes: [] };
 
 /** True if a file has CLIP's text encoder. */
@@ -101,7 +103,7 @@ export async function originalT5(checkpoint: Checkpoint): Promise<OriginalTextEn
   const originals = new Map(
     scaled.checkpoint.names().map((name) => [isGguf ? transformersName(name) : name, name] as const),
   );
-  for (const name of originals.keys()) if (/^(decoder|lm_head|dec)\./.test(name)) originals.delete(name);
+  for (const name of originals.keys()) if (NOT_T5_ENCODER.test(name)) originals.delete(name);
   // The encoder's own embedding goes before the one it shares with the decoder.
   const embedding = originals.get("encoder.embed_tokens.weight") ?? originals.get("shared.weight") ?? "shared.weight";
   originals.delete("encoder.embed_tokens.weight");

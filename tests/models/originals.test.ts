@@ -1,7 +1,9 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { FemoError } from "../../src/errors.js";
 import { autoencoderKLConfigFromJson, autoencoderKLDecoder, isEncoderTensor } from "../../src/models/autoencoder-kl.js";
 import { isOriginalAutoencoderKL, originalAutoencoderKL } from "../../src/models/autoencoder-kl-original.js";
-import { isOriginalFlux } from "../../src/models/flux-original.js";
+import { isOriginalFlux, originalFlux } from "../../src/models/flux-original.js";
 import {
   isOriginalClipText,
   isOriginalT5,
@@ -129,8 +131,11 @@ describe("T5's encoder", () => {
 
   test("behind a prefix, and beside a decoder", async () => {
     const original = await openOriginal("t5-tiny.safetensors");
-    const decoder = { ...(original.tensors()[0] as TensorInfo), name: "decoder.final_layer_norm.weight" };
-    const whole = original.withTensors([...original.tensors(), decoder]);
+    const others = ["decoder.final_layer_norm.weight", "lm_head.weight", "spiece_model"].map((name) => ({
+      ...(original.tensors()[0] as TensorInfo),
+      name,
+    }));
+    const whole = original.withTensors([...original.tensors(), ...others]);
     const { config, ...weights } = await originalT5(prefixed(whole, "text_encoders.t5xxl.transformer."));
     expect(config).toMatchObject(expectedOriginals.t5?.config ?? {});
     expect(sumsOf(await inFloat32(weights))).toEqual(expectedOriginals.t5?.tensors);
@@ -155,4 +160,39 @@ describe("T5's encoder", () => {
       );
     }
   });
+});
+
+/** Any shapes, of which some are those of the file. */
+test("whatever the shapes, the result is a config and tensors, or a FemoError", async () => {
+  const size = fc.oneof(fc.nat(3), fc.constantFrom(16, 32, 64, 128, 2 ** 20, 2 ** 53 - 1));
+  const shape = fc.array(size, { maxLength: 5 });
+  for (const [file, open] of [
+    ["flux1-tiny.safetensors", (checkpoint) => originalFlux(checkpoint, { axesDimsRope: [4, 6, 6] })],
+    ["ae-tiny.safetensors", async (checkpoint) => originalAutoencoderKL(checkpoint)],
+    ["clip-tiny.safetensors", (checkpoint) => originalClipText(checkpoint)],
+    ["t5-tiny.safetensors", (checkpoint) => originalT5(checkpoint)],
+    ["t5-tiny-scaled.safetensors", (checkpoint) => originalT5(checkpoint)],
+  ] as [string, (checkpoint: Checkpoint) => Promise<unknown>][]) {
+    const original = await openOriginal(file);
+    const names = original.names();
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.tuple(fc.constantFrom(...names), shape), { minLength: 1, maxLength: 3 }),
+        fc.array(fc.constantFrom(...names), { maxLength: 2 }),
+        async (changes, without) => {
+          const shapes = new Map(changes);
+          const tensors = original
+            .tensors()
+            .filter(({ name }) => !without.includes(name))
+            .map((tensor) => ({ ...tensor, shape: shapes.get(tensor.name) ?? tensor.shape }));
+          try {
+            await open(original.withTensors(tensors));
+          } catch (error) {
+            if (!(error instanceof FemoError)) throw error;
+          }
+        },
+      ),
+      { numRuns: 100 },
+    );
+  }
 });
