@@ -9,7 +9,7 @@ export interface WeightLocation {
   readonly file: string;
   readonly offset: number;
   readonly byteLength: number;
-  /** float32, or float16, bfloat16 and float64, which become float32 when the model is loaded; uint8 in `QuantizedLocation`. */
+  /** float32, or another of `WEIGHT_TYPE`, which becomes float32 when the model is loaded; uint8 in `QuantizedLocation`. */
   readonly dtype: string;
   readonly shape: readonly number[];
 }
@@ -35,9 +35,12 @@ const DATA_TYPE: Record<DType, number> = {
   float64: 11,
   bfloat16: 16,
 };
-const WEIGHT_TYPE = new Map(
-  ["float32", "float16", "bfloat16", "float64"].map((dtype) => [dtype, DATA_TYPE[dtype as DType]]),
-);
+/** What a weight may be stored as; all but float32 become it through a Cast. */
+const WEIGHT_TYPE: ReadonlyMap<string, number> = new Map([
+  ...(["float32", "float16", "bfloat16", "float64"] as const).map((dtype) => [dtype, DATA_TYPE[dtype]] as const),
+  ["float8_e4m3fn", 17],
+  ["float8_e5m2", 19],
+]);
 const UINT8 = 2;
 const OPSET = 21;
 const IR_VERSION = 10;

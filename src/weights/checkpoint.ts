@@ -175,7 +175,7 @@ export class Checkpoint {
 }
 
 /**
- * Opens a checkpoint in a folder: a `.safetensors` file or one of `torch.save` (`.bin`, `.pt`), or the index of a sharded
+ * Opens a checkpoint in a folder: a `.safetensors` or `.gguf` file or one of `torch.save` (`.bin`, `.pt`), or the index of a sharded
  * one, a `.json` file whose `weight_map` says which tensor is in which file beside it. Names lose what wrappers of
  * training, such as `torch.compile`, put before them; tied tensors, which are stored once, are there by every name.
  * @throws FemoError E_FILE, E_WEIGHT if a file is missing or malformed, or an index does not describe its files

@@ -1,4 +1,6 @@
 import { FemoError } from "../errors.js";
+import { float16ToFloat32Bits } from "./float16.js";
+import { BLOCK_TYPES, type BlockType, dequantizeBlocks } from "./gguf-blocks.js";
 
 /** Element types of the safetensors format: the name in the file, ours, and bits per element. */
 const TABLE = [
@@ -26,13 +28,20 @@ const TABLE = [
   ["U64", "uint64", 64],
 ] as const;
 
-/** Element type of a stored tensor. The names are PyTorch's and ONNX's, so those that a graph knows are spelled alike. */
-export type TensorDtype = (typeof TABLE)[number][1];
+/**
+ * Element type of a stored tensor. The names are PyTorch's and ONNX's, so those that a graph knows are spelled alike;
+ * those of GGUF's blocks are GGUF's.
+ */
+export type TensorDtype = (typeof TABLE)[number][1] | BlockType;
 
-/** Bits of one element. */
-export const DTYPE_BITS = Object.fromEntries(TABLE.map(([, dtype, bits]) => [dtype, bits])) as Readonly<
-  Record<TensorDtype, number>
->;
+/** Bits of one element; of blocks their bits for each element, such as 8.5, scales included: all of them exact. */
+export const DTYPE_BITS = Object.fromEntries([
+  ...TABLE.map(([, dtype, bits]) => [dtype, bits]),
+  ...Object.entries(BLOCK_TYPES).map(([dtype, { elements, bytes }]) => [dtype, (8 * bytes) / elements]),
+]) as Readonly<Record<TensorDtype, number>>;
+
+/** True for GGUF's blocks of quantised elements, which run along the rows of a matrix. */
+export const isBlockType = (dtype: TensorDtype): dtype is BlockType => Object.hasOwn(BLOCK_TYPES, dtype);
 
 /** Element types by their name in a safetensors header. */
 export const SAFETENSORS_DTYPES: ReadonlyMap<string, TensorDtype> = new Map(
@@ -40,13 +49,14 @@ export const SAFETENSORS_DTYPES: ReadonlyMap<string, TensorDtype> = new Map(
 );
 
 /**
- * Stored elements as float32. float16 and bfloat16 are exact, subnormals, infinities and NaN included; float64 is
- * rounded to the nearest.
- * @param bytes little-endian, as stored
+ * Stored elements as float32. float16, bfloat16, float8_e4m3fn and float8_e5m2 are exact, subnormals, infinities and NaN
+ * included; float64 is rounded to the nearest, and blocks are what ggml makes of them.
+ * @param bytes little-endian, as stored; whole blocks
  * @param name of the tensor, for messages
- * @throws FemoError E_WEIGHT if the type is not a floating-point type of 16, 32 or 64 bits
+ * @throws FemoError E_WEIGHT if the type is neither blocks nor one of these
  */
 export function toFloat32(bytes: Uint8Array, dtype: TensorDtype, name: string): Float32Array {
+  if (isBlockType(dtype)) return dequantizeBlocks(dtype, bytes);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const count = bytes.byteLength / (DTYPE_BITS[dtype] / 8);
   const values = new Float32Array(count);
@@ -64,23 +74,28 @@ export function toFloat32(bytes: Uint8Array, dtype: TensorDtype, name: string): 
     case "float64":
       for (let i = 0; i < count; i++) values[i] = view.getFloat64(8 * i, true);
       return values;
+    // The upper byte of a float16 is a float8_e5m2.
+    case "float8_e5m2":
+      for (let i = 0; i < count; i++) bits[i] = float16ToFloat32Bits((bytes[i] as number) << 8);
+      return values;
+    case "float8_e4m3fn":
+      for (let i = 0; i < count; i++) bits[i] = float8ToFloat32Bits(bytes[i] as number);
+      return values;
     default:
       throw new FemoError(
         "E_WEIGHT",
-        `${name}: expected float16, bfloat16, float32 or float64, found ${dtype}. Use a checkpoint that is not quantized.`,
+        `${name}: expected float8_e4m3fn, float8_e5m2, float16, bfloat16, float32 or float64, found ${dtype}. ` +
+          "Use a checkpoint that is not quantized.",
       );
   }
 }
 
-/** float16: sign 1, exponent 5 (bias 15), mantissa 10. float32: 1, 8 (bias 127), 23. */
-function float16ToFloat32Bits(half: number): number {
-  const sign = (half & 0x8000) << 16;
-  const exponent = (half >> 10) & 0x1f;
-  const mantissa = half & 0x3ff;
-  if (exponent === 0x1f) return sign | 0x7f800000 | (mantissa << 13); // infinity, NaN
-  if (exponent !== 0) return sign | ((exponent + 127 - 15) << 23) | (mantissa << 13);
-  if (mantissa === 0) return sign;
-  // Subnormal: mantissa · 2⁻²⁴, normal in float32. Its leading one, at bit 31 - zeros, becomes implicit.
-  const zeros = Math.clz32(mantissa);
-  return sign | ((31 - zeros - 24 + 127) << 23) | ((mantissa << (zeros - 8)) & 0x7fffff);
+/** float8_e4m3fn: sign 1, exponent 4 (bias 7), mantissa 3; no infinities, all ones are NaN. As a float16 it is exact. */
+function float8ToFloat32Bits(byte: number): number {
+  const sign = (byte & 0x80) << 24;
+  const magnitude = byte & 0x7f;
+  if (magnitude === 0x7f) return sign | 0x7fc00000;
+  // Exponent and mantissa moved to a float16's places are 2⁻⁸ times the value, whose bias is 8 less; 448 still fits.
+  const scaled = float16ToFloat32Bits(magnitude << 7);
+  return magnitude === 0 ? sign : sign | (scaled + (8 << 23));
 }

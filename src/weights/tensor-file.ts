@@ -1,25 +1,36 @@
 import type { ByteSource } from "./byte-source.js";
-import { startsAsZip } from "./recognize.js";
+import { readGguf } from "./gguf.js";
+import { checkQuantizationMetadata } from "./quantization-formats.js";
+import { startsAsGguf, startsAsZip } from "./recognize.js";
 import { readSafetensorsHeader, type TensorInfo } from "./safetensors.js";
 import { readTorchFile } from "./torch.js";
 
 /**
  * The tensors of a file of a known format, in the order of their bytes: what `torch.save` wrote, told by its first bytes
- * or by its name, or safetensors.
+ * or by its name, GGUF, told by its first bytes, or safetensors.
  * @param file what `TensorInfo.file` says, if not the name of the source
- * @throws FemoError E_FILE, E_WEIGHT as `readTorchFile` or `readSafetensorsHeader`
+ * @throws FemoError E_FILE, E_WEIGHT as `readTorchFile`, `readGguf` or `readSafetensorsHeader`; E_WEIGHT
+ *   also if a safetensors file says that it is quantised otherwise than in 8-bit floating point with scales
  */
 export async function readTensors(source: ByteSource, file = source.name): Promise<TensorInfo[]> {
-  const { tensors } = (await isTorch(source))
-    ? await readTorchFile(source, file)
-    : await readSafetensorsHeader(source, file);
+  switch (await formatOf(source)) {
+    case "gguf":
+      return [...(await readGguf(source, file)).tensors.values()];
+    case "torch":
+      return [...(await readTorchFile(source, file)).tensors.values()];
+  }
+  const { tensors, metadata } = await readSafetensorsHeader(source, file);
+  checkQuantizationMetadata(source.name, metadata);
   return [...tensors.values()];
 }
 
 /** The free text entries of a file: those of a safetensors header; formats without have none. @throws FemoError as `readTensors` */
 export async function readMetadata(source: ByteSource): Promise<ReadonlyMap<string, string>> {
-  return (await isTorch(source)) ? new Map() : (await readSafetensorsHeader(source)).metadata;
+  return (await formatOf(source)) === "safetensors" ? (await readSafetensorsHeader(source)).metadata : new Map();
 }
 
-const isTorch = async (source: ByteSource): Promise<boolean> =>
-  startsAsZip(await source.read(0, Math.min(source.size, 4))) || /\.(bin|pt|pth|ckpt)$/i.test(source.name);
+async function formatOf(source: ByteSource): Promise<"gguf" | "torch" | "safetensors"> {
+  const start = await source.read(0, Math.min(source.size, 4));
+  if (startsAsGguf(start)) return "gguf";
+  return startsAsZip(start) || /\.(bin|pt|pth|ckpt)$/i.test(source.name) ? "torch" : "safetensors";
+}

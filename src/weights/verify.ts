@@ -7,16 +7,22 @@ import { formatDims, listSome, quote } from "./text.js";
 export interface ExpectedTensor {
   readonly name: string;
   readonly shape: readonly number[];
-  /** Unless told, one of those that a graph computes with: float32, float16 or bfloat16. */
+  /** Unless told, one of those that a graph computes with: floating-point numbers of 8 to 64 bits. */
   readonly dtype?: TensorDtype;
 }
 
-const COMPUTABLE: readonly TensorDtype[] = ["float32", "float16", "bfloat16", "float64"];
+/** Element types that a graph computes with. */
+export const COMPUTABLE: readonly TensorDtype[] = [
+  ...(["float32", "float16", "bfloat16", "float64"] as const),
+  ...(["float8_e4m3fn", "float8_e5m2"] as const),
+];
 
 /** How strict `Checkpoint.verify` is. */
 export interface VerifyOptions {
   /** Names of stored tensors that nobody needs to take, such as position tables that are computed instead. */
   readonly ignore?: (name: string) => boolean;
+  /** Types that will do, of tensors that name none. Default: those that a graph computes with. */
+  readonly dtypes?: readonly TensorDtype[];
 }
 
 interface Misshapen {
@@ -36,6 +42,7 @@ export function verifyTensors(
   expected: Iterable<ExpectedTensor>,
   options: VerifyOptions = {},
 ): void {
+  const { dtypes = COMPUTABLE } = options;
   const needed = new Map(Array.from(expected, (tensor) => [tensor.name, tensor]));
   const missing: string[] = [];
   const misshapen: Misshapen[] = [];
@@ -45,8 +52,8 @@ export function verifyTensors(
     if (!found) missing.push(name);
     else if (found.shape.length !== shape.length || found.shape.some((dim, i) => dim !== shape[i])) {
       misshapen.push({ name, expected: shape, found: found.shape });
-    } else if (!(dtype === undefined ? COMPUTABLE : [dtype]).includes(found.dtype)) {
-      mistyped.push(`${quote(name)}: expected ${dtype ?? COMPUTABLE.join(", ")}, found ${found.dtype}`);
+    } else if (!(dtype === undefined ? dtypes : [dtype]).includes(found.dtype)) {
+      mistyped.push(`${quote(name)}: expected ${dtype ?? dtypes.join(", ")}, found ${found.dtype}`);
     }
   }
   const surplus = [...stored.keys()].filter((name) => !needed.has(name) && !options.ignore?.(name));

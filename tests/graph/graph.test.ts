@@ -3,8 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Graph, toOnnx, type Value } from "../../src/graph/index.js";
-import { engineForTests, evaluate, noise, numbers, openWeights } from "../runtime/helpers.js";
-import { femoError, safetensors } from "../weights/helpers.js";
+import { nodeFolder } from "../../src/platform/node/folder.js";
+import { openCheckpoint } from "../../src/weights/index.js";
+import { engineForTests, evaluate, noise, numbers, openWeights, weightsOf } from "../runtime/helpers.js";
+import { femoError, goldens, safetensors } from "../weights/helpers.js";
 
 test("nodes know the parts in which they were made, outermost first", () => {
   const graph = new Graph();
@@ -121,6 +123,15 @@ describe("weights stay in the checkpoint's file", () => {
     const text = JSON.stringify(header);
     const padded = text.length % 2 === 0 ? text : `${text} `; // even: the 3 bytes make the rest odd
     writeFileSync(join(folder, "odd.safetensors"), safetensors(padded, Buffer.concat(Object.values(parts))));
+  });
+
+  test.each(["float8_e4m3fn", "float8_e5m2"])("%s: all 256 of them", async (name) => {
+    const checkpoint = await openCheckpoint(nodeFolder(goldens), "dtypes.safetensors");
+    const graph = new Graph();
+    const one = graph.constant(Float32Array.of(1), [1]);
+    graph.output("w", graph.weight(name, [256]).mul(one));
+    const { w } = await evaluate(engine, graph, {}, weightsOf(checkpoint));
+    expect(numbers(w)).toEqual([...(await checkpoint.readTensor(name))]); // NaN equals NaN, -0 differs from 0
   });
 
   test.each(["w32", "w16", "wb16"])("%s at an odd offset gives its numbers", async (name) => {
