@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { Graph, type QuantizedLocation, toOnnx } from "../../src/graph/index.js";
+import { Graph, type QuantizedLocation, toOnnx, type WeightLocation } from "../../src/graph/index.js";
 import { dit, ditConfigFromJson } from "../../src/models/dit.js";
-import { stackLinears } from "../../src/tracing/index.js";
-import { blocksOf, quantizeMatrix } from "../../src/weights/quantize.js";
+import { modelLinears, networkLinears } from "../../src/tracing/index.js";
+import { dequantize, type QuantizedMatrix, quantizeInt4, quantizeInt8 } from "../../src/weights/quantize.js";
 import { engineForTests, floats, noise, numbers, relativeError } from "../runtime/helpers.js";
 import { femoError } from "../weights/helpers.js";
 
@@ -13,28 +13,58 @@ const engine = engineForTests();
 const folder = mkdtempSync(join(tmpdir(), "femo-quantized-graph-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** A weight [out, width] on disk, and its values as they are there. */
-function stored(weights: Float32Array, out: number, width: number, file: string) {
-  const { values, scales } = quantizeMatrix(weights, width, "w");
-  const blocks = blocksOf(width);
-  writeFileSync(join(folder, file), Buffer.concat([Buffer.from(scales.buffer), values]));
-  const at = (offset: number, byteLength: number, dtype: string, shape: number[]) => ({
-    file,
-    offset,
-    byteLength,
-    dtype,
-    shape,
-  });
-  const storage: QuantizedLocation = {
-    scales: at(0, 4 * scales.length, "float32", [out, blocks]),
-    values: at(4 * scales.length, values.length, "uint8", [out, blocks, 128]),
+/** A weight on disk, and its values as they are there. */
+function stored(matrix: QuantizedMatrix, out: number, width: number, file: string) {
+  const { bits, block } = matrix;
+  const blocks = Math.ceil(width / block);
+  const shapes = {
+    scales: [out, blocks],
+    minimums: [out, blocks],
+    values: [out, blocks, (block * bits) / 8],
+    zeros: [out, Math.ceil((blocks * bits) / 8)],
   };
-  const weight = (o: number, k: number): number => {
-    const block = o * blocks + Math.floor(k / 128);
-    return (scales[block] as number) * ((values[128 * block + (k % 128)] as number) - 128);
+  const bytes: Buffer[] = [];
+  const places: Partial<Record<keyof typeof shapes, WeightLocation>> = {};
+  let offset = 0;
+  for (const part of ["scales", "minimums", "values", "zeros"] as const) {
+    const data = matrix[part];
+    if (!data) continue;
+    bytes.push(Buffer.from(data.buffer));
+    const dtype = data instanceof Float32Array ? "float32" : "uint8";
+    places[part] = { file, offset, byteLength: data.byteLength, dtype, shape: shapes[part] };
+    offset += data.byteLength;
+  }
+  writeFileSync(join(folder, file), Buffer.concat(bytes));
+  const weights = dequantize(matrix, out, width);
+  return {
+    storage: { bits, block, ...places } as QuantizedLocation,
+    weight: (o: number, k: number): number => weights[o * width + k] as number,
   };
-  return { storage, weight };
 }
+
+/** As GGUF's Q4_K and Q5_1: q times a scale, less what is taken from all of a block. */
+function withMinimums(bits: 4 | 8): (weights: Float32Array, columns: number) => QuantizedMatrix {
+  return (weights, columns) => {
+    const blocks = weights.length / 32;
+    const [levels, lowest] = bits === 4 ? ([16, 0] as const) : ([32, 112] as const);
+    const values = new Uint8Array((weights.length * bits) / 8);
+    for (let i = 0; i < weights.length; i++) {
+      const q = lowest + ((i * 7 + Math.floor(i / columns)) % levels);
+      if (bits === 8) values[i] = q;
+      else values[i >> 1] = (values[i >> 1] as number) | (q << (4 * (i & 1)));
+    }
+    const scales = Float32Array.from({ length: blocks }, (_, i) => (i % 5) / 8);
+    const minimums = Float32Array.from({ length: blocks }, (_, i) => ((i % 7) - 1) / 4);
+    return { bits, block: 32, values, scales, minimums };
+  };
+}
+
+const formats: [string, 32 | 128, (weights: Float32Array, columns: number, name: string) => QuantizedMatrix][] = [
+  ["8 bits", 128, quantizeInt8],
+  ["4 bits", 32, quantizeInt4],
+  ["4 bits with minimums", 32, withMinimums(4)],
+  ["8 bits with minimums", 32, withMinimums(8)],
+];
 
 async function linear(
   x: ReturnType<typeof floats>,
@@ -55,68 +85,122 @@ async function linear(
   return numbers(outputs.y);
 }
 
-describe.each([
+const sizes: [rows: number, width: number, out: number, biased: boolean][] = [
   [5, 256, 24, true],
   [1, 128, 16, true],
   [33, 384, 40, false],
   [4, 200, 7, true], // the last block is filled up
   [3, 32, 128, false],
-])("a linear layer of %s rows, %s to %s, bias %s, is the float64 product", (rows, width, out, biased) => {
-  const bias = biased ? (noise([out], 4).data as Float32Array) : null;
-  const product = (x: readonly number[], weight: (o: number, k: number) => number): number[] =>
-    Array.from({ length: rows * out }, (_, i) => {
-      const [row, o] = [Math.floor(i / out), i % out];
-      let sum = bias ? (bias[o] as number) : 0;
-      for (let k = 0; k < width; k++) sum += (x[row * width + k] as number) * weight(o, k);
-      return sum;
+];
+const cases = formats.flatMap(([name, block, quantize]) =>
+  sizes
+    .filter(([, width]) => width % 32 === 0 || !name.includes("minimums"))
+    .map((size) => ({ name, block, quantize, size, shown: size.join(", ") })),
+);
+
+describe.each(cases)(
+  "a linear layer in $name, of rows, inputs, outputs, bias $shown, is the float64 product",
+  (one) => {
+    const { name, block, quantize, size } = one;
+    const [rows, width, out, biased] = size;
+    const file = `${name} ${size}.bin`;
+    const bias = biased ? (noise([out], 4).data as Float32Array) : null;
+    const product = (x: readonly number[], weight: (o: number, k: number) => number): number[] =>
+      Array.from({ length: rows * out }, (_, i) => {
+        const [row, o] = [Math.floor(i / out), i % out];
+        let sum = bias ? (bias[o] as number) : 0;
+        for (let k = 0; k < width; k++) sum += (x[row * width + k] as number) * weight(o, k);
+        return sum;
+      });
+
+    test("within 1e-5 for inputs that 8 bits hold", async () => {
+      const { storage, weight } = stored(
+        quantize(noise([out, width], 5).data as Float32Array, width, "w"),
+        out,
+        width,
+        file,
+      );
+      const levels = Array.from({ length: rows * width }, (_, i) => {
+        const column = i % width;
+        return (column % block === 0 ? 127 : ((i * 37) % 255) - 127) / 16;
+      });
+      const x = floats([rows, width], levels);
+      expect(relativeError(await linear(x, storage, out, bias), product(levels, weight))).toBeLessThan(1e-5);
     });
 
-  test("within 1e-5 for inputs that 8 bits hold", async () => {
-    const { storage, weight } = stored(noise([out, width], 5).data as Float32Array, out, width, "exact.bin");
-    const levels = Array.from({ length: rows * width }, (_, i) => {
-      const column = i % width;
-      return (column % 128 === 0 ? 127 : ((i * 37) % 255) - 127) / 16;
+    test("within the rounding of each block of any input to 255 levels", async () => {
+      const matrix = quantize(noise([out, width], 6).data as Float32Array, width, "w");
+      const { storage, weight } = stored(matrix, out, width, file);
+      // What is taken from all of a block is multiplied with the input as it is.
+      const rounded = stored({ ...matrix, minimums: matrix.minimums?.map(() => 0) }, out, width, `only levels ${file}`);
+      const x = noise([rows, width], 7);
+      const inputs = numbers(x);
+      const wanted = product(inputs, weight);
+      const found = await linear(x, storage, out, bias);
+      wanted.forEach((y, i) => {
+        const [row, o] = [Math.floor(i / out), i % out];
+        let bound = 1e-5;
+        for (let start = 0; start < width; start += block) {
+          const neighbours = inputs.slice(row * width + start, row * width + Math.min(start + block, width));
+          const level = Math.max(...neighbours.map(Math.abs)) / 127;
+          bound += neighbours.reduce((sum, _, k) => sum + (level / 2) * Math.abs(rounded.weight(o, start + k)), 0);
+        }
+        expect(Math.abs((found[i] as number) - y)).toBeLessThanOrEqual(bound);
+      });
     });
-    const x = floats([rows, width], levels);
-    expect(relativeError(await linear(x, storage, out, bias), product(levels, weight))).toBeLessThan(1e-5);
-  });
+  },
+);
 
-  test("within the rounding of each block of any input to 255 levels", async () => {
-    const { storage, weight } = stored(noise([out, width], 6).data as Float32Array, out, width, "any.bin");
-    const x = noise([rows, width], 7);
-    const inputs = numbers(x);
-    const wanted = product(inputs, weight);
-    const found = await linear(x, storage, out, bias);
-    wanted.forEach((y, i) => {
-      const [row, o] = [Math.floor(i / out), i % out];
-      let bound = 1e-5;
-      for (let start = 0; start < width; start += 128) {
-        const block = inputs.slice(row * width + start, row * width + Math.min(start + 128, width));
-        const level = Math.max(...block.map(Math.abs)) / 127;
-        bound += block.reduce((sum, _, k) => sum + (level / 2) * Math.abs(weight(o, start + k)), 0);
-      }
-      expect(Math.abs((found[i] as number) - y)).toBeLessThanOrEqual(bound);
-    });
-  });
-});
+const zeros = (out: number, width: number, file: string) =>
+  stored(quantizeInt8(new Float32Array(out * width), width, "w"), out, width, file).storage;
 
 test("a weight of other blocks than its shape has is refused", async () => {
-  const { storage } = stored(new Float32Array(4 * 128), 4, 128, "other.bin");
   const graph = new Graph();
   graph.output("y", graph.input("x", [1, 256]).linear(graph.weight("w", [4, 256]), null));
+  const storage = zeros(4, 128, "other.bin");
   expect(await femoError("E_WEIGHT", () => toOnnx(graph, () => storage))).toContain("[4, 2, 128]");
+  const half = stored(withMinimums(4)(new Float32Array(4 * 256), 256), 4, 256, "half.bin").storage;
+  expect(await femoError("E_WEIGHT", () => toOnnx(graph, () => ({ ...half, bits: 8 })))).toContain("[4, 8, 32]");
 });
 
-test("8 bits are for linear layers: another use of the weight is refused", async () => {
-  const { storage } = stored(new Float32Array(4 * 128), 4, 128, "use.bin");
+test("minimums take whole blocks", async () => {
+  const graph = new Graph();
+  graph.output("y", graph.input("x", [1, 200]).linear(graph.weight("w", [4, 200]), null));
+  const { storage } = stored(withMinimums(4)(new Float32Array(4 * 224), 224), 4, 224, "whole.bin");
+  expect(await femoError("E_WEIGHT", () => toOnnx(graph, () => storage))).toMatch(
+    /whole blocks of 32, found \[4, 200\]/,
+  );
+});
+
+test("few bits are for linear layers: another use of the weight is refused", async () => {
   const graph = new Graph();
   graph.output("y", graph.input("x", [4, 128]).add(graph.weight("w", [4, 128])));
+  const storage = zeros(4, 128, "use.bin");
   expect(await femoError("E_GRAPH", () => toOnnx(graph, () => storage))).toMatch(/w is stored in 8 bits.*Add/);
 });
 
-test("of a DiT, attention and MLP of every block are the stack's linear layers", () => {
+describe("of a DiT", () => {
   const parts = ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2"];
   const model = dit(ditConfigFromJson({ num_layers: 2, num_attention_heads: 2, attention_head_dim: 4 }));
-  const wanted = [0, 1].flatMap((i) => parts.map((part) => `transformer_blocks.${i}.${part}.weight`));
-  expect(stackLinears(model).toSorted()).toEqual(wanted.toSorted());
+  const { main, modulation, other } = modelLinears(model);
+  const inBlocks = (names: readonly string[]) =>
+    [0, 1].flatMap((i) => names.map((name) => `transformer_blocks.${i}.${name}.weight`)).toSorted();
+
+  test("attention and MLP of every block are the main linear layers", () => {
+    expect(main.toSorted()).toEqual(inBlocks(parts));
+  });
+
+  test("modulation is that of the blocks; embedders and the last layers are others", () => {
+    expect(modulation.toSorted()).toEqual(inBlocks(["norm1.linear"]));
+    const embedders = [1, 2].map((i) => `norm1.emb.timestep_embedder.linear_${i}`);
+    expect(other.toSorted()).toEqual(["proj_out_1.weight", "proj_out_2.weight", ...inBlocks(embedders)].toSorted());
+  });
+});
+
+test("of a network alone all linear layers are main, but not what is looked up too", () => {
+  const graph = new Graph();
+  const table = graph.weight("table", [8, 4]);
+  const x = graph.input("x", [2, 4]).linear(graph.weight("w", [4, 4]), null);
+  graph.output("y", x.linear(table, null).concat([table.gather(graph.input("i", [2], "int64"))], 1));
+  expect(networkLinears(graph)).toEqual({ main: ["w"], modulation: [], other: [] });
 });

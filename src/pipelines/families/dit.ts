@@ -1,4 +1,4 @@
-import { Backbone, guidanceRows, type Quantize } from "../../denoising/index.js";
+import { Backbone, guidanceRows, type Keep, type ModelDtype } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
 import {
   type CacheFacts,
@@ -22,8 +22,10 @@ import { isNumber, isString } from "../option-types.js";
 /** What a family is opened with. */
 export interface FamilyContext {
   readonly sessions: Sessions;
-  /** If the linear layers are to compute in 8 bits. */
-  readonly quantize: Quantize | undefined;
+  /** In what the transformer is to compute. */
+  readonly dtype: ModelDtype;
+  /** For weights that are computed, such as those in fewer bits. */
+  readonly keep: Keep;
 }
 
 /**
@@ -80,17 +82,16 @@ interface DiTSource {
   caching(levels: readonly string[]): Promise<CacheFacts>;
 }
 
-async function ditParts(source: DiTSource, { sessions, quantize }: FamilyContext): Promise<PipelineParts> {
+async function ditParts(source: DiTSource, { sessions, dtype, keep }: FamilyContext): Promise<PipelineParts> {
   const { name, config, checkpoint, vae, scheduler } = source;
   const decoder =
     vae && new LatentDecoder(autoencoderKLConfigFromJson(vae.config, `${name}: vae`), vae.checkpoint, sessions);
   checkChannels(name, config.inChannels, decoder);
   const model = dit(config);
-  const backbone = new Backbone(model, checkpoint, sessions);
   return {
     name,
     family: classFamily(config, source.names),
-    backbone: quantize ? await backbone.inInt8(quantize) : backbone,
+    backbone: await new Backbone(model, checkpoint, sessions).in(dtype, keep),
     decoder,
     scheduler,
     caching: await source.caching(cacheLevels(model)),
