@@ -3,9 +3,9 @@ import { type Graph, sizeOf, toOnnx, type WeightLocation, type WeightStorage } f
 import {
   type Checkpoint,
   type CheckpointTensor,
-  filesOf,
   isDerived,
   isPacked,
+  leavesOf,
   type PackedPart,
   storedBytes,
 } from "../weights/index.js";
@@ -64,14 +64,15 @@ export function graphWriter(checkpoint: Checkpoint): GraphWriter {
   };
 }
 
-/** @throws FemoError E_FILE if there is none */
+/** Of the tensors that are in files. @throws FemoError E_FILE if they have none */
 function commonFolder(checkpoint: Checkpoint): string {
-  const files = new Set(checkpoint.tensors().flatMap(filesOf));
+  const stored = checkpoint.tensors().flatMap(leavesOf);
+  const files = new Set(stored.flatMap((tensor) => (isDerived(tensor) ? [] : [tensor.file])));
   const folders = Array.from(files, (file) => parts(file).slice(0, -1));
   const [first = [], ...others] = folders;
   const shared = first.findIndex((part, i) => others.some((folder) => folder[i] !== part));
   const folder = (shared < 0 ? first : first.slice(0, shared)).join("");
-  if (folder !== "") return folder;
+  if (folder !== "" || files.size === 0) return folder;
   throw new FemoError(
     "E_FILE",
     `${checkpoint.name}: its files must lie in one folder, found ${folders.map((folder) => folder.join("")).join(", ")}. ` +

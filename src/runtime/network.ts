@@ -35,7 +35,9 @@ export class Network implements Loadable {
       return sum + sizeOf(shape as readonly number[]) * writer.bytesOf(name);
     }, 0);
     this.#sessions = sessions;
-    this.#file = () => ({ ...writer.write(graph), once });
+    // In few bits a weight is multiplied only in an order of its own: otherwise each run expands it first.
+    const isPacked = weights.some(({ name }) => writer.bytesOf(name) < Float32Array.BYTES_PER_ELEMENT);
+    this.#file = () => ({ ...writer.write(graph), once: once && !isPacked });
   }
 
   /** Serialises it, weights left where they lie. */

@@ -26,6 +26,15 @@ export {
 export { type BlockFormat, type BlockSize, blocksOf, type QuantizedMatrix } from "./quantize.js";
 export { readSafetensorsHeader, type SafetensorsFile, type TensorInfo } from "./safetensors.js";
 export { componentFiles, pipelineFiles } from "./select.js";
-export { type CheckpointTensor, filesOf, isDerived, isPacked, recipeOf, rowsOf, storedBytes } from "./tensors.js";
+export {
+  type CheckpointTensor,
+  filesOf,
+  isDerived,
+  isPacked,
+  leavesOf,
+  recipeOf,
+  rowsOf,
+  storedBytes,
+} from "./tensors.js";
 export { readTorchFile, type TorchFile } from "./torch.js";
 export type { ExpectedTensor, VerifyOptions } from "./verify.js";
