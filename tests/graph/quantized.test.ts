@@ -2,12 +2,21 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
+import { weightsIn } from "../../src/denoising/index.js";
 import { Graph, type QuantizedLocation, toOnnx, type WeightLocation } from "../../src/graph/index.js";
 import { dit, ditConfigFromJson } from "../../src/models/dit.js";
+import { flux } from "../../src/models/flux.js";
+import { fluxConfigFromJson } from "../../src/models/flux-config.js";
+import { nodeFolder } from "../../src/platform/node/folder.js";
+import { keptCheckpoint } from "../../src/platform/node/kept.js";
+import { graphWriter } from "../../src/runtime/graph-writer.js";
+import { Network } from "../../src/runtime/network.js";
+import { Sessions } from "../../src/runtime/sessions.js";
 import { modelLinears, networkLinears } from "../../src/tracing/index.js";
+import { openCheckpoint } from "../../src/weights/index.js";
 import { dequantize, type QuantizedMatrix, quantizeInt4, quantizeInt8 } from "../../src/weights/quantize.js";
 import { engineForTests, floats, noise, numbers, relativeError } from "../runtime/helpers.js";
-import { femoError } from "../weights/helpers.js";
+import { femoError, safetensors } from "../weights/helpers.js";
 
 const engine = engineForTests();
 const folder = mkdtempSync(join(tmpdir(), "femo-quantized-graph-"));
@@ -84,6 +93,46 @@ async function linear(
   await session.release();
   return numbers(outputs.y);
 }
+
+describe.each(["int8", "int4"] as const)("a network in %s", (dtype) => {
+  test.each([false, true])("computes with the weights that its checkpoint reads; run once %s", async (once) => {
+    const [width, out] = [96, 40];
+    const graph = new Graph();
+    const hidden = graph
+      .input("x", ["rows", width])
+      .linear(graph.weight("first", [width, width]), null)
+      .silu();
+    graph.output("y", hidden.linear(graph.weight("second", [out, width]), graph.weight("bias", [out])));
+    const values = noise([(width + out) * width + out], 8).data as Float32Array;
+    const header = {
+      first: { dtype: "F32", shape: [width, width], data_offsets: [0, 4 * width * width] },
+      second: { dtype: "F32", shape: [out, width], data_offsets: [4 * width * width, 4 * (width + out) * width] },
+      bias: { dtype: "F32", shape: [out], data_offsets: [4 * (width + out) * width, 4 * values.length] },
+    };
+    writeFileSync(join(folder, "network.safetensors"), safetensors(header, new Uint8Array(values.buffer)));
+    const stored = await openCheckpoint(nodeFolder(folder), "network.safetensors");
+    const weights = await keptCheckpoint(weightsIn(dtype, stored, networkLinears(graph)), { folder });
+    const network = new Network(graph, graphWriter(weights), new Sessions(engine, Number.POSITIVE_INFINITY), { once });
+    const { outputs } = await network.run({ feeds: { x: noise([3, width], 9) }, fetch: ["y"] });
+    await network.release();
+
+    const read = new Map<string, Float32Array>();
+    for (const name of stored.names()) read.set(name, await weights.readTensor(name));
+    const product = (x: number[], name: string): number[] => {
+      const matrix = read.get(name) as Float32Array;
+      return Array.from({ length: matrix.length / width }, (_, o) =>
+        x.reduce((sum, value, k) => sum + value * (matrix[o * width + k] as number), 0),
+      );
+    };
+    const rows = [0, 1, 2].map((row) => numbers(noise([3, width], 9)).slice(row * width, (row + 1) * width));
+    const wanted = rows.flatMap((x) => {
+      const silu = product(x, "first").map((h) => h / (1 + Math.exp(-h)));
+      return product(silu, "second").map((y, o) => y + (read.get("bias")?.[o] as number));
+    });
+    expect(relativeError(numbers(outputs.y), wanted)).toBeLessThan(0.02); // inputs are rounded to 8 bits
+    expect(network.bytes).toBeLessThan(4 * values.length * (dtype === "int4" ? 0.2 : 0.4));
+  });
+});
 
 const sizes: [rows: number, width: number, out: number, biased: boolean][] = [
   [5, 256, 24, true],
@@ -195,6 +244,31 @@ describe("of a DiT", () => {
     const embedders = [1, 2].map((i) => `norm1.emb.timestep_embedder.linear_${i}`);
     expect(other.toSorted()).toEqual(["proj_out_1.weight", "proj_out_2.weight", ...inBlocks(embedders)].toSorted());
   });
+});
+
+test("of FLUX, double and single blocks are main, their modulation apart, embedders and the last layers others", () => {
+  const sizes = { num_layers: 1, num_single_layers: 1, num_attention_heads: 2, attention_head_dim: 128 };
+  const { main, modulation, other } = modelLinears(flux(fluxConfigFromJson(sizes)));
+  const parts = (stem: string, names: string) => names.split(" ").map((name) => `${stem}.${name}.weight`);
+  const ff = "net.0.proj net.2";
+  const double = "transformer_blocks.0";
+  const single = "single_transformer_blocks.0";
+  const attention = "to_q to_k to_v to_out.0 add_q_proj add_k_proj add_v_proj to_add_out";
+  expect(main.toSorted()).toEqual(
+    [
+      ...parts(`${double}.attn`, attention),
+      ...[`${double}.ff`, `${double}.ff_context`].flatMap((stem) => parts(stem, ff)),
+      ...parts(single, "attn.to_q attn.to_k attn.to_v proj_mlp proj_out"),
+    ].toSorted(),
+  );
+  expect(modulation.toSorted()).toEqual(
+    [...parts(double, "norm1.linear norm1_context.linear"), ...parts(single, "norm.linear")].toSorted(),
+  );
+  const embedders = ["timestep", "guidance", "text"].flatMap((of) =>
+    parts(`time_text_embed.${of}_embedder`, "linear_1 linear_2"),
+  );
+  const ends = ["x_embedder", "context_embedder", "norm_out.linear", "proj_out"].map((name) => `${name}.weight`);
+  expect(other.filter((name) => !embedders.includes(name)).toSorted()).toEqual(ends.toSorted());
 });
 
 test("of a network alone all linear layers are main, but not what is looked up too", () => {
