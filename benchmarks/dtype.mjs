@@ -1,20 +1,28 @@
 /**
- * What 8-bit linear layers gain and cost: time of a full step against float32, memory, and the error of the output.
+ * What linear layers in fewer bits gain and cost: time of a full step against float32, memory, the error of each layer, of
+ * the output, and of images.
  *
- *     npm run build && node benchmarks/dtype.mjs --model DIR [--rounds 5 --images 1 --threads 2]
+ *     npm run build && node benchmarks/dtype.mjs --model DIR [--rounds 5 --images 1 --threads 2 --draw 6 --steps 20]
  *
- * DIR is a DiT in diffusers' layout, with its transformer in one file of safetensors. Both types run in turn in every
- * round, in reverse order every other round; ratios are formed within a round. CPU time is that of the whole process.
+ * DIR is a DiT in diffusers' layout, with its transformer in one file of safetensors. All types run in turn in every
+ * round, in reverse order every other round; ratios are formed within a round. --draw compares so many images of each
+ * type, 0 by default. Memory is that of the whole process and its engines.
  */
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { Backbone, Conditioning } from "../dist/denoising/index.js";
+import { DiffusionPipeline } from "femo";
+import { psnr } from "femo/metrics";
+import { Backbone, Conditioning, weightsIn } from "../dist/denoising/index.js";
+import { Graph } from "../dist/graph/index.js";
 import { dit, ditConfigFromJson } from "../dist/models/dit.js";
 import { createNodeEngine } from "../dist/platform/node/engine.js";
 import { nodeFolder } from "../dist/platform/node/folder.js";
-import { quantizedCheckpoint } from "../dist/platform/node/quantized.js";
+import { keptCheckpoint } from "../dist/platform/node/kept.js";
+import { graphWriter } from "../dist/runtime/graph-writer.js";
+import { Network } from "../dist/runtime/network.js";
 import { Sessions } from "../dist/runtime/sessions.js";
 import { TorchGenerator } from "../dist/samplers/index.js";
+import { modelLinears } from "../dist/tracing/index.js";
 import { openCheckpoint } from "../dist/weights/index.js";
 
 const { values } = parseArgs({
@@ -23,6 +31,8 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "5" },
     images: { type: "string", default: "1" },
     threads: { type: "string" },
+    draw: { type: "string", default: "0" },
+    steps: { type: "string", default: "20" },
   },
 });
 if (!values.model) throw new Error("--model DIR is needed");
@@ -43,15 +53,24 @@ const memory = () => {
 };
 const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 
+/** Norm of the difference, over that of what it should be. */
+const relative = (found, wanted) => {
+  let [error, size] = [0, 0];
+  wanted.forEach((y, i) => {
+    error += (found[i] - y) ** 2;
+    size += y ** 2;
+  });
+  return Math.sqrt(error / size);
+};
+
+const fewer = /** @type {const} */ (["int8", "int4"]);
 const variants = [];
-for (const dtype of ["int8", "float32"]) {
+for (const dtype of [...fewer, /** @type {const} */ ("float32")]) {
   const engine = createNodeEngine(values.threads ? { threads: Number(values.threads) } : {});
-  let backbone = new Backbone(model, checkpoint, new Sessions(engine, Number.POSITIVE_INFINITY));
-  if (dtype === "int8") {
-    const start = performance.now();
-    backbone = await backbone.inInt8((weights, names) => quantizedCheckpoint(weights, names));
-    console.log(`int8 weights made or found in ${((performance.now() - start) / 1e3).toFixed(1)} s`);
-  }
+  const sessions = new Sessions(engine, Number.POSITIVE_INFINITY);
+  const start = performance.now();
+  const backbone = await new Backbone(model, checkpoint, sessions).in(dtype, (weights) => keptCheckpoint(weights));
+  console.log(`${dtype} weights made or found in ${((performance.now() - start) / 1e3).toFixed(1)} s`);
   const label = {
     dtype: /** @type {const} */ ("int64"),
     dims: [2],
@@ -68,6 +87,7 @@ for (const dtype of ["int8", "float32"]) {
   variants.push({
     dtype,
     engine,
+    sessions,
     run,
     output: /** @type {Float32Array} */ ((await run()).outputs.output?.data),
     wall: /** @type {number[]} */ ([]),
@@ -75,20 +95,72 @@ for (const dtype of ["int8", "float32"]) {
   console.log(`${dtype}: run once, ${memory()} MB`);
 }
 
-const [int8, float32] = variants;
-let [error, size] = [0, 0];
-float32.output.forEach((y, i) => {
-  error += (int8.output[i] - y) ** 2;
-  size += y ** 2;
-});
-console.log(`relative L2 error of the output: ${Math.sqrt(error / size).toExponential(2)}`);
+const plain = variants[fewer.length];
+for (const { dtype, output } of variants.slice(0, fewer.length)) {
+  console.log(`${dtype}: relative L2 error of the output ${relative(output, plain.output).toExponential(2)}`);
+}
 
 for (let round = 0; round < rounds; round++) {
   for (const variant of round % 2 ? variants.toReversed() : variants)
     variant.wall.push((await variant.run()).durationMs);
 }
-const ratios = int8.wall.map((ms, i) => ms / float32.wall[i]);
-const times = variants.map(({ dtype, wall }) => `${dtype} ${median(wall).toFixed(0)} ms`).join(", ");
-const spread = [Math.min(...ratios), Math.max(...ratios)].map((ratio) => ratio.toFixed(2)).join("-");
-console.log(`full step: ${times}; int8 / float32 ${median(ratios).toFixed(2)} (${spread})`);
+console.log(`full step: ${variants.map(({ dtype, wall }) => `${dtype} ${median(wall).toFixed(0)} ms`).join(", ")}`);
+for (const { dtype, wall } of variants.slice(0, fewer.length)) {
+  const ratios = wall.map((ms, i) => ms / plain.wall[i]);
+  const spread = [Math.min(...ratios), Math.max(...ratios)].map((ratio) => ratio.toFixed(2)).join("-");
+  console.log(`  ${dtype} / float32 ${median(ratios).toFixed(2)} (${spread})`);
+}
+
+/** Of each layer: errors of the weights, and of the product with normal numbers. */
+const linears = modelLinears(model);
+for (const dtype of fewer) {
+  const weights = await keptCheckpoint(weightsIn(dtype, checkpoint, linears));
+  const errors = /** @type {Record<string, [number, number][]>} */ ({});
+  for (const name of [...linears.main, ...linears.modulation]) {
+    const [out, width] = checkpoint.get(name)?.shape ?? [];
+    const graph = new Graph();
+    graph.output("y", graph.input("x", [32, width]).linear(graph.weight(name, [out, width]), null));
+    const x = {
+      dtype: /** @type {const} */ ("float32"),
+      dims: [32, width],
+      data: new TorchGenerator(5).randn([32, width]),
+    };
+    const [found, wanted] = await Promise.all(
+      [weights, checkpoint].map(async (from) => {
+        const network = new Network(graph, graphWriter(from), plain.sessions);
+        const { outputs } = await network.run({ feeds: { x }, fetch: ["y"] });
+        await network.release();
+        return /** @type {Float32Array} */ (outputs.y?.data);
+      }),
+    );
+    const kind = name.replace(/^.*\d\./, "").replace(/\.weight$/, "");
+    const w = relative(await weights.readTensor(name), await checkpoint.readTensor(name));
+    errors[kind] = [...(errors[kind] ?? []), [w, relative(found, wanted)]];
+  }
+  for (const [kind, list] of Object.entries(errors)) {
+    const [w, y] = [0, 1].map((i) =>
+      list.map((one) => (100 * one[i]).toFixed(2)).toSorted((a, b) => Number(a) - Number(b)),
+    );
+    const shown = (all) => `${all[0]}-${all.at(-1)} %`;
+    console.log(`${dtype} ${kind}: error of the weights ${shown(w)}, of the product ${shown(y)}`);
+  }
+}
 for (const { engine } of variants) await engine.close();
+
+const count = Number(values.draw);
+if (count > 0) {
+  const drawn = /** @type {Record<string, readonly import("femo").GeneratedImage[]>} */ ({});
+  for (const dtype of [...fewer, /** @type {const} */ ("float32")]) {
+    const pipeline = await DiffusionPipeline.fromPretrained(values.model, { dtype });
+    const classLabels = Array.from({ length: count }, (_, i) => i % config.numEmbedsAdaNorm);
+    const { images } = await pipeline.generate({ classLabels, seed: 1, numInferenceSteps: Number(values.steps) });
+    await pipeline.close();
+    drawn[dtype] = images;
+  }
+  for (const dtype of fewer) {
+    const quality = drawn[dtype].map((image, i) => psnr(image, drawn.float32[i]));
+    const mean = quality.reduce((a, b) => a + b) / count;
+    const spread = [Math.min(...quality), Math.max(...quality)].map((db) => db.toFixed(1)).join(" to ");
+    console.log(`${dtype}: ${count} images of ${values.steps} steps, PSNR ${mean.toFixed(1)} dB (${spread})`);
+  }
+}

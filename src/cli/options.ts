@@ -87,6 +87,11 @@ export async function openPipeline(flags: CommonFlags, signal: AbortSignal): Pro
           `downloading ${file}, ${bytesText(bytesDone)} of ${bytesText(bytesTotal)}`,
           bytesDone / bytesTotal,
         ),
+      onConvert: ({ tensorsDone, tensorsTotal, bytesDone, bytesTotal }) =>
+        progress.show(
+          `making ${bytesText(bytesTotal)} of weights, ${tensorsDone} of ${tensorsTotal}`,
+          bytesDone / bytesTotal,
+        ),
     });
   } finally {
     progress.clear();
@@ -110,7 +115,7 @@ export function addDrawing(command: Command, chosen: { images: string; batchSize
     .option("--device <name>", `what computes: ${devices.join(" or ")}`, "auto")
     .option("--vae <name>", "autoencoder for a model file that has none: folder, or owner/name on the Hub")
     .option("--heads <n>", "attention heads of a model file whose width does not tell them", integer)
-    .option("--dtype <name>", `what linear layers compute in: ${modelDtypes.join(" or ")}`, modelDtype, "float32")
+    .option("--dtype <name>", `what linear layers compute in: ${modelDtypes.join(", ")}`, modelDtype, "float32")
     .option("--num-images-per-prompt <n>", `images of each class or prompt (default: ${chosen.images})`, imageCount)
     .option("--steps <n>", "sampler steps (default: the model's own, or as many as a solver has)", integer)
     .option(

@@ -1,8 +1,8 @@
 import { FemoError } from "../errors.js";
 import { type Bindings, bindShape } from "../graph/index.js";
 import type { RunRequest, RunResult } from "../runtime/engine.js";
-import { graphWriter } from "../runtime/graph-writer.js";
-import { Network, type WriteGraph } from "../runtime/network.js";
+import { type GraphWriter, graphWriter } from "../runtime/graph-writer.js";
+import { Network } from "../runtime/network.js";
 import type { Sessions } from "../runtime/sessions.js";
 import {
   type Cut,
@@ -11,14 +11,14 @@ import {
   type FeatureKernel,
   type Input,
   type Model,
+  modelLinears,
   sampleOf,
-  stackLinears,
   type TracedGraph,
   traceCut,
   traceFeatureKernel,
 } from "../tracing/index.js";
-import type { Checkpoint } from "../weights/index.js";
-import type { ModelDtype, Quantize } from "./dtype.js";
+import { type Checkpoint, isPacked } from "../weights/index.js";
+import { type Keep, type ModelDtype, weightsIn } from "./dtype.js";
 
 /** A graph of a model, and what its tracing found. */
 export interface CutNetwork extends Omit<TracedGraph, "graph"> {
@@ -32,32 +32,33 @@ export class Backbone {
   readonly dtype: ModelDtype;
   readonly sessions: Sessions;
   readonly #checkpoint: Checkpoint;
-  readonly #write: WriteGraph;
-  readonly #quantized: Checkpoint | undefined;
+  readonly #writer: GraphWriter;
   readonly #networks = new Map<string, CutNetwork>();
   readonly #kernels = new Map<string, Network>();
   /** Graphs that compute everything and give features out, the most recently used last. */
   #full: readonly Network[] = [];
 
   /**
-   * @param quantized 8-bit copies of weights, used in their place
+   * @param dtype of the checkpoint's weights, if they were changed for one
    * @throws FemoError E_WEIGHT if the checkpoint does not have exactly the model's tensors; E_FILE as `graphWriter`
    */
-  constructor(model: Model, checkpoint: Checkpoint, sessions: Sessions, quantized?: Checkpoint) {
+  constructor(model: Model, checkpoint: Checkpoint, sessions: Sessions, dtype: ModelDtype = "float32") {
     this.model = model;
-    this.dtype = quantized ? "int8" : "float32";
+    this.dtype = dtype;
     this.sessions = sessions;
     this.#checkpoint = checkpoint;
-    this.#quantized = quantized;
     const needed = traceCut(model, { hoisted: "inline" }).graph.reachable().weights;
     checkpoint.verify(needed.map(({ name, shape }) => ({ name, shape: shape as readonly number[] })));
-    this.#write = graphWriter(checkpoint, quantized);
+    this.#writer = graphWriter(checkpoint);
   }
 
-  /** The same model with the linear layers of its stack in 8 bits. */
-  async inInt8(quantize: Quantize): Promise<Backbone> {
-    const quantized = await quantize(this.#checkpoint, stackLinears(this.model));
-    return new Backbone(this.model, this.#checkpoint, this.sessions, quantized);
+  /**
+   * The same model, in another type (`weightsIn`), its weights in files.
+   * @throws FemoError as `Keep`
+   */
+  async in(dtype: ModelDtype, keep: Keep): Promise<Backbone> {
+    const weights = weightsIn(dtype, this.#checkpoint, modelLinears(this.model));
+    return new Backbone(this.model, await keep(weights), this.sessions, dtype);
   }
 
   /** The input that changes with every step. */
@@ -72,20 +73,20 @@ export class Backbone {
 
   /**
    * The graph that a cut describes.
-   * @throws FemoError E_OPTION if it corrects what was kept, for which it takes rows of weights, and these are in 8 bits
+   * @throws FemoError E_OPTION if it corrects what was kept, for which it takes rows of weights, and these are in few bits
    */
   cut(cut: Cut): CutNetwork {
-    if (cut.sparse && this.dtype === "int8") {
+    if (cut.sparse && this.#checkpoint.tensors().some(isPacked)) {
+      const found = this.dtype === "float32" ? "a file with weights in few bits" : `"${this.dtype}"`;
       throw new FemoError(
         "E_OPTION",
-        'cache: sparse steps take rows of the weights: expected dtype "float32", found "int8"',
+        `cache: sparse steps take rows of the weights: expected dtype "float32", found ${found}`,
       );
     }
     return cached(this.#networks, canonical(cut), () => {
       const { graph, ...traced } = traceCut(this.model, cut);
-      const network = new Network(graph, this.#write, this.sessions, {
+      const network = new Network(graph, this.#writer, this.sessions, {
         once: cut.hoisted === "pair" || cut.hoisted === "condition",
-        bytesOf: (weight) => (this.#quantized?.get(weight) ? 1 : Float32Array.BYTES_PER_ELEMENT),
       });
       return { network, ...traced, inputs: new Set(network.inputs.map(({ name }) => name)) };
     });
@@ -94,7 +95,7 @@ export class Backbone {
   /** What moves the state of a feature after a full step. */
   kernel(kernel: FeatureKernel): Network {
     return cached(this.#kernels, canonical(kernel), () => {
-      return new Network(traceFeatureKernel(kernel), this.#write, this.sessions);
+      return new Network(traceFeatureKernel(kernel), this.#writer, this.sessions);
     });
   }
 

@@ -1,12 +1,45 @@
-import type { Checkpoint } from "../weights/index.js";
+import type { Linears } from "../tracing/index.js";
+import { type Checkpoint, isPacked, matrixInBits, unpacked } from "../weights/index.js";
 
 /**
- * In what a model computes. "int8": the linear layers of the transformer's stack multiply 8-bit numbers, everything else
- * and the autoencoder float32.
+ * In what a model computes. "int8": most of its linear layers multiply 8-bit numbers. "int4": the same with weights in
+ * 4 bits, and modulation in 8. Everything else, and the autoencoder, is float32. Weights that their file has in few bits
+ * stay in those.
  */
-export const modelDtypes = ["float32", "int8"] as const;
+export const modelDtypes = ["float32", "int8", "int4"] as const;
 /** One of `modelDtypes`. */
 export type ModelDtype = (typeof modelDtypes)[number];
 
-/** Makes 8-bit copies of a checkpoint's matrices, named as `quantizedCheckpoint` says. */
-export type Quantize = (checkpoint: Checkpoint, names: readonly string[]) => Promise<Checkpoint>;
+/** Bits of the weights of linear layers, by what the layers are. */
+const BITS: Readonly<Record<ModelDtype, Readonly<Partial<Record<keyof Linears, 4 | 8>>>>> = {
+  float32: {},
+  int8: { main: 8 },
+  int4: { main: 4, modulation: 8 },
+};
+
+/** Puts a checkpoint's computed tensors into a file, made once; see `Platform.kept`. */
+export type Keep = (checkpoint: Checkpoint) => Promise<Checkpoint>;
+
+/**
+ * A checkpoint's weights as a network computes with them: those of linear layers in the bits of the type, unless they are
+ * in few bits already; others that are, unpacked. What changes is computed: keep it before a network is made of it.
+ * @throws FemoError E_WEIGHT if a weight of a linear layer is not there, or no matrix
+ */
+export function weightsIn(dtype: ModelDtype, checkpoint: Checkpoint, linears: Linears): Checkpoint {
+  const isThere = (name: string): boolean => {
+    const tensor = checkpoint.get(name);
+    return tensor !== undefined && isPacked(tensor);
+  };
+  const kinds = ["main", "modulation", "other"] as const;
+  const fewer = kinds.flatMap((kind) => {
+    const bits = BITS[dtype][kind];
+    const names = bits ? linears[kind].filter((name) => !isThere(name)) : [];
+    return bits ? names.map((name) => matrixInBits(checkpoint, name, bits)) : [];
+  });
+  const multiplied = new Set(kinds.flatMap((kind) => linears[kind]));
+  const others = checkpoint.tensors().filter(isPacked);
+  return checkpoint.withDerived([
+    ...fewer,
+    ...others.flatMap((tensor) => (multiplied.has(tensor.name) ? [] : [unpacked(checkpoint, tensor)])),
+  ]);
+}

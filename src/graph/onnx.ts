@@ -1,8 +1,9 @@
 import { FemoError } from "../errors.js";
+import type { BlockFormat } from "../weights/index.js";
 import type { Graph } from "./graph.js";
-import { blockShapes, checkUse, quantizedLinear } from "./quantized.js";
+import { blockShapes, type Calls, checkUse, type QuantizedNames, quantizedLinear } from "./quantized.js";
 import { formatShape, type Shape } from "./shape.js";
-import type { Attribute, DType, Value } from "./value.js";
+import type { Attribute, DType, Node, Value } from "./value.js";
 
 /** Where the bytes of a weight lie: a file beside the model, little-endian, dense. */
 export interface WeightLocation {
@@ -14,12 +15,16 @@ export interface WeightLocation {
   readonly shape: readonly number[];
 }
 
-/** Where a weight lies that is stored in 8 bits, [out, in] in blocks of 128 (`QuantizedMatrix`). */
-export interface QuantizedLocation {
-  /** uint8 [out, blocks, 128] */
+/** Where the parts of a weight [out, in] lie that is stored in few bits (`QuantizedMatrix`). */
+export interface QuantizedLocation extends BlockFormat {
+  /** uint8 [out, blocks, block * bits / 8] */
   readonly values: WeightLocation;
   /** float32 [out, blocks] */
   readonly scales: WeightLocation;
+  /** uint8 [out, blocks * bits / 8 rounded up] */
+  readonly zeros?: WeightLocation | undefined;
+  /** float32 [out, blocks] */
+  readonly minimums?: WeightLocation | undefined;
 }
 
 /** How a weight is stored decides which operator a linear layer becomes. */
@@ -48,25 +53,20 @@ const IR_VERSION = 10;
 /**
  * The graph as a serialised ONNX ModelProto. Weights stay in the checkpoint's own files: each initialiser points at
  * its bytes (`external_data`), and half-precision ones pass through a Cast that the runtime folds when it loads them.
- * Linear layers whose weight is stored in 8 bits become products of 8-bit numbers.
+ * Linear layers whose weight is stored in few bits become products of whole numbers.
  * @throws FemoError E_WEIGHT if a weight has no location, another shape there or another type than these; E_GRAPH if one
- *   stored in 8 bits is not the weight of a linear layer
+ *   stored in few bits is not the weight of a linear layer
  */
 export function toOnnx(graph: Graph, locate: (tensor: string) => WeightStorage | undefined): Uint8Array {
   const { nodes, inputs, weights, constants } = graph.reachable();
   const message = new Writer();
   const casts = new Map<string, string>(); // name in the graph -> name as stored
-  const quantized = new Map<string, [values: string, scales: string]>();
+  const quantized = new Map<string, QuantizedNames>();
+  const vectors = new Set<string>();
   for (const weight of weights) {
     const location = locate(weight.name);
     if (location && "scales" in location) {
-      const shapes = blockShapes(weight.shape as readonly number[]);
-      const names: [string, string] = [`${weight.name}:values`, `${weight.name}:scales`];
-      checkPlace(names[0], shapes.values, location.values, ["uint8"]);
-      checkPlace(names[1], shapes.scales, location.scales, ["float32"]);
-      message.message(5, externalTensor(names[0], location.values, UINT8));
-      message.message(5, externalTensor(names[1], location.scales, DATA_TYPE.float32));
-      quantized.set(weight.name, names);
+      quantized.set(weight.name, quantizedTensors(message, weight, location));
       continue;
     }
     const place = checkPlace(weight.name, weight.shape, location, [...WEIGHT_TYPE.keys()]);
@@ -79,11 +79,16 @@ export function toOnnx(graph: Graph, locate: (tensor: string) => WeightStorage |
   const outputNames = namesOfOutputs(graph);
   const nameOf = (value: Value): string => outputNames.get(value) ?? value.name;
   for (const node of nodes) {
-    checkUse(node, (name) => quantized.has(name));
+    checkUse(node, (name) => quantized.get(name)?.bits);
     const stored = quantized.get(node.inputs[1]?.name ?? "");
-    const plain = { ...node, inputs: node.inputs.map((input) => (input ? nameOf(input) : "")) };
-    const { op, domain, inputs, attributes } = stored ? quantizedLinear(node, nameOf, ...stored) : plain;
-    message.message(1, call(op, inputs, node.outputs.map(nameOf), attributes, domain));
+    const made = stored ? quantizedLinear(node, nameOf, stored) : plainCall(node, nameOf);
+    for (const [name, vector] of Object.entries(made.vectors)) {
+      if (!vectors.has(name)) message.message(5, int64Vector(name, vector));
+      vectors.add(name);
+    }
+    for (const { op, domain, inputs, outputs, attributes } of made.calls) {
+      message.message(1, call(op, inputs, outputs, attributes, domain));
+    }
   }
   message.string(2, "femo");
   for (const input of inputs) message.message(11, valueInfo(input.name, input.dtype, input.shape));
@@ -113,6 +118,36 @@ function namesOfOutputs(graph: Graph): Map<Value, string> {
   }
   return found;
 }
+
+/** Adds the parts of a weight in few bits, and says what they are called. */
+function quantizedTensors(message: Writer, { name, shape }: Value, location: QuantizedLocation): QuantizedNames {
+  const { bits, block, values, scales, zeros, minimums } = location;
+  const shapes = blockShapes(name, shape as readonly number[], location, minimums !== undefined);
+  const add = (part: "values" | "scales" | "zeros" | "minimums", place: WeightLocation): string => {
+    const [own, type] = [`${name}:${part}`, part === "values" || part === "zeros" ? "uint8" : "float32"] as const;
+    checkPlace(own, shapes[part], place, [type]);
+    message.message(5, externalTensor(own, place, type === "uint8" ? UINT8 : DATA_TYPE.float32));
+    return own;
+  };
+  return {
+    ...{ bits, block },
+    values: add("values", values),
+    scales: add("scales", scales),
+    zeros: zeros && add("zeros", zeros),
+    minimums: minimums && add("minimums", minimums),
+  };
+}
+
+const plainCall = ({ op, domain, inputs, outputs, attributes }: Node, nameOf: (value: Value) => string): Calls => ({
+  calls: [
+    {
+      ...{ op, domain, attributes },
+      inputs: inputs.map((input) => (input ? nameOf(input) : "")),
+      outputs: outputs.map(nameOf),
+    },
+  ],
+  vectors: {},
+});
 
 function checkPlace(
   name: string,
@@ -151,6 +186,15 @@ function inlineTensor(value: Value): Writer {
     .integer(2, DATA_TYPE[value.dtype])
     .string(8, value.name)
     .raw(9, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+}
+
+function int64Vector(name: string, vector: readonly number[]): Writer {
+  const data = BigInt64Array.from(vector, BigInt);
+  return new Writer()
+    .packed(1, [vector.length])
+    .integer(2, DATA_TYPE.int64)
+    .string(8, name)
+    .raw(9, new Uint8Array(data.buffer));
 }
 
 function call(

@@ -1,5 +1,5 @@
 import { FemoError } from "../errors.js";
-import type { Checkpoint, ExpectedTensor, TensorInfo } from "../weights/index.js";
+import { type Checkpoint, type CheckpointTensor, type ExpectedTensor, rowsOf } from "../weights/index.js";
 import { quote } from "../weights/text.js";
 import { type DiTConfig, ditConfigFromJson } from "./dit.js";
 
@@ -116,19 +116,18 @@ function originalTensors(config: DiTConfig): ExpectedTensor[] {
 }
 
 /** The same bytes by diffusers' names. The position table is left out: it is fixed, and `dit` computes it. */
-function renamedTensors(checkpoint: Checkpoint, { numLayers }: DiTConfig): TensorInfo[] {
-  const take = (original: string): TensorInfo => checkpoint.get(original) as TensorInfo; // verified before
-  const layer = (name: string, original: string): TensorInfo[] =>
+function renamedTensors(checkpoint: Checkpoint, { numLayers }: DiTConfig): CheckpointTensor[] {
+  const take = (original: string): CheckpointTensor => checkpoint.get(original) as CheckpointTensor; // verified before
+  const layer = (name: string, original: string): CheckpointTensor[] =>
     ["weight", "bias"].map((kind) => ({ ...take(`${original}.${kind}`), name: `${name}.${kind}` }));
   /** One of equal ranges of the rows of a linear layer. */
-  const part = (name: string, original: string, index: number, parts: number): TensorInfo[] =>
+  const part = (name: string, original: string, index: number, parts: number): CheckpointTensor[] =>
     layer(name, original).map((tensor) => {
-      const [rows = 0, ...rest] = tensor.shape;
-      const byteLength = tensor.byteLength / parts;
-      return { ...tensor, shape: [rows / parts, ...rest], offset: tensor.offset + index * byteLength, byteLength };
+      const rows = (tensor.shape[0] as number) / parts;
+      return rowsOf(tensor, index * rows, (index + 1) * rows);
     });
 
-  const block = (i: number): TensorInfo[] => {
+  const block = (i: number): CheckpointTensor[] => {
     const [name, original] = [`transformer_blocks.${i}`, `blocks.${i}`];
     const table = "class_embedder.embedding_table.weight";
     return [

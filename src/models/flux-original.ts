@@ -1,8 +1,7 @@
 import { FemoError } from "../errors.js";
-import type { DerivedTensor } from "../weights/derived.js";
 import { BLOCK_TYPES, type BlockType } from "../weights/gguf-blocks.js";
 import type { Checkpoint, ExpectedTensor } from "../weights/index.js";
-import { type RenamedWeights, Renaming, type Rows } from "../weights/renamed.js";
+import { Renaming, type Rows } from "../weights/renamed.js";
 import { type ScaledCheckpoint, separateScales } from "../weights/scaled-float8.js";
 import { COMPUTABLE } from "../weights/verify.js";
 import { type FluxConfig, fluxConfigFromJson } from "./flux-config.js";
@@ -11,10 +10,8 @@ import { countOf, hasPart, type OriginalPart, partOf, prefixOf, shapeOf } from "
 /** A FLUX.1 transformer of a single file, as `flux` takes it. */
 export interface OriginalFlux {
   readonly config: FluxConfig;
-  /** Tensors by diffusers' names, each a part of the original file. */
+  /** Tensors by diffusers' names, each a part of the original file or computed from one. */
   readonly checkpoint: Checkpoint;
-  /** Those that no range of bytes of the file is; see `originalFlux`. */
-  readonly derived: readonly DerivedTensor[];
   /** Whose schedule it was trained for, a key of `fluxSchedulers`. */
   readonly scheduler: keyof typeof fluxSchedulers;
 }
@@ -68,8 +65,9 @@ export const isOriginalFlux = (checkpoint: Checkpoint): boolean => hasPart(check
  * The weights of a single file (`flux1-dev.safetensors`, also in 8-bit floating point, a GGUF file, or a file that has the
  * text encoders and the autoencoder too) as those of diffusers' `FluxTransformer2DModel`, with the config that the shapes
  * tell. What the release joins (queries, keys, values, and in a single block the MLP) splits into ranges of rows, which are
- * ranges of bytes in every type. Two kinds are `derived`: `norm_out.linear`, where diffusers has scale and shift the
- * other way round, and weights in 8-bit floating point with a scale beside them.
+ * ranges of bytes in every type. Computed are `norm_out.linear`, where diffusers has scale and shift the other way round,
+ * weights in 8-bit floating point with a scale beside them, and what is in GGUF's blocks: matrices in few bits, without
+ * loss.
  *
  * With an embedding of the guidance scale it is taken for a FLUX.1-dev, without for a FLUX.1-schnell. No shape tells
  * Kontext from dev.
@@ -84,7 +82,7 @@ export async function originalFlux(checkpoint: Checkpoint, options: OriginalFlux
   const config = inferConfig(scaled.checkpoint, options);
   const dtypes = [...COMPUTABLE, ...(Object.keys(BLOCK_TYPES) as BlockType[])];
   scaled.checkpoint.verify(originalTensors(config), { dtypes });
-  return { config, ...renamed(scaled, config), scheduler: config.guidanceEmbeds ? "dev" : "schnell" };
+  return { config, checkpoint: renamed(scaled, config), scheduler: config.guidanceEmbeds ? "dev" : "schnell" };
 }
 
 function refuse(checkpoint: Checkpoint, model: string): never {
@@ -238,7 +236,7 @@ function originalTensors(config: FluxConfig): ExpectedTensor[] {
 }
 
 /** The same by diffusers' names. */
-function renamed(scaled: ScaledCheckpoint, config: FluxConfig): RenamedWeights {
+function renamed(scaled: ScaledCheckpoint, config: FluxConfig): Checkpoint {
   const renaming = new Renaming(scaled);
   for (const { original, names, rows } of layers(config)) {
     let start = 0;
@@ -250,5 +248,5 @@ function renamed(scaled: ScaledCheckpoint, config: FluxConfig): RenamedWeights {
   }
   for (const [original, name] of norms(config)) renaming.take(name, original);
   for (const kind of ["weight", "bias"]) renaming.takeSwapped(`norm_out.linear.${kind}`, `${LAST_MODULATION}.${kind}`);
-  return renaming.weights();
+  return renaming.checkpoint();
 }

@@ -1,13 +1,15 @@
 import { FemoError } from "../errors.js";
 import type { Checkpoint } from "../weights/index.js";
-import { type RenamedWeights, Renaming } from "../weights/renamed.js";
+import { Renaming } from "../weights/renamed.js";
 import { type ScaledCheckpoint, separateScales } from "../weights/scaled-float8.js";
 import { countOf, hasPart, type OriginalPart, partOf, shapeOf } from "./original-parts.js";
 
 /** A text encoder of a single file: its weights by transformers' names. */
-export interface OriginalTextEncoder extends RenamedWeights {
+export interface OriginalTextEncoder {
   /** As transformers' `config.json`. */
   readonly config: Readonly<Record<string, unknown>>;
+  /** Tensors by transformers' names, where they lie or computed from such. */
+  readonly checkpoint: Checkpoint;
 }
 
 export interface OriginalClipTextOptions {
@@ -88,7 +90,7 @@ export async function originalClipText(
     .names()
     .map((name) => [name.slice(prefix.length), name] as const)
     .filter(([name, original]) => original.startsWith(prefix) && CLIP_TEXT.test(name));
-  return { config, ...renamed(scaled, names) };
+  return { config, checkpoint: renamed(scaled, names) };
 }
 
 /**
@@ -134,13 +136,13 @@ export async function originalT5(checkpoint: Checkpoint): Promise<OriginalTextEn
     feed_forward_proj: "gated-gelu",
     tie_word_embeddings: false,
   };
-  return { config, ...renamed(scaled, originals) };
+  return { config, checkpoint: renamed(scaled, originals) };
 }
 
-function renamed(scaled: ScaledCheckpoint, names: Iterable<readonly [name: string, original: string]>): RenamedWeights {
+function renamed(scaled: ScaledCheckpoint, names: Iterable<readonly [name: string, original: string]>): Checkpoint {
   const renaming = new Renaming(scaled);
   for (const [name, original] of names) renaming.take(name, original);
-  return renaming.weights();
+  return renaming.checkpoint();
 }
 
 const ATTENTION = "layer.0.SelfAttention";

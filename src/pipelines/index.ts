@@ -31,7 +31,7 @@ export {
   toMultistep,
 } from "../methods/index.js";
 export { type Device, devices } from "../platform/device.js";
-export type { DownloadProgress } from "../platform/platform.js";
+export type { ConversionProgress, DownloadProgress } from "../platform/platform.js";
 export {
   type MultistepSolver,
   type NamedSampler,

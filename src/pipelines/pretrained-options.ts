@@ -1,7 +1,7 @@
 import { type ModelDtype, modelDtypes } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
 import { type Device, devices } from "../platform/device.js";
-import type { DownloadProgress } from "../platform/platform.js";
+import type { ConversionProgress, DownloadProgress } from "../platform/platform.js";
 import { checkTypes, describe, isAbortSignal, isFunction, type OptionTypes } from "./option-types.js";
 
 /** How to get and to run a model. */
@@ -21,9 +21,9 @@ export interface PretrainedOptions {
   /** CPU threads, 1 to 1024. Default: one per physical core. */
   threads?: number | undefined;
   /**
-   * In what the transformer's linear layers compute: "float32", the default, or "int8", faster and in a quarter of the
-   * memory for images that differ a little. The 8-bit weights are made once, from any checkpoint, and kept in a cache
-   * folder ($FEMO_CACHE, $XDG_CACHE_HOME/femo or ~/.cache/femo).
+   * In what the transformer's linear layers compute: "float32", the default, "int8", in a quarter of the memory for images
+   * that differ a little, or "int4", in a sixth of it for images that differ more. Such weights are made once, from any
+   * checkpoint, and kept in a cache folder ($FEMO_CACHE, $XDG_CACHE_HOME/femo or ~/.cache/femo).
    */
   dtype?: ModelDtype | undefined;
   /**
@@ -33,10 +33,12 @@ export interface PretrainedOptions {
   vae?: string | undefined;
   /** Attention heads of a model file of the original DiT release whose width is not one of the paper's. */
   heads?: number | undefined;
-  /** Stops the opening; what has been downloaded is kept and the next one goes on from there. */
+  /** Stops the opening; what has been downloaded or converted is kept and the next one goes on from there. */
   signal?: AbortSignal | undefined;
   /** Called as a download goes on. */
   onProgress?: ((progress: DownloadProgress) => void) | undefined;
+  /** Called as weights are made for a `dtype`, tensor by tensor; not called if they are there. */
+  onConvert?: ((progress: ConversionProgress) => void) | undefined;
 }
 
 const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
@@ -52,11 +54,12 @@ const pretrainedTypes: OptionTypes<PretrainedOptions> = {
   cacheDir: [isText, "the path of a folder"],
   device: [isOneOf(devices), `one of ${devices.join(", ")}, for this build runs on the CPU only`],
   threads: [isCount, "a positive integer"],
-  dtype: [isOneOf(modelDtypes), modelDtypes.join(" or ")],
+  dtype: [isOneOf(modelDtypes), `one of ${modelDtypes.join(", ")}`],
   vae: [isText, "a folder, or owner/name on the Hub"],
   heads: [isCount, "a positive integer"],
   signal: [isAbortSignal, "an AbortSignal"],
   onProgress: [isFunction, "a function"],
+  onConvert: [isFunction, "a function"],
 };
 
 /**

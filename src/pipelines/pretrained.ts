@@ -1,5 +1,5 @@
 import { platform as ownPlatform } from "#platform";
-import type { Quantize } from "../denoising/index.js";
+import type { Keep } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
 import { type OriginalDiT, originalDiT } from "../models/dit-original.js";
 import type { FoundModel, Platform } from "../platform/platform.js";
@@ -24,10 +24,9 @@ export async function openPretrained(
   options: PretrainedOptions = {},
   platform: Platform = ownPlatform,
 ): Promise<PipelineParts> {
-  const { dtype, threads, signal, variant } = checkPretrained(pathOrName, options);
+  const { dtype = "float32", threads, signal, variant, onConvert } = checkPretrained(pathOrName, options);
   signal?.throwIfAborted();
-  const quantize: Quantize | undefined =
-    dtype === "int8" ? (checkpoint, names) => platform.quantized(checkpoint, names, { signal }) : undefined;
+  const keep: Keep = (checkpoint) => platform.kept(checkpoint, { signal, onProgress: onConvert });
   const select = (folder: FolderSource) => pipelineFiles(folder, { variant });
   const found = await platform.findModel(pathOrName, { ...options, select });
   const build =
@@ -35,7 +34,7 @@ export async function openPretrained(
   signal?.throwIfAborted();
   const engine = platform.createEngine({ threads });
   try {
-    const parts = await build({ sessions: new Sessions(engine, platform.graphMemory()), quantize });
+    const parts = await build({ sessions: new Sessions(engine, platform.graphMemory()), dtype, keep });
     signal?.throwIfAborted();
     return parts;
   } catch (error) {

@@ -24,6 +24,24 @@ export interface FindOptions {
   readonly select?: (folder: FolderSource) => Promise<readonly string[]>;
 }
 
+/** How far the making of weights is. */
+export interface ConversionProgress {
+  /** The tensor that was made last; undefined before the first. */
+  readonly tensor: string | undefined;
+  readonly tensorsDone: number;
+  readonly tensorsTotal: number;
+  /** Of the file that keeps them. */
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+export interface KeepOptions {
+  /** Stops it between two tensors. */
+  readonly signal?: AbortSignal | undefined;
+  /** Not called if the tensors are kept already. */
+  readonly onProgress?: ((progress: ConversionProgress) => void) | undefined;
+}
+
 /** Where a model is. */
 export interface FoundModel {
   readonly folder: FolderSource;
@@ -50,10 +68,11 @@ export interface Platform {
    *   given of what is not on the Hub; the signal's reason if it was aborted
    */
   findModel(pathOrName: string, options?: FindOptions): Promise<FoundModel>;
-  /** 8-bit copies of a checkpoint's matrices, made once and kept. @throws FemoError E_WEIGHT, E_FILE */
-  quantized(
-    checkpoint: Checkpoint,
-    names: readonly string[],
-    options: { readonly signal?: AbortSignal | undefined },
-  ): Promise<Checkpoint>;
+  /**
+   * A checkpoint whose computed tensors are in a file: made once, tensor by tensor, and found there again as long as the
+   * files that they are made from do not change. A conversion that was stopped goes on where it was.
+   * @throws FemoError E_WEIGHT, E_FILE if a tensor cannot be computed; E_FILE if the file cannot be written; the signal's
+   *   reason if it was aborted
+   */
+  kept(checkpoint: Checkpoint, options?: KeepOptions): Promise<Checkpoint>;
 }

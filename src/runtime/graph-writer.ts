@@ -1,42 +1,83 @@
 import { FemoError } from "../errors.js";
-import { type Graph, toOnnx } from "../graph/index.js";
-import { type Checkpoint, scalesOf, type TensorInfo } from "../weights/index.js";
+import { type Graph, sizeOf, toOnnx, type WeightLocation, type WeightStorage } from "../graph/index.js";
+import {
+  type Checkpoint,
+  type CheckpointTensor,
+  isDerived,
+  isPacked,
+  leavesOf,
+  type PackedPart,
+  storedBytes,
+} from "../weights/index.js";
 import type { GraphFile, WeightFile } from "./engine.js";
+
+/** Serialises graphs with the weights of a checkpoint; see `graphWriter`. */
+export interface GraphWriter {
+  /**
+   * @throws FemoError E_WEIGHT if the checkpoint lacks a weight, or has it in another shape or only as a recipe; E_FILE if
+   *   the files have no folder in common
+   */
+  write(graph: Graph): GraphFile;
+  /** Bytes of one element of a weight as it computes: 4, less of one in few bits. */
+  bytesOf(weight: string): number;
+}
 
 /**
  * Serialises graphs whose weights are a checkpoint's tensors, in the files where they are, each graph with those that it
- * needs. Files are named from the deepest folder that has them all.
- * @param quantized 8-bit copies of some of them, which take their place
+ * needs. Files are named from the deepest folder that has them all. Computed tensors have to be kept in a file first
+ * (`Platform.kept`).
  * @throws FemoError E_FILE if the files have no folder in common
  */
-export function graphWriter(checkpoint: Checkpoint, quantized?: Checkpoint): (graph: Graph) => GraphFile {
-  const tensors = [...checkpoint.tensors(), ...(quantized?.tensors() ?? [])];
-  const folders = [...new Set(tensors.map(({ file }) => file))].map((file) => parts(file).slice(0, -1));
+export function graphWriter(checkpoint: Checkpoint): GraphWriter {
+  const folder = commonFolder(checkpoint);
+  return {
+    write(graph) {
+      const files = new Map<string, WeightFile>();
+      const place = (tensor: CheckpointTensor): WeightLocation => {
+        if (isDerived(tensor) || isPacked(tensor)) {
+          throw new FemoError(
+            "E_WEIGHT",
+            `${checkpoint.name}: ${tensor.name} is computed, and in no file that the runtime could read. Keep it in one ` +
+              "before its network is made (Platform.kept).",
+          );
+        }
+        const { file } = tensor;
+        const [name, fingerprint] = [file.slice(folder.length), checkpoint.fingerprint(file)];
+        files.set(file, { name, at: file, ...(fingerprint !== undefined && { fingerprint }) });
+        return { ...tensor, file: name };
+      };
+      const model = toOnnx(graph, (name): WeightStorage | undefined => {
+        const tensor = checkpoint.get(name);
+        if (!tensor || !isPacked(tensor)) return tensor && place(tensor);
+        const { bits, block, parts } = tensor;
+        const part = (which: PackedPart): WeightLocation | undefined => parts[which] && place(parts[which]);
+        const [values, scales] = [part("values"), part("scales")] as [WeightLocation, WeightLocation];
+        return { bits, block, values, scales, zeros: part("zeros"), minimums: part("minimums") };
+      });
+      return { model, files: [...files.values()] };
+    },
+    bytesOf(weight) {
+      const tensor = checkpoint.get(weight);
+      if (!tensor || !isPacked(tensor)) return Float32Array.BYTES_PER_ELEMENT;
+      return storedBytes(tensor) / sizeOf(tensor.shape);
+    },
+  };
+}
+
+/** Of the tensors that are in files. @throws FemoError E_FILE if they have none */
+function commonFolder(checkpoint: Checkpoint): string {
+  const stored = checkpoint.tensors().flatMap(leavesOf);
+  const files = new Set(stored.flatMap((tensor) => (isDerived(tensor) ? [] : [tensor.file])));
+  const folders = Array.from(files, (file) => parts(file).slice(0, -1));
   const [first = [], ...others] = folders;
   const shared = first.findIndex((part, i) => others.some((folder) => folder[i] !== part));
   const folder = (shared < 0 ? first : first.slice(0, shared)).join("");
-  if (folder === "") {
-    throw new FemoError(
-      "E_FILE",
-      `${checkpoint.name}: its files must lie in one folder, found ${folders.map((folder) => folder.join("")).join(", ")}. ` +
-        "Copy them together.",
-    );
-  }
-  return (graph) => {
-    const files = new Map<string, WeightFile>();
-    const place = (from: Checkpoint | undefined, tensor: TensorInfo | undefined) => {
-      if (!tensor) return undefined;
-      const { file } = tensor;
-      const [name, fingerprint] = [file.slice(folder.length), from?.fingerprint(file)];
-      files.set(file, { name, at: file, ...(fingerprint !== undefined && { fingerprint }) });
-      return { ...tensor, file: name };
-    };
-    const model = toOnnx(graph, (name) => {
-      const [values, scales] = [name, scalesOf(name)].map((of) => place(quantized, quantized?.get(of)));
-      return values && scales ? { values, scales } : place(checkpoint, checkpoint.get(name));
-    });
-    return { model, files: [...files.values()] };
-  };
+  if (folder !== "" || files.size === 0) return folder;
+  throw new FemoError(
+    "E_FILE",
+    `${checkpoint.name}: its files must lie in one folder, found ${folders.map((folder) => folder.join("")).join(", ")}. ` +
+      "Copy them together.",
+  );
 }
 
 /** "/a/b/c" to "/", "a/", "b/", "c" */

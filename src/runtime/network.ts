@@ -1,5 +1,6 @@
 import { type Bindings, countFlops, type Graph, type Shape, sizeOf } from "../graph/index.js";
 import type { GraphFile, RunRequest, RunResult } from "./engine.js";
+import type { GraphWriter } from "./graph-writer.js";
 import type { Loadable, Sessions } from "./sessions.js";
 
 /** An input or output of a network. */
@@ -12,12 +13,7 @@ export interface Port {
 export interface NetworkOptions {
   /** It runs once, or hardly more; see `GraphFile`. */
   readonly once?: boolean;
-  /** Bytes of one element of a weight as it computes. Default: 4 of each. */
-  readonly bytesOf?: (weight: string) => number;
 }
-
-/** Serialises a graph; see `graphWriter`. */
-export type WriteGraph = (graph: Graph) => GraphFile;
 
 /** A graph with its weights, loaded when it first runs: a decoder, a text encoder, a metric's network, a cut of a model. */
 export class Network implements Loadable {
@@ -29,18 +25,19 @@ export class Network implements Loadable {
   readonly #file: () => GraphFile;
   readonly #flops = new Map<string, number>();
 
-  /** @param write of the checkpoint that has its weights */
-  constructor(graph: Graph, write: WriteGraph, sessions: Sessions, options: NetworkOptions = {}) {
+  /** @param writer of the checkpoint that has its weights */
+  constructor(graph: Graph, writer: GraphWriter, sessions: Sessions, { once = false }: NetworkOptions = {}) {
     const { inputs, weights } = graph.reachable();
-    const { once = false, bytesOf = () => Float32Array.BYTES_PER_ELEMENT } = options;
     this.graph = graph;
     this.inputs = inputs.map(({ name, shape }) => ({ name, shape }));
     this.outputs = graph.outputs.map(({ name, value }) => ({ name, shape: value.shape }));
     this.bytes = weights.reduce((sum, { name, shape }) => {
-      return sum + sizeOf(shape as readonly number[]) * bytesOf(name);
+      return sum + sizeOf(shape as readonly number[]) * writer.bytesOf(name);
     }, 0);
     this.#sessions = sessions;
-    this.#file = () => ({ ...write(graph), once });
+    // In few bits a weight is multiplied only in an order of its own: otherwise each run expands it first.
+    const isPacked = weights.some(({ name }) => writer.bytesOf(name) < Float32Array.BYTES_PER_ELEMENT);
+    this.#file = () => ({ ...writer.write(graph), once: once && !isPacked });
   }
 
   /** Serialises it, weights left where they lie. */

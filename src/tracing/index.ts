@@ -10,9 +10,9 @@ export {
   spanName,
 } from "./cut.js";
 export { type FeatureKernel, kernelNames, traceFeatureKernel } from "./feature-kernel.js";
+export { type Linears, modelLinears, networkLinears } from "./linears.js";
 export { type Input, type Model, type Rate, sampleOf } from "./model.js";
 export { type Kept, type Sparse, sparseAttention, sparseMlp } from "./sparse.js";
-export { stackLinears } from "./stack-linears.js";
 export {
   BATCH,
   CONDITIONS,

@@ -1,10 +1,14 @@
 import { FemoError } from "../errors.js";
 import { type ByteSource, checkRange } from "./byte-source.js";
+import type { DerivedTensor } from "./derived.js";
 import { toFloat32 } from "./dtypes.js";
 import { type FolderSource, pathInside } from "./folder-source.js";
 import { isObject, parseJson } from "./json.js";
+import { type PackedMatrix, type PackedPart, packedParts, partName } from "./packed.js";
+import { dequantize } from "./quantize.js";
 import type { TensorInfo } from "./safetensors.js";
 import { readMetadata, readTensors } from "./tensor-file.js";
+import { type CheckpointTensor, filesOf, isDerived, isPacked } from "./tensors.js";
 import { describeValue, listSome, quote } from "./text.js";
 import { tiedTensors } from "./tied.js";
 import { type ExpectedTensor, type VerifyOptions, verifyTensors } from "./verify.js";
@@ -14,19 +18,19 @@ import { unwrapped } from "./wrappers.js";
 export type OpenFile = (file: string) => Promise<ByteSource>;
 
 /**
- * The tensors of one or several files, by name. It holds no file open: bytes are fetched by opening the file again,
- * so there is nothing to close.
+ * The tensors of one or several files, by name, and such as are computed from them. It holds no file open: bytes are
+ * fetched by opening the file again, so there is nothing to close.
  */
 export class Checkpoint {
   /** Path of the file or of the index of its shards, for messages. */
   readonly name: string;
-  readonly #tensors: ReadonlyMap<string, TensorInfo>;
+  readonly #tensors: ReadonlyMap<string, CheckpointTensor>;
   readonly #open: OpenFile | undefined;
   readonly #fingerprints: ReadonlyMap<string, string>;
 
   private constructor(
     name: string,
-    tensors: ReadonlyMap<string, TensorInfo>,
+    tensors: ReadonlyMap<string, CheckpointTensor>,
     open: OpenFile | undefined,
     fingerprints: ReadonlyMap<string, string>,
   ) {
@@ -44,17 +48,18 @@ export class Checkpoint {
    */
   static fromTensors(
     name: string,
-    tensors: Iterable<TensorInfo>,
+    tensors: Iterable<CheckpointTensor>,
     open?: OpenFile,
     fingerprints: ReadonlyMap<string, string> = new Map(),
   ): Checkpoint {
-    const byName = new Map<string, TensorInfo>();
+    const byName = new Map<string, CheckpointTensor>();
     for (const tensor of tensors) {
       const other = byName.get(tensor.name);
       if (other) {
+        const [first, second] = [other, tensor].map((one) => filesOf(one).join(" and "));
         throw new FemoError(
           "E_WEIGHT",
-          `${name}: tensor ${quote(tensor.name)} is in ${other.file} and again in ${tensor.file}. ` +
+          `${name}: tensor ${quote(tensor.name)} is in ${first} and again in ${second}. ` +
             "Download the files again, all of the same version.",
         );
       }
@@ -85,8 +90,47 @@ export class Checkpoint {
    * The same files with tensors under other names, or parts of them that are contiguous.
    * @throws FemoError E_WEIGHT if a name occurs twice
    */
-  withTensors(tensors: Iterable<TensorInfo>): Checkpoint {
+  withTensors(tensors: Iterable<CheckpointTensor>): Checkpoint {
     return Checkpoint.fromTensors(this.name, tensors, this.#open, this.#fingerprints);
+  }
+
+  /** With tensors that are computed, in the place of those of the same names or beside them; of two the later counts. */
+  withDerived(tensors: Iterable<DerivedTensor | PackedMatrix>): Checkpoint {
+    const byName = new Map(this.#tensors);
+    for (const tensor of tensors) byName.set(tensor.name, tensor);
+    return new Checkpoint(this.name, byName, this.#open, this.#fingerprints);
+  }
+
+  /**
+   * The tensors that have no bytes in any file yet, each under the name that it has in one that keeps them.
+   * @throws FemoError E_WEIGHT if two would have the same
+   */
+  derived(): Map<string, DerivedTensor> {
+    const found = new Map<string, DerivedTensor>();
+    for (const tensor of this.#tensors.values()) {
+      mapLeaves(tensor, (leaf, name) => {
+        if (!isDerived(leaf)) return leaf;
+        if (found.has(name)) {
+          throw new FemoError(
+            "E_WEIGHT",
+            `${this.name}: a tensor is named ${quote(name)}, as is a part of another. Rename it.`,
+          );
+        }
+        found.set(name, leaf);
+        return leaf;
+      });
+    }
+    return found;
+  }
+
+  /** With those tensors in a file. @param kept has them under the names of `derived` */
+  withKept(kept: Checkpoint): Checkpoint {
+    const stored = (leaf: TensorInfo | DerivedTensor, name: string): TensorInfo | DerivedTensor =>
+      isDerived(leaf) ? (kept.get(name) as TensorInfo) : leaf;
+    const tensors = [...this.#tensors].map(([name, tensor]) => [name, { ...mapLeaves(tensor, stored), name }] as const);
+    const keptFiles = new Set(kept.tensors().flatMap(filesOf));
+    const open: OpenFile = (file) => (keptFiles.has(file) ? kept : this).#source(file);
+    return new Checkpoint(this.name, new Map(tensors), open, new Map([...this.#fingerprints, ...kept.#fingerprints]));
   }
 
   /** `ByteSource.fingerprint` of a `TensorInfo.file` when it was opened. */
@@ -95,7 +139,7 @@ export class Checkpoint {
   }
 
   /** The tensor of that name, if there is one. */
-  get(name: string): TensorInfo | undefined {
+  get(name: string): CheckpointTensor | undefined {
     return this.#tensors.get(name);
   }
 
@@ -105,7 +149,7 @@ export class Checkpoint {
   }
 
   /** All tensors, in the order of `names`. */
-  tensors(): TensorInfo[] {
+  tensors(): CheckpointTensor[] {
     return [...this.#tensors.values()];
   }
 
@@ -119,7 +163,8 @@ export class Checkpoint {
   }
 
   /**
-   * The bytes of a tensor as stored: little-endian, row-major.
+   * The bytes of a tensor as stored: little-endian, row-major. One that is computed is computed; a matrix in few bits
+   * gives those of the float32 values that it stands for.
    * @throws FemoError E_WEIGHT if there is no such tensor, E_FILE if its bytes cannot be read
    */
   async readBytes(name: string): Promise<Uint8Array> {
@@ -130,13 +175,45 @@ export class Checkpoint {
         `${this.name}: has no tensor ${quote(name)}. It has:${listSome(this.names().map(quote))}`,
       );
     }
+    if (!isPacked(tensor)) return this.#bytesOf(tensor);
+    return new Uint8Array((await this.#unpacked(tensor)).buffer);
+  }
+
+  /**
+   * The elements of a tensor as float32, in row-major order, whatever their stored precision. For small tensors and
+   * tests: the runtime reads weights from their files itself.
+   * @throws FemoError E_WEIGHT if there is no such tensor or it is not of a floating-point type of 16, 32 or 64 bits
+   */
+  async readTensor(name: string): Promise<Float32Array> {
+    const tensor = this.#tensors.get(name);
+    if (tensor && isPacked(tensor)) return this.#unpacked(tensor);
+    const bytes = await this.readBytes(name);
+    return toFloat32(bytes, tensor?.dtype ?? "float32", `${this.name}: tensor ${quote(name)}`);
+  }
+
+  async #unpacked({ parts, bits, block, shape }: PackedMatrix): Promise<Float32Array> {
+    const [rows, columns] = shape as [number, number];
+    const bytes: Partial<Record<PackedPart, Uint8Array>> = {};
+    for (const part of packedParts) {
+      const leaf = parts[part];
+      if (leaf) bytes[part] = await this.#bytesOf(leaf);
+    }
+    const { values = new Uint8Array(0), zeros } = bytes;
+    const floats = (part: "scales" | "minimums"): Float32Array | undefined =>
+      bytes[part] && toFloat32(bytes[part], "float32", part);
+    const [scales = new Float32Array(0), minimums] = [floats("scales"), floats("minimums")];
+    return dequantize({ bits, block, values, scales, zeros, minimums }, rows, columns);
+  }
+
+  async #bytesOf(tensor: TensorInfo | DerivedTensor): Promise<Uint8Array> {
+    if (isDerived(tensor)) return tensor.make();
     if (!this.#open) {
       throw new FemoError(
         "E_FILE",
-        `${this.name}: tensor ${quote(name)} has no bytes: the checkpoint was made from shapes only. Open its file.`,
+        `${this.name}: tensor ${quote(tensor.name)} has no bytes: the checkpoint was made from shapes only. Open its file.`,
       );
     }
-    const source = await this.#open(tensor.file);
+    const source = await this.#source(tensor.file);
     try {
       const end = tensor.offset + tensor.byteLength;
       checkRange(source.name, source.size, tensor.offset, end);
@@ -152,7 +229,7 @@ export class Checkpoint {
    */
   async metadata(): Promise<ReadonlyMap<string, string>> {
     const entries: [string, string][] = [];
-    for (const file of this.#open ? new Set(this.tensors().map((tensor) => tensor.file)) : []) {
+    for (const file of this.#open ? new Set(this.tensors().flatMap(filesOf)) : []) {
       const source = await (this.#open as OpenFile)(file);
       try {
         entries.push(...(await readMetadata(source)));
@@ -163,15 +240,21 @@ export class Checkpoint {
     return new Map(entries);
   }
 
-  /**
-   * The elements of a tensor as float32, in row-major order, whatever their stored precision. For small tensors and
-   * tests: the runtime reads weights from their files itself.
-   * @throws FemoError E_WEIGHT if there is no such tensor or it is not of a floating-point type of 16, 32 or 64 bits
-   */
-  async readTensor(name: string): Promise<Float32Array> {
-    const bytes = await this.readBytes(name);
-    return toFloat32(bytes, this.#tensors.get(name)?.dtype ?? "float32", `${this.name}: tensor ${quote(name)}`);
+  #source(file: string): Promise<ByteSource> {
+    if (this.#open) return this.#open(file);
+    throw new FemoError("E_FILE", `${this.name}: was made from shapes only. Open ${file}.`);
   }
+}
+
+/** The same tensor with other leaves (`leavesOf`). @param map is told under which name it would be kept */
+function mapLeaves(
+  tensor: CheckpointTensor,
+  map: (leaf: TensorInfo | DerivedTensor, name: string) => TensorInfo | DerivedTensor,
+): CheckpointTensor {
+  if (!isPacked(tensor)) return map(tensor, tensor.name);
+  const entries = Object.entries(tensor.parts) as [PackedPart, TensorInfo | DerivedTensor][];
+  const parts = entries.map(([part, leaf]) => [part, map(leaf, partName(tensor.name, part))]);
+  return { ...tensor, parts: Object.fromEntries(parts) };
 }
 
 /**

@@ -2,7 +2,7 @@ import type { TensorDtype } from "./dtypes.js";
 
 /**
  * A tensor that is computed from stored ones, such as a matrix in 4 bits, or one with a LoRA merged in. It has no bytes in
- * any file until it is kept.
+ * any file until it is kept (`Platform.kept`). A plain object: `{ ...tensor, name }` is the same tensor by another name.
  */
 export interface DerivedTensor {
   readonly name: string;

@@ -3,6 +3,7 @@ export { Checkpoint, type OpenFile, openCheckpoint } from "./checkpoint.js";
 export type { DerivedTensor } from "./derived.js";
 export { DTYPE_BITS, type TensorDtype, toFloat32 } from "./dtypes.js";
 export { type FolderSource, memoryFolder, subfolder } from "./folder-source.js";
+export { matrixInBits, unpacked } from "./in-bits.js";
 export { type LoraAdapter, type LoraTarget, type MergedLora, mergeLora } from "./lora.js";
 export {
   type ComponentClass,
@@ -15,8 +16,26 @@ export {
   openComponent,
   openModelFolder,
 } from "./model-folder.js";
-export { BLOCK, blocksOf, scalesOf } from "./quantize.js";
+export {
+  type PackedMatrix,
+  type PackedPart,
+  type PackedSource,
+  packedMatrix,
+  packedParts,
+  partName,
+} from "./packed.js";
+export { type BlockFormat, type BlockSize, blocksOf, type QuantizedMatrix } from "./quantize.js";
 export { readSafetensorsHeader, type SafetensorsFile, type TensorInfo } from "./safetensors.js";
 export { componentFiles, pipelineFiles } from "./select.js";
+export {
+  type CheckpointTensor,
+  filesOf,
+  isDerived,
+  isPacked,
+  leavesOf,
+  recipeOf,
+  rowsOf,
+  storedBytes,
+} from "./tensors.js";
 export { readTorchFile, type TorchFile } from "./torch.js";
 export type { ExpectedTensor, VerifyOptions } from "./verify.js";

@@ -3,6 +3,7 @@ import type { Checkpoint } from "./checkpoint.js";
 import type { DerivedTensor } from "./derived.js";
 import { type LoraModule, loraScale, readLora, type Tensor } from "./lora-file.js";
 import { addLowRank, type LowRank } from "./low-rank.js";
+import { filesOf, recipeOf } from "./tensors.js";
 import { formatDims, listSome, quote } from "./text.js";
 
 /** A LoRA file to be merged. */
@@ -241,9 +242,6 @@ function deriveMerged({ base, tensor, contributions }: Change): DerivedTensor {
     make: () => merged(base, tensor, contributions),
   };
 }
-
-const recipeOf = ({ dtype, shape, file, offset }: Tensor): string => JSON.stringify([dtype, shape, file, offset]);
-const filesOf = ({ file }: Tensor): string[] => [file];
 
 const partsOf = ({ module: { down, up, bias } }: Contribution): Tensor[] => [down, up, ...(bias ? [bias] : [])];
 

@@ -1,24 +1,22 @@
 import type { Checkpoint } from "./checkpoint.js";
 import type { DerivedTensor } from "./derived.js";
-import { DTYPE_BITS, isBlockType, toFloat32 } from "./dtypes.js";
-import type { TensorInfo } from "./safetensors.js";
+import { isBlockType, toFloat32 } from "./dtypes.js";
+import { BLOCK_TYPES, packedBlocks } from "./gguf-blocks.js";
+import { packedMatrix } from "./packed.js";
 import type { ScaledCheckpoint } from "./scaled-float8.js";
-
-/** Weights by the names of a model: those that are stored where they lie, and those that are computed from stored ones. */
-export interface RenamedWeights {
-  readonly checkpoint: Checkpoint;
-  readonly derived: readonly DerivedTensor[];
-}
+import { type CheckpointTensor, filesOf, isDerived, recipeOf, rowsOf } from "./tensors.js";
 
 /** Rows [start, end) of a matrix, or elements of a vector. */
 export type Rows = readonly [start: number, end: number];
 
-/** Collects the weights of a checkpoint under other names: whole, in ranges of rows, with halves swapped, scales applied. */
+/**
+ * Collects the weights of a checkpoint under other names, as they compute: whole, in ranges of rows, with halves swapped,
+ * scales applied, matrices of GGUF's blocks in few bits.
+ */
 export class Renaming {
   readonly #checkpoint: Checkpoint;
-  readonly #scales: ReadonlyMap<string, TensorInfo>;
-  readonly #stored: TensorInfo[] = [];
-  readonly #derived: DerivedTensor[] = [];
+  readonly #scales: ScaledCheckpoint["scales"];
+  readonly #tensors: CheckpointTensor[] = [];
 
   constructor({ checkpoint, scales }: ScaledCheckpoint) {
     this.#checkpoint = checkpoint;
@@ -30,23 +28,22 @@ export class Renaming {
    * @param rows of its first axis. Default: all
    */
   take(name: string, original: string, rows?: Rows): void {
-    const whole = this.#checkpoint.get(original) as TensorInfo;
-    const tensor = { ...(rows ? rowsOf(whole, rows) : whole), name };
+    const whole = this.#checkpoint.get(original) as CheckpointTensor;
+    const tensor = { ...(rows ? rowsOf(whole, ...rows) : whole), name };
     const scale = this.#scales.get(original);
-    if (scale) this.#derived.push(scaledTensor(this.#checkpoint, tensor, scale));
-    else this.#stored.push(tensor);
+    this.#tensors.push(scale ? scaled(this.#checkpoint, tensor, scale) : computable(this.#checkpoint, tensor));
   }
 
   /** The tensor `original` with the halves of its first axis swapped: in float32 if it is quantised, or else as stored. */
   takeSwapped(name: string, original: string): void {
-    const tensor = this.#checkpoint.get(original) as TensorInfo;
+    const tensor = this.#checkpoint.get(original) as CheckpointTensor;
     const scale = this.#scales.get(original);
     const source = scale
-      ? scaledTensor(this.#checkpoint, tensor, scale)
+      ? scaled(this.#checkpoint, tensor, scale)
       : isBlockType(tensor.dtype)
-        ? dequantizedTensor(this.#checkpoint, tensor)
-        : storedTensor(this.#checkpoint, tensor);
-    this.#derived.push({
+        ? inFloat32(this.#checkpoint, tensor)
+        : computed(this.#checkpoint, tensor);
+    this.#tensors.push({
       ...source,
       name,
       recipe: JSON.stringify(["halves swapped", source.recipe]),
@@ -62,38 +59,42 @@ export class Renaming {
   }
 
   /** All that was taken. @throws FemoError E_WEIGHT if a name occurs twice */
-  weights(): RenamedWeights {
-    return { checkpoint: this.#checkpoint.withTensors(this.#stored), derived: this.#derived };
+  checkpoint(): Checkpoint {
+    return this.#checkpoint.withTensors(this.#tensors);
   }
 }
 
-/** Rows of a tensor, whose bytes are contiguous in every type: blocks run along rows. */
-function rowsOf(tensor: TensorInfo, [start, end]: Rows): TensorInfo {
-  const [, ...rest] = tensor.shape;
-  const rowBytes = rest.reduce((product, size) => product * size, DTYPE_BITS[tensor.dtype] / 8);
-  const byteLength = (end - start) * rowBytes;
-  return { ...tensor, shape: [end - start, ...rest], offset: tensor.offset + start * rowBytes, byteLength };
+/** A tensor in a type that computes: of GGUF's blocks a matrix in few bits, or float32. Others stay as they are. */
+function computable(checkpoint: Checkpoint, tensor: CheckpointTensor): CheckpointTensor {
+  const { name, dtype, shape } = tensor;
+  const [rows, columns, ...more] = shape;
+  if (!isBlockType(dtype)) return tensor;
+  if (rows === undefined || columns === undefined || more.length > 0) return inFloat32(checkpoint, tensor);
+  const { run, bits, minimums } = BLOCK_TYPES[dtype];
+  const stored = computed(checkpoint, tensor);
+  return packedMatrix({
+    name,
+    shape: [rows, columns],
+    bits: bits === 4 ? 4 : 8,
+    block: run,
+    has: minimums ? ["minimums"] : [],
+    recipe: JSON.stringify(["blocks", 1, stored.recipe]),
+    files: stored.files,
+    make: async () => packedBlocks(dtype, await stored.make(), rows, columns),
+  });
 }
 
-const placeOf = ({ dtype, file, offset, byteLength }: TensorInfo) => [dtype, file, offset, byteLength];
-
-/** A stored tensor as one that is computed, of the same bytes. */
-function storedTensor(checkpoint: Checkpoint, tensor: TensorInfo): DerivedTensor {
-  const { name, dtype, shape, file } = tensor;
+/** A tensor as one that is computed, of the same bytes. */
+function computed(checkpoint: Checkpoint, tensor: CheckpointTensor): DerivedTensor {
+  if (isDerived(tensor)) return tensor;
+  const { name, dtype, shape } = tensor;
   const source = checkpoint.withTensors([tensor]);
-  return {
-    name,
-    dtype,
-    shape,
-    recipe: JSON.stringify(placeOf(tensor)),
-    files: [file],
-    make: () => source.readBytes(name),
-  };
+  return { name, dtype, shape, recipe: recipeOf(tensor), files: filesOf(tensor), make: () => source.readBytes(name) };
 }
 
 /** A tensor of any floating-point type, blocks too, in float32. */
-export function dequantizedTensor(checkpoint: Checkpoint, tensor: TensorInfo): DerivedTensor {
-  const stored = storedTensor(checkpoint, tensor);
+function inFloat32(checkpoint: Checkpoint, tensor: CheckpointTensor): DerivedTensor {
+  const stored = computed(checkpoint, tensor);
   return {
     ...stored,
     dtype: "float32",
@@ -109,13 +110,13 @@ export function dequantizedTensor(checkpoint: Checkpoint, tensor: TensorInfo): D
  * A weight in 8-bit floating point times its scale, in float32: neither float16 nor bfloat16 has the bits of the product.
  * @param scale one float32
  */
-function scaledTensor(checkpoint: Checkpoint, tensor: TensorInfo, scale: TensorInfo): DerivedTensor {
-  const plain = dequantizedTensor(checkpoint, tensor);
-  const factor = dequantizedTensor(checkpoint, scale);
+function scaled(checkpoint: Checkpoint, tensor: CheckpointTensor, scale: CheckpointTensor): DerivedTensor {
+  const plain = inFloat32(checkpoint, tensor);
+  const factor = inFloat32(checkpoint, scale);
   return {
     ...plain,
     recipe: JSON.stringify(["scaled", plain.recipe, factor.recipe]),
-    files: [...new Set([tensor.file, scale.file])],
+    files: [...new Set([...plain.files, ...factor.files])],
     async make() {
       const bytes = await plain.make();
       const values = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);

@@ -1,6 +1,6 @@
 import { FemoError } from "../errors.js";
 import type { TensorDtype } from "./dtypes.js";
-import type { TensorInfo } from "./safetensors.js";
+import type { CheckpointTensor } from "./tensors.js";
 import { formatDims, listSome, quote } from "./text.js";
 
 /** A tensor that a model needs. */
@@ -38,7 +38,7 @@ interface Misshapen {
  */
 export function verifyTensors(
   file: string,
-  stored: ReadonlyMap<string, TensorInfo>,
+  stored: ReadonlyMap<string, CheckpointTensor>,
   expected: Iterable<ExpectedTensor>,
   options: VerifyOptions = {},
 ): void {

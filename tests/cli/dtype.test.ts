@@ -25,6 +25,7 @@ const femo = (...args: string[]) =>
 test.each([
   ["float32", []],
   ["int8", ["--dtype", "int8"]],
+  ["int4", ["--dtype", "int4"]],
 ])("an image says that it was drawn in %s", (dtype, flags) => {
   const file = `${dtype}.png`;
   const { status, stdout } = femo("generate", "micah", "--steps", "2", "--out", file, "--json", ...flags);
@@ -44,7 +45,7 @@ test("a comparison in 8 bits says so", () => {
 });
 
 test("another type is refused with those there are", () => {
-  const { status, stderr } = femo("generate", "micah", "--dtype", "int4");
+  const { status, stderr } = femo("generate", "micah", "--dtype", "int2");
   expect(status).toBe(2);
-  expect(stderr).toContain("float32, int8");
+  expect(stderr).toContain("float32, int8, int4");
 });

@@ -77,7 +77,7 @@ describe("weights inside files that torch.save wrote", () => {
     const header: Record<string, unknown> = {};
     const parts: Uint8Array[] = [];
     let end = 0;
-    for (const { name, shape, byteLength } of checkpoint.tensors()) {
+    for (const { name, shape, byteLength } of checkpoint.tensors() as TensorInfo[]) {
       header[name] = { dtype: "F32", shape, data_offsets: [end, end + byteLength] };
       parts.push(await checkpoint.readBytes(name));
       end += byteLength;
@@ -124,7 +124,7 @@ describe("the tensors of the original release", () => {
     expect([at("to_q"), at("to_k"), at("to_v")]).toEqual([0, 1024, 2048].map((bytes) => qkv.offset + bytes));
     expect(checkpoint.get("transformer_blocks.1.attn1.to_v.bias")).toMatchObject({ shape: [16], byteLength: 64 });
     const embedder = "norm1.emb.class_embedder.embedding_table.weight";
-    const shared = [0, 1].map((i) => checkpoint.get(`transformer_blocks.${i}.${embedder}`)?.offset);
+    const shared = [0, 1].map((i) => (checkpoint.get(`transformer_blocks.${i}.${embedder}`) as TensorInfo).offset);
     expect(shared[0]).toBe(shared[1]);
     expect(checkpoint.get("pos_embed")).toBeUndefined();
   });

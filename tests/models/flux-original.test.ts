@@ -2,16 +2,26 @@ import { mkdtempSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { bindShape } from "../../src/graph/index.js";
+import { bindShape, type Graph, toOnnx } from "../../src/graph/index.js";
 import { flux } from "../../src/models/flux.js";
 import { type FluxConfig, fluxConfigFromJson, fluxDev, fluxSchnell } from "../../src/models/flux-config.js";
 import { fluxSchedulers, isOriginalFlux, originalFlux } from "../../src/models/flux-original.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
-import type { HostTensor } from "../../src/runtime/engine.js";
+import { keptCheckpoint } from "../../src/platform/node/kept.js";
+import type { GraphFile, HostTensor } from "../../src/runtime/engine.js";
+import { graphWriter } from "../../src/runtime/graph-writer.js";
 import { traceCut } from "../../src/tracing/index.js";
-import { Checkpoint, openCheckpoint, type TensorInfo } from "../../src/weights/index.js";
+import {
+  Checkpoint,
+  isDerived,
+  isPacked,
+  openCheckpoint,
+  type PackedMatrix,
+  recipeOf,
+  type TensorInfo,
+} from "../../src/weights/index.js";
 import { safetensorsHeader } from "../../src/weights/safetensors-header.js";
-import { engineForTests, evaluate, floats, numbers, relativeError, weightsOf } from "../runtime/helpers.js";
+import { engineForTests, floats, numbers, relativeError, weightsOf } from "../runtime/helpers.js";
 import { femoError } from "../weights/helpers.js";
 import { expectedOriginals, type FloatTensor, inFloat32, openOriginal, sumsOf } from "./originals.js";
 
@@ -29,22 +39,32 @@ const FILES = [
 
 describe.each(FILES)("%s", (file, key) => {
   test("has the config and, to the bit, the tensors of diffusers' model", async () => {
-    const { config, scheduler, ...weights } = await openTiny(file);
+    const { config, scheduler, checkpoint } = await openTiny(file);
     expect(config).toEqual(fluxConfigFromJson(expectedOriginals[key]?.config));
     expect(scheduler).toBe("dev");
-    expect(sumsOf(await inFloat32(weights))).toEqual(expectedOriginals[key]?.tensors);
+    expect(sumsOf(await inFloat32(checkpoint))).toEqual(expectedOriginals[key]?.tensors);
   });
 
   test("gives what diffusers gives", async () => {
     const golden = await openOriginal("golden.safetensors");
-    const { config, ...weights } = await openTiny(file);
-    const found = await run(config, await inFloat32(weights), golden);
+    const { config, checkpoint } = await openTiny(file);
+    const found = await run(config, await inFloat32(checkpoint), golden);
     expect(relativeError(found, await golden.readTensor(key))).toBeLessThan(parity);
     if (key === "flux") return;
     // What 8 bits lose.
     expect(relativeError(found, await golden.readTensor("flux"))).toBeLessThan(key === "flux-q8_0" ? 0.02 : 0.1);
     expect(relativeError(found, await golden.readTensor("flux"))).toBeGreaterThan(parity);
   });
+});
+
+test("a GGUF file runs as it is: its matrices are multiplied in the whole numbers that they are stored in", async () => {
+  const golden = await openOriginal("golden.safetensors");
+  const { config, checkpoint } = await openTiny("flux1-tiny-Q8_0.gguf");
+  const kept = await keptCheckpoint(checkpoint, { folder });
+  expect(kept.tensors().filter(isPacked).length).toBeGreaterThan(20);
+  const found = await runFile(config, golden, (graph) => graphWriter(kept).write(graph));
+  // The product rounds what it multiplies with to 8 bits.
+  expect(relativeError(found, await golden.readTensor("flux-q8_0"))).toBeLessThan(0.03);
 });
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), "femo-original-")));
@@ -55,6 +75,10 @@ async function run(config: FluxConfig, tensors: readonly FloatTensor[], golden: 
   const data = tensors.map(({ values }) => new Uint8Array(values.buffer));
   writeFileSync(join(folder, "float32.safetensors"), Buffer.concat([safetensorsHeader(tensors), ...data]));
   const weights = weightsOf(await openCheckpoint(nodeFolder(folder), "float32.safetensors"));
+  return runFile(config, golden, (graph) => ({ model: toOnnx(graph, weights.locate), files: weights.files }));
+}
+
+async function runFile(config: FluxConfig, golden: Checkpoint, write: (graph: Graph) => GraphFile): Promise<number[]> {
   const size = { rows: 3, columns: 5, text: 4 };
   const model = flux(config);
   const feeds: Record<string, HostTensor> = {};
@@ -69,8 +93,10 @@ async function run(config: FluxConfig, tensors: readonly FloatTensor[], golden: 
     sample?.dims ?? [],
     moved(numbers(sample), (image, packed) => [image, packed]),
   );
-  const { output } = await evaluate(engine, traceCut(model, { hoisted: "inline" }).graph, feeds, weights);
-  return moved(numbers(output), (image, packed) => [packed, image]);
+  const session = await engine.load(write(traceCut(model, { hoisted: "inline" }).graph));
+  const { outputs } = await session.run({ feeds, fetch: ["output"] });
+  await session.release();
+  return moved(numbers(outputs.output), (image, packed) => [packed, image]);
 
   /** Between an image [2, 6, 10] and its tokens [15, 8], feature 4 c + 2 dy + dx. */
   function moved(from: number[], direction: (image: number, packed: number) => [to: number, from: number]): number[] {
@@ -160,7 +186,7 @@ describe("the tensors of the release", () => {
       expect(found.config).toEqual(config);
       expect(found.scheduler).toBe(scheduler);
       const needed = traceCut(flux(config), { hoisted: "inline" }).graph.reachable().weights;
-      const named = [...found.checkpoint.tensors(), ...found.derived].map(({ name, shape }) => `${name} ${shape}`);
+      const named = found.checkpoint.tensors().map(({ name, shape }) => `${name} ${shape}`);
       expect(named.sort()).toEqual(needed.map(({ name, shape }) => `${name} ${shape}`).sort());
     }
     expect(fluxSchedulers.dev.use_dynamic_shifting).toBe(true);
@@ -169,13 +195,16 @@ describe("the tensors of the release", () => {
 
   test("are parts of the file, each byte of it once, but for the last modulation, which is computed", async () => {
     const tensors = release({ doubles: 3, singles: 4 });
-    const { checkpoint, derived } = await open(tensors);
-    expect(derived.map(({ name, dtype, shape }) => [name, dtype, shape])).toEqual([
+    const { checkpoint } = await open(tensors);
+    const all = checkpoint.tensors();
+    expect(all.filter(isDerived).map(({ name, dtype, shape }) => [name, dtype, shape])).toEqual([
       ["norm_out.linear.weight", "bfloat16", [6144, 3072]],
       ["norm_out.linear.bias", "bfloat16", [6144]],
     ]);
     let end = 0;
-    for (const { offset, byteLength } of (checkpoint.tensors() as TensorInfo[]).sort((a, b) => a.offset - b.offset)) {
+    for (const { offset, byteLength } of (all.filter((tensor) => !isDerived(tensor)) as TensorInfo[]).sort(
+      (a, b) => a.offset - b.offset,
+    )) {
       expect(offset).toBe(end);
       end = offset + byteLength;
     }
@@ -201,15 +230,14 @@ describe("the tensors of the release", () => {
       const byteLength = (tensor.shape.reduce((a, b) => a * b, 1) / 256) * 144;
       return tensor.name.startsWith("img_in") ? tensor : { ...tensor, dtype: "q4_k", byteLength };
     });
-    const { checkpoint, derived } = await open(blocks);
+    const { checkpoint } = await open(blocks);
     const linear1 = blocks.find(({ name }) => name === "single_blocks.0.linear1.weight") as TensorInfo;
-    expect(checkpoint.get("single_transformer_blocks.0.proj_mlp.weight")).toMatchObject({
-      dtype: "q4_k",
-      shape: [4 * 3072, 3072],
-      offset: linear1.offset + 3 * 3072 * 12 * 144,
-      byteLength: 4 * 3072 * 12 * 144,
-    });
-    expect(derived[0]).toMatchObject({ name: "norm_out.linear.weight", dtype: "float32" });
+    const mlp = checkpoint.get("single_transformer_blocks.0.proj_mlp.weight") as PackedMatrix;
+    expect(mlp).toMatchObject({ bits: 4, block: 32, shape: [4 * 3072, 3072] });
+    expect(Object.keys(mlp.parts)).toEqual(["values", "scales", "minimums"]);
+    const bytes = 4 * 3072 * 12 * 144;
+    expect(recipeOf(mlp)).toContain(`${linear1.offset + 3 * 3072 * 12 * 144},${bytes}`);
+    expect(checkpoint.get("norm_out.linear.weight")).toMatchObject({ dtype: "float32" });
   });
 
   test("with fewer blocks and heads of another width: the config from shapes", async () => {

@@ -2,8 +2,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { nodeFolder } from "../../src/platform/node/folder.js";
-import { type Checkpoint, openCheckpoint, toFloat32 } from "../../src/weights/index.js";
-import type { RenamedWeights } from "../../src/weights/renamed.js";
+import { type Checkpoint, openCheckpoint } from "../../src/weights/index.js";
 
 /** Single files in the names of the releases, with what is in them by diffusers' and transformers' names. */
 export const originals = fileURLToPath(new URL("../goldens/flux-original", import.meta.url));
@@ -26,13 +25,10 @@ export interface FloatTensor {
 }
 
 /** All weights in float32, those that are computed too. */
-export async function inFloat32({ checkpoint, derived }: RenamedWeights): Promise<FloatTensor[]> {
+export async function inFloat32(checkpoint: Checkpoint): Promise<FloatTensor[]> {
   const tensors: FloatTensor[] = [];
   for (const { name, shape } of checkpoint.tensors()) {
     tensors.push({ name, dtype: "float32", shape, values: await checkpoint.readTensor(name) });
-  }
-  for (const { name, dtype, shape, make } of derived) {
-    tensors.push({ name, dtype: "float32", shape, values: toFloat32(await make(), dtype, name) });
   }
   return tensors;
 }

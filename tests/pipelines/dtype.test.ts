@@ -21,15 +21,16 @@ const goldens = (name: string): string => fileURLToPath(new URL(`../goldens/${na
 const cache = mkdtempSync(join(tmpdir(), "femo-dtype-"));
 const open = (model: string, dtype: ModelDtype) => DiffusionPipeline.fromPretrained(model, { threads: 1, dtype });
 let model: Awaited<ReturnType<typeof tinyPipeline>>;
-let [float32, int8]: DiffusionPipeline[] = [];
+let [float32, int8, int4]: DiffusionPipeline[] = [];
 beforeAll(async () => {
   vi.stubEnv("FEMO_CACHE", cache);
   model = await tinyPipeline();
   float32 = await open(model.folder, "float32");
   int8 = await open(model.folder, "int8");
+  int4 = await open(model.folder, "int4");
 });
 afterAll(async () => {
-  await Promise.all([float32?.close(), int8?.close()]);
+  await Promise.all([float32?.close(), int8?.close(), int4?.close()]);
   model.remove();
   rmSync(cache, { recursive: true });
   vi.unstubAllEnvs();
@@ -58,18 +59,21 @@ test("8 bits draw the images of float32, not quite: over 32 dB on average (38 me
 });
 
 test("the report says which, and counts the same FLOPs", async () => {
-  const [a, b] = [await draw(float32, { numInferenceSteps: 2 }), await draw(int8, { numInferenceSteps: 2 })];
-  expect([a.report.dtype, b.report.dtype]).toEqual(["float32", "int8"]);
-  expect(b.report.flops).toEqual(a.report.flops);
+  const reports = [];
+  for (const pipeline of [float32, int8, int4]) reports.push((await draw(pipeline, { numInferenceSteps: 2 })).report);
+  expect(reports.map(({ dtype }) => dtype)).toEqual(["float32", "int8", "int4"]);
+  for (const { flops } of reports) expect(flops).toEqual(reports[0]?.flops);
 });
 
 describe("caching works as it does in float32", () => {
-  test.each(["module", "block", "stack", "output"])(
-    "at the level %s: with every step computed it changes nothing",
-    async (granularity) => {
+  const levels = ["module", "block", "stack", "output"];
+  test.each(["int8", "int4"].flatMap((dtype) => levels.map((level) => [dtype, level] as const)))(
+    "in %s at the level %s: with every step computed it changes nothing",
+    async (dtype, granularity) => {
       const steps = { classLabels: 0, numInferenceSteps: 3 };
-      const plain = await draw(int8, steps);
-      const cached = await draw(int8, { ...steps, cache: { method: "femo", interval: 1, granularity } });
+      const pipeline = dtype === "int8" ? int8 : int4;
+      const plain = await draw(pipeline, steps);
+      const cached = await draw(pipeline, { ...steps, cache: { method: "femo", interval: 1, granularity } });
       expect(cached.latents).toEqual(plain.latents);
       expect(plain.latents).not.toEqual((await draw(float32, steps)).latents);
     },
@@ -107,7 +111,7 @@ test.each<[string, string, PretrainedOptions]>([
   expect(error).toBeGreaterThan(0);
 });
 
-test.each(["int4", "float16", "", null, 8])("the type %j is refused before anything is opened", async (dtype) => {
+test.each(["int2", "float16", "", null, 8])("the type %j is refused before anything is opened", async (dtype) => {
   const refused = () => open("no-such-model", dtype as ModelDtype);
-  expect(await femoError("E_OPTION", refused)).toMatch(/dtype: expected float32 or int8, found/);
+  expect(await femoError("E_OPTION", refused)).toMatch(/dtype: expected one of float32, int8, int4, found/);
 });

@@ -32,7 +32,7 @@ test.each([
     "test",
     names.map((name, i) => tensor(name, files[i] as string)),
   );
-  const { model, files: written } = graphWriter(checkpoint)(graph);
+  const { model, files: written } = graphWriter(checkpoint).write(graph);
   expect(written).toEqual(files.map((at, i) => ({ name: inside[i], at })));
   const text = Buffer.from(model).toString("latin1");
   for (const file of inside) expect(text).toContain(file);
@@ -44,7 +44,7 @@ test("a graph has only the files that it needs, each with its fingerprint", () =
   graph.output("y", graph.weight("a", [1]).add(graph.weight("b", [1])));
   const tensors = [tensor("a", "/m/1.bin"), tensor("b", "/m/1.bin"), tensor("c", "/m/2.bin")];
   const checkpoint = Checkpoint.fromTensors("test", tensors, undefined, new Map([["/m/1.bin", "as it was"]]));
-  const { files } = graphWriter(checkpoint)(graph);
+  const { files } = graphWriter(checkpoint).write(graph);
   expect(files).toEqual([{ name: "1.bin", at: "/m/1.bin", fingerprint: "as it was" }]);
 });
 

@@ -51,11 +51,12 @@ export interface Weights {
   locate(tensor: string): (TensorInfo & { file: string }) | undefined;
 }
 export function weightsOf(checkpoint: Checkpoint): Weights {
+  const stored = new Map(checkpoint.tensors().map((tensor) => [tensor.name, tensor as TensorInfo]));
   const nameOf = (file: string) => file.slice(file.lastIndexOf("/") + 1);
   return {
-    files: [...new Set(checkpoint.tensors().map(({ file }) => file))].map((at) => ({ name: nameOf(at), at })),
+    files: [...new Set([...stored.values()].map(({ file }) => file))].map((at) => ({ name: nameOf(at), at })),
     locate: (name) => {
-      const tensor = checkpoint.get(name);
+      const tensor = stored.get(name);
       return tensor && { ...tensor, file: nameOf(tensor.file) };
     },
   };

@@ -119,7 +119,7 @@ describe.each(CHANGES)("a weight file that is %s", (_, change) => {
     const checkpoint = await openCheckpoint(nodeFolder(folder), "model.safetensors");
     const graph = new Graph();
     graph.output("y", graph.weight("w", [1]));
-    const file = graphWriter(checkpoint)(graph);
+    const file = graphWriter(checkpoint).write(graph);
     await (await engine.load(file)).release();
     change(at("model.safetensors"));
     expect(await femoError("E_FILE", () => engine.load(file))).toContain("model.safetensors: ");

@@ -92,7 +92,7 @@ describe("where weights are looked for", () => {
   ])("%s, variant %s", async (path, variant) => {
     const files = { [path]: { weight_map: { f: "shard.safetensors" } }, "unet/shard.safetensors": weights };
     const model = await pipeline(files, variant);
-    expect((await model.component("unet")).checkpoint.get("f")?.file).toBe("unet/shard.safetensors");
+    expect((await model.component("unet")).checkpoint.get("f")).toMatchObject({ file: "unet/shard.safetensors" });
   });
 
   test("an index wins over a single file, as in diffusers", async () => {

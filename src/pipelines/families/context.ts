@@ -1,4 +1,4 @@
-import type { Quantize } from "../../denoising/index.js";
+import type { Keep, ModelDtype } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
 import type { Sessions } from "../../runtime/sessions.js";
 import type { LatentDecoder } from "../decoder.js";
@@ -6,8 +6,10 @@ import type { LatentDecoder } from "../decoder.js";
 /** What a family is opened with. */
 export interface FamilyContext {
   readonly sessions: Sessions;
-  /** If the linear layers are to compute in 8 bits. */
-  readonly quantize: Quantize | undefined;
+  /** In what the transformer and large text encoders are to compute. */
+  readonly dtype: ModelDtype;
+  /** For weights that are computed, such as those in fewer bits. */
+  readonly keep: Keep;
 }
 
 /** @throws FemoError E_CONFIG if what the model draws cannot be shown: colours or grey, unless it is decoded */

@@ -66,17 +66,16 @@ interface DiTSource {
   caching(levels: readonly string[]): Promise<CacheFacts>;
 }
 
-async function ditParts(source: DiTSource, { sessions, quantize }: FamilyContext): Promise<PipelineParts> {
+async function ditParts(source: DiTSource, { sessions, dtype, keep }: FamilyContext): Promise<PipelineParts> {
   const { name, config, checkpoint, vae, scheduler } = source;
   const decoder =
     vae && new LatentDecoder(autoencoderKLConfigFromJson(vae.config, `${name}: vae`), vae.checkpoint, sessions);
   checkChannels(name, config.inChannels, decoder);
   const model = dit(config);
-  const backbone = new Backbone(model, checkpoint, sessions);
   return {
     name,
     family: classFamily(config, source.names),
-    backbone: quantize ? await backbone.inInt8(quantize) : backbone,
+    backbone: await new Backbone(model, checkpoint, sessions).in(dtype, keep),
     decoder,
     scheduler,
     caching: await source.caching(cacheLevels(model)),

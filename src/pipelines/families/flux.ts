@@ -65,7 +65,7 @@ export async function fluxFromFolder(folder: ModelFolder, context: FamilyContext
 /** @param where the parts come from, for messages */
 export async function fluxParts(
   source: FluxSource,
-  { sessions, quantize }: FamilyContext,
+  { sessions, dtype, keep }: FamilyContext,
   where: string,
 ): Promise<PipelineParts> {
   const { name, transformer, vae, textEncoder, textEncoder2 } = source;
@@ -90,12 +90,11 @@ export async function fluxParts(
     textEncoder2: new T5EncoderModel(t5, textEncoder2.checkpoint, sessions, once),
   });
   const model = flux(config);
-  const backbone = new Backbone(model, transformer.checkpoint, sessions);
   const levels = cacheLevels(model);
   return {
     name,
     family: promptFamily(config, decoder.stride, source.defaults, encoder),
-    backbone: quantize ? await backbone.inInt8(quantize) : backbone,
+    backbone: await new Backbone(model, transformer.checkpoint, sessions).in(dtype, keep),
     decoder,
     scheduler: source.scheduler,
     caching: await source.caching(levels, presetsFromJson(paperPresets, defaultPresets, levels, "FLUX")),

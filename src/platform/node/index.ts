@@ -1,8 +1,8 @@
 import { totalmem } from "node:os";
 import type { Platform } from "../platform.js";
 import { createNodeEngine } from "./engine.js";
+import { keptCheckpoint } from "./kept.js";
 import { findModel } from "./models.js";
-import { quantizedCheckpoint } from "./quantized.js";
 
 /** A quarter of the machine's memory, or of what the process may have: two graphs of DiT-XL/2 in 24 GB. */
 function graphMemory(): number {
@@ -15,5 +15,5 @@ export const platform: Platform = {
   createEngine: ({ threads } = {}) => createNodeEngine(threads === undefined ? {} : { threads }),
   graphMemory,
   findModel: (pathOrName, options) => findModel(pathOrName, options),
-  quantized: quantizedCheckpoint,
+  kept: keptCheckpoint,
 };
