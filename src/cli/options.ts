@@ -5,6 +5,7 @@ import {
   type Device,
   DiffusionPipeline,
   devices,
+  type LoraOption,
   type ModelDtype,
   modelDtypes,
   type SubjectOptions,
@@ -55,6 +56,11 @@ export interface CommonFlags extends ModelFlags {
   width?: number;
   maxSequenceLength?: number;
   vae?: string;
+  textEncoder?: string;
+  textEncoder2?: string;
+  tokenizer?: string;
+  tokenizer2?: string;
+  lora?: LoraOption[];
   heads?: number;
   dtype?: ModelDtype;
   device?: Device;
@@ -76,11 +82,13 @@ export const addModel = (command: Command): Command =>
 
 /** The model that the flags name, downloaded if need be. */
 export async function openPipeline(flags: CommonFlags, signal: AbortSignal): Promise<DiffusionPipeline> {
-  const { model, variant, revision, cacheDir, device, vae, heads, dtype, threads, quiet } = flags;
+  const { model, variant, revision, cacheDir, device, dtype, threads, quiet } = flags;
+  const { vae, heads, textEncoder, textEncoder2, tokenizer, tokenizer2, lora } = flags;
   const progress = progressLine(quiet);
   try {
     return await DiffusionPipeline.fromPretrained(model, {
-      ...{ variant, revision, cacheDir, device, vae, heads, dtype, threads },
+      ...{ variant, revision, cacheDir, device, dtype, threads },
+      ...{ vae, heads, textEncoder, textEncoder2, tokenizer, tokenizer2, lora },
       signal,
       onProgress: ({ file, bytesDone, bytesTotal }) =>
         progress.show(
@@ -114,6 +122,11 @@ export function addDrawing(command: Command, chosen: { images: string; batchSize
     .option("--variant <name>", 'infix of the weight files to take, such as "fp16"')
     .option("--device <name>", `what computes: ${devices.join(" or ")}`, "auto")
     .option("--vae <name>", "autoencoder for a model file that has none: folder, or owner/name on the Hub")
+    .option("--text-encoder <name>", "CLIP for a FLUX file: file, folder, or owner/name on the Hub")
+    .option("--text-encoder2 <name>", "T5 for a FLUX file: file, folder, or owner/name on the Hub")
+    .option("--tokenizer <name>", "tokenizers for a FLUX file: folder or owner/name of a pipeline, or of CLIP's alone")
+    .option("--tokenizer2 <name>", "T5's tokenizer, if it is elsewhere")
+    .option("--lora <path[:weight]>", "LoRA file to merge into FLUX; may come several times", loraOption)
     .option("--heads <n>", "attention heads of a model file whose width does not tell them", integer)
     .option("--dtype <name>", `what linear layers compute in: ${modelDtypes.join(", ")}`, modelDtype, "float32")
     .option("--num-images-per-prompt <n>", `images of each class or prompt (default: ${chosen.images})`, imageCount)
@@ -220,6 +233,12 @@ export const cacheMethod = (value: string): CacheMethod => member(cacheMethods, 
 function sampler(value: string): SamplerOption {
   if (!value.endsWith(".json")) return member(namedSamplers, value);
   return multistepSolver(parseJson(textOf(value), value, "E_CONFIG", "Repair it."), value, "E_CONFIG");
+}
+
+/** "style.safetensors" or "style.safetensors:0.8", after those before it. */
+function loraOption(value: string, before: LoraOption[] = []): LoraOption[] {
+  const [, path = value, weight] = /^(.+):([+-]?(?:\d+\.?\d*|\.\d+))$/.exec(value) ?? [];
+  return [...before, { path, ...(weight !== undefined && { weight: Number(weight) }) }];
 }
 
 const timestepSpacing = (value: string): TimestepSpacing => member(timestepSpacings, value);

@@ -82,4 +82,6 @@ export interface PipelineParts {
   readonly decoder: LatentDecoder | undefined;
   readonly scheduler: SchedulerConfig;
   readonly caching: CacheFacts;
+  /** What the user should know of how it was opened, a sentence each. */
+  readonly notes?: readonly string[];
 }

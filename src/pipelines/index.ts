@@ -46,7 +46,7 @@ export {
 export { DiffusionPipeline, type GenerationStream } from "./diffusion-pipeline.js";
 export type { Shown } from "./family.js";
 export type { ClassNames } from "./labels.js";
-export type { PretrainedOptions } from "./pretrained-options.js";
+export type { LoraOption, PretrainedOptions } from "./pretrained-options.js";
 export type { GenerationReport } from "./report.js";
 export { type GenerateOptions, type OutputType, outputTypes, type StepProgress } from "./request.js";
 export type { GeneratedImage, GenerationResult } from "./result.js";

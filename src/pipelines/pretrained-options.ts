@@ -28,9 +28,19 @@ export interface PretrainedOptions {
   dtype?: ModelDtype | undefined;
   /**
    * The autoencoder for a model file that has none: a folder or a repository on the Hub, of an autoencoder alone or of a
-   * pipeline that has one.
+   * pipeline that has one; for FLUX also a file, such as `ae.safetensors`.
    */
   vae?: string | undefined;
+  /** The text encoders for a FLUX file that has none, as `vae`: CLIP's, such as `clip_l.safetensors`, */
+  textEncoder?: string | undefined;
+  /** and T5's, such as `t5xxl_fp16.safetensors`. */
+  textEncoder2?: string | undefined;
+  /** The tokenizer for a FLUX file: a folder or a repository on the Hub, of a pipeline or of the tokenizer alone. */
+  tokenizer?: string | undefined;
+  /** The same for the second text encoder. Default: where `tokenizer` is. */
+  tokenizer2?: string | undefined;
+  /** Changes to the weights of FLUX that are merged in: a LoRA file, or several, each with how much of it. */
+  lora?: string | LoraOption | readonly (string | LoraOption)[] | undefined;
   /** Attention heads of a model file of the original DiT release whose width is not one of the paper's. */
   heads?: number | undefined;
   /** Stops the opening; what has been downloaded or converted is kept and the next one goes on from there. */
@@ -41,6 +51,18 @@ export interface PretrainedOptions {
   onConvert?: ((progress: ConversionProgress) => void) | undefined;
 }
 
+/** A LoRA file: `path` on this machine, or a repository on the Hub that has `pytorch_lora_weights.safetensors`. */
+export interface LoraOption {
+  readonly path: string;
+  /** How much of it: 1, the default, is what it was trained for, 0 nothing. */
+  readonly weight?: number | undefined;
+}
+
+const isLora = (value: unknown): boolean => {
+  if (typeof value !== "object" || value === null) return isText(value);
+  const { path, weight = 1, ...others } = value as Record<string, unknown>;
+  return isText(path) && Number.isFinite(weight) && Object.keys(others).length === 0;
+};
 const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 const isOneOf =
@@ -56,6 +78,11 @@ const pretrainedTypes: OptionTypes<PretrainedOptions> = {
   threads: [isCount, "a positive integer"],
   dtype: [isOneOf(modelDtypes), `one of ${modelDtypes.join(", ")}`],
   vae: [isText, "a folder, or owner/name on the Hub"],
+  textEncoder: [isText, "a file, a folder, or owner/name on the Hub"],
+  textEncoder2: [isText, "a file, a folder, or owner/name on the Hub"],
+  tokenizer: [isText, "a folder, or owner/name on the Hub"],
+  tokenizer2: [isText, "a folder, or owner/name on the Hub"],
+  lora: [(value) => [value].flat().every(isLora), "a file, { path, weight }, or a list of them"],
   heads: [isCount, "a positive integer"],
   signal: [isAbortSignal, "an AbortSignal"],
   onProgress: [isFunction, "a function"],

@@ -1,21 +1,20 @@
 import { platform as ownPlatform } from "#platform";
 import type { Keep } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
-import { type OriginalDiT, originalDiT } from "../models/dit-original.js";
 import type { FoundModel, Platform } from "../platform/platform.js";
 import { Sessions } from "../runtime/sessions.js";
 import {
-  componentFiles,
+  type Checkpoint,
   type FolderSource,
-  type ModelComponent,
+  type LoraAdapter,
   openCheckpoint,
-  openComponent,
   openModelFolder,
   pipelineFiles,
 } from "../weights/index.js";
-import { ditFromOriginal, type FamilyContext, familyOf } from "./families/index.js";
+import { type FamilyContext, familyOf, fileClasses, fileFamilyOf } from "./families/index.js";
 import type { PipelineParts } from "./family.js";
-import { allClasses, type ClassNames } from "./labels.js";
+import type { ClassNames } from "./labels.js";
+import { PartFiles } from "./part-files.js";
 import { checkPretrained, type PretrainedOptions } from "./pretrained-options.js";
 
 /** See `DiffusionPipeline.fromPretrained`. */
@@ -31,10 +30,11 @@ export async function openPretrained(
   const found = await platform.findModel(pathOrName, { ...options, select });
   const build =
     found.file === undefined ? await folderBuild(found, options) : await fileBuild(found, options, platform);
+  const lora = await openLora(options, platform);
   signal?.throwIfAborted();
   const engine = platform.createEngine({ threads });
   try {
-    const parts = await build({ sessions: new Sessions(engine, platform.graphMemory()), dtype, keep });
+    const parts = await build({ sessions: new Sessions(engine, platform.graphMemory()), dtype, keep, lora });
     signal?.throwIfAborted();
     return parts;
   } catch (error) {
@@ -57,8 +57,7 @@ export async function pretrainedClasses(
   const select = async (): Promise<string[]> => ["model_index.json", "transformer/config.json"];
   const { folder, name, file } = await platform.findModel(pathOrName, { ...options, select });
   if (file !== undefined) {
-    const { config } = await openOriginal(folder, file, 1); // the number of heads does not matter here
-    return allClasses(config.numEmbedsAdaNorm);
+    return fileClasses(await openModelFile(folder, file));
   }
   const opened = await openModelFolder(folder, { model: name });
   return familyOf(opened).classes(opened);
@@ -66,11 +65,18 @@ export async function pretrainedClasses(
 
 type Build = (context: FamilyContext) => Promise<PipelineParts>;
 
+/** The options that only some models take, and whose those are. */
+const FILE_OPTIONS = [
+  ["vae", "that has none"],
+  ["heads", "that does not say them"],
+  ["textEncoder", "that has none"],
+  ["textEncoder2", "that has none"],
+  ["tokenizer", "of FLUX"],
+  ["tokenizer2", "of FLUX"],
+] as const satisfies readonly (readonly [keyof PretrainedOptions, string])[];
+
 async function folderBuild({ folder, name }: FoundModel, options: PretrainedOptions): Promise<Build> {
-  for (const [option, what] of [
-    ["vae", "that has none"],
-    ["heads", "that does not say them"],
-  ] as const) {
+  for (const [option, what] of FILE_OPTIONS) {
     if (options[option] !== undefined) {
       throw new FemoError("E_OPTION", `${option}: only with a model file ${what}; ${name} says itself which it has`);
     }
@@ -81,40 +87,39 @@ async function folderBuild({ folder, name }: FoundModel, options: PretrainedOpti
 
 async function fileBuild(found: FoundModel, options: PretrainedOptions, platform: Platform): Promise<Build> {
   const { folder, file = "", name } = found;
-  const model = await openOriginal(folder, file, options.heads);
-  if (options.vae === undefined) {
-    throw new FemoError(
-      "E_OPTION",
-      `${folder.name}/${file} draws latents: pass vae, the autoencoder that turns them into images, such as "stabilityai/sd-vae-ft-mse"`,
-    );
+  const checkpoint = await openModelFile(folder, file);
+  const family = fileFamilyOf(checkpoint, options.heads);
+  for (const [option] of FILE_OPTIONS) {
+    if (options[option] === undefined || family.options.includes(option)) continue;
+    const those = family.options.join(", ");
+    throw new FemoError("E_OPTION", `${option}: not of the model in ${folder.name}/${file}, which takes ${those}`);
   }
-  const vae = await openVae(options.vae, options, platform);
-  return (context) => ditFromOriginal(name, model, vae, context);
+  return (context) => family.open(name, checkpoint, new PartFiles(options, platform), context);
 }
 
-/**
- * The transformer of the original DiT release, such as `DiT-XL-2-256x256.pt`, or what its training script saved.
- * @throws FemoError E_FILE if the file is malformed, and as `originalDiT`
- */
-async function openOriginal(folder: FolderSource, file: string, heads: number | undefined): Promise<OriginalDiT> {
+/** @throws FemoError E_FILE if the file is malformed, or no file of weights */
+async function openModelFile(folder: FolderSource, file: string): Promise<Checkpoint> {
   if (/\.json$/.test(file) && !/\.index\.([\w-]+\.)?json$/.test(file)) {
     throw new FemoError(
       "E_FILE",
       `${folder.name}/${file}: expected a model, found a file of one. Give the folder of the whole pipeline, the one with model_index.json.`,
     );
   }
-  return originalDiT(await openCheckpoint(folder, file), heads === undefined ? {} : { heads });
+  return openCheckpoint(folder, file);
 }
 
-/** An autoencoder alone, or that of a pipeline. */
-async function openVae(path: string, options: PretrainedOptions, platform: Platform): Promise<ModelComponent> {
-  const { variant, cacheDir, signal, onProgress } = options;
-  const place = async (folder: FolderSource) => ((await folder.exists("model_index.json")) ? "vae" : ".");
-  const select = async (folder: FolderSource) => {
-    const component = await place(folder);
-    const files = await componentFiles(folder, component, { variant });
-    return [...(component === "vae" ? ["model_index.json"] : []), ...files];
-  };
-  const { folder } = await platform.findModel(path, { cacheDir, signal, onProgress, select });
-  return openComponent(folder, await place(folder), { variant });
+/** What diffusers calls a LoRA file in a repository. */
+const LORA_FILE = "pytorch_lora_weights.safetensors";
+
+/** @throws FemoError E_FILE, E_WEIGHT if there is no such file; what `Platform.findModel` throws */
+async function openLora(options: PretrainedOptions, platform: Platform): Promise<LoraAdapter[]> {
+  const { lora = [], cacheDir, signal, onProgress } = options;
+  const adapters: LoraAdapter[] = [];
+  for (const one of [lora].flat()) {
+    const { path, weight = 1 } = typeof one === "string" ? { path: one } : one;
+    const select = async (): Promise<string[]> => [LORA_FILE];
+    const { folder, file = LORA_FILE } = await platform.findModel(path, { cacheDir, signal, onProgress, select });
+    adapters.push({ checkpoint: await openCheckpoint(folder, file), weight });
+  }
+  return adapters;
 }

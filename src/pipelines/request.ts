@@ -168,7 +168,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
     subjects,
     sizes,
     settings,
-    notes,
+    notes: [...(pipeline.notes ?? []), ...notes],
     seeds,
     latents,
     numInferenceSteps,

@@ -1,6 +1,7 @@
 import type { Keep, ModelDtype } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
 import type { Sessions } from "../../runtime/sessions.js";
+import type { LoraAdapter } from "../../weights/index.js";
 import type { LatentDecoder } from "../decoder.js";
 
 /** What a family is opened with. */
@@ -8,6 +9,8 @@ export interface FamilyContext {
   readonly sessions: Sessions;
   /** In what the transformer and large text encoders are to compute. */
   readonly dtype: ModelDtype;
+  /** What is to be merged into the weights. */
+  readonly lora: readonly LoraAdapter[];
   /** For weights that are computed, such as those in fewer bits. */
   readonly keep: Keep;
 }

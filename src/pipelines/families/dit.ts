@@ -1,13 +1,15 @@
 import { Backbone, guidanceRows } from "../../denoising/index.js";
+import { FemoError } from "../../errors.js";
 import { type CacheFacts, cacheLevels } from "../../methods/index.js";
 import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
 import { type DiTConfig, dit, ditConfigFromJson } from "../../models/dit.js";
-import type { OriginalDiT } from "../../models/dit-original.js";
+import { originalDiT } from "../../models/dit-original.js";
 import { ditScheduler, type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
 import type { Checkpoint, ModelComponent, ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
 import type { Condition, Family, PipelineParts } from "../family.js";
 import { allClasses, type ClassNames, classId, className, labelNames } from "../labels.js";
+import type { PartFiles } from "../part-files.js";
 import { subjectTypes } from "../subject-options.js";
 import { cachingOf, nothingMeasured } from "./caching.js";
 import { checkChannels, type FamilyContext } from "./context.js";
@@ -44,16 +46,29 @@ export async function ditClasses(folder: ModelFolder): Promise<ClassNames> {
  * @param name of the model, for reports
  * @throws FemoError E_CONFIG or E_WEIGHT if the autoencoder is not one, or not this model's
  */
-export function ditFromOriginal(
+export async function ditFromFile(
+  heads: number | undefined,
   name: string,
-  model: OriginalDiT,
-  vae: ModelComponent,
+  file: Checkpoint,
+  parts: PartFiles,
   context: FamilyContext,
 ): Promise<PipelineParts> {
+  const model = originalDiT(file, heads === undefined ? {} : { heads });
+  const vae = await parts.component("vae", "vae");
+  if (!vae) {
+    throw new FemoError(
+      "E_OPTION",
+      `${file.name} draws latents: pass vae, the autoencoder that turns them into images, such as "stabilityai/sd-vae-ft-mse"`,
+    );
+  }
   const caching = async (levels: readonly string[]) => nothingMeasured(levels);
   const own = { name, ...model, vae, scheduler: ditScheduler, names: new Map(), caching };
   return ditParts(own, context);
 }
+
+/** The classes of a file of the original release. @throws FemoError as `originalDiT` */
+export const ditFileClasses = (file: Checkpoint): ClassNames =>
+  allClasses(originalDiT(file, { heads: 1 }).config.numEmbedsAdaNorm); // the number of heads does not matter here
 
 interface DiTSource {
   readonly name: string;
@@ -66,8 +81,9 @@ interface DiTSource {
   caching(levels: readonly string[]): Promise<CacheFacts>;
 }
 
-async function ditParts(source: DiTSource, { sessions, dtype, keep }: FamilyContext): Promise<PipelineParts> {
+async function ditParts(source: DiTSource, { sessions, dtype, keep, lora }: FamilyContext): Promise<PipelineParts> {
   const { name, config, checkpoint, vae, scheduler } = source;
+  if (lora.length > 0) throw new FemoError("E_OPTION", `lora: only of FLUX; ${name} is a DiT`);
   const decoder =
     vae && new LatentDecoder(autoencoderKLConfigFromJson(vae.config, `${name}: vae`), vae.checkpoint, sessions);
   checkChannels(name, config.inChannels, decoder);

@@ -1,4 +1,4 @@
-import { Backbone, guidanceRows } from "../../denoising/index.js";
+import { Backbone, guidanceRows, type Keep, weightsIn } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
 import {
   type CacheFacts,
@@ -8,27 +8,34 @@ import {
   presetsFromJson,
 } from "../../methods/index.js";
 import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
+import { isOriginalAutoencoderKL, originalAutoencoderKL } from "../../models/autoencoder-kl-original.js";
 import { clipTextConfigFromJson } from "../../models/clip-text.js";
 import { flux, fluxSizes } from "../../models/flux.js";
 import { type FluxConfig, fluxConfigFromJson } from "../../models/flux-config.js";
-import { t5ConfigFromJson } from "../../models/t5.js";
+import { fluxLora } from "../../models/flux-lora.js";
+import { fluxSchedulers, originalFlux } from "../../models/flux-original.js";
+import { t5ConfigFromJson, t5Encoder, withT5Names } from "../../models/t5.js";
+import { isOriginalClipText, isOriginalT5, originalClipText, originalT5 } from "../../models/text-encoders-original.js";
 import { type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
 import { openTokenizer, type Tokenizer } from "../../tokenizers/index.js";
-import type { ModelComponent, ModelFolder } from "../../weights/index.js";
+import { networkLinears } from "../../tracing/index.js";
+import type { Checkpoint, LoraAdapter, ModelComponent, ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
 import { type DrawingDefaults, drawingDefaults } from "../drawing-defaults.js";
 import type { Condition, Family, PipelineParts, Shown, Subject } from "../family.js";
 import { checkInteger } from "../option-types.js";
+import type { PartFiles } from "../part-files.js";
 import { PromptEncoder, type PromptTexts } from "../prompts.js";
 import { type SubjectOptions, subjectTypes } from "../subject-options.js";
 import { ClipTextModel, T5EncoderModel } from "../text-encoders.js";
-import { cachingOf } from "./caching.js";
+import { cachingOf, nothingMeasured } from "./caching.js";
 import { checkChannels, type FamilyContext } from "./context.js";
 
 /** All that a FLUX pipeline is made of. */
 export interface FluxSource {
   readonly name: string;
-  readonly transformer: ModelComponent;
+  readonly config: FluxConfig;
+  readonly transformer: Checkpoint;
   readonly vae: ModelComponent;
   readonly textEncoder: ModelComponent;
   readonly textEncoder2: ModelComponent;
@@ -44,10 +51,12 @@ export interface FluxSource {
  * @throws FemoError E_CONFIG, E_FILE or E_WEIGHT if the folder is not such a pipeline in full
  */
 export async function fluxFromFolder(folder: ModelFolder, context: FamilyContext): Promise<PipelineParts> {
+  const { config, checkpoint } = await folder.component("transformer");
   return fluxParts(
     {
       name: folder.model,
-      transformer: await folder.component("transformer"),
+      config: fluxConfigFromJson(config, `${folder.name}/transformer/config.json`),
+      transformer: checkpoint,
       vae: await folder.component("vae"),
       textEncoder: await folder.component("text_encoder"),
       textEncoder2: await folder.component("text_encoder_2"),
@@ -62,15 +71,60 @@ export async function fluxFromFolder(folder: ModelFolder, context: FamilyContext
   );
 }
 
+/** Files that have what a FLUX file may lack, by option. */
+export const fluxPartOptions = ["vae", "textEncoder", "textEncoder2", "tokenizer", "tokenizer2"] as const;
+
+/**
+ * A transformer of the original release's names, in whichever format, with the other parts in files or folders of their
+ * own unless it has them too.
+ * @throws FemoError E_OPTION if a part is missing, and as those that open them
+ */
+export async function fluxFromFile(
+  name: string,
+  file: Checkpoint,
+  parts: PartFiles,
+  context: FamilyContext,
+): Promise<PipelineParts> {
+  const { config, checkpoint, scheduler } = await originalFlux(file);
+  const part = async (
+    option: "vae" | "textEncoder" | "textEncoder2",
+    component: string,
+    isThere: (checkpoint: Checkpoint) => boolean,
+    original: (checkpoint: Checkpoint) => ModelComponent | Promise<ModelComponent>,
+  ): Promise<ModelComponent> => {
+    const found = (await parts.component(option, component, original)) ?? (isThere(file) && (await original(file)));
+    if (found) return found;
+    throw new FemoError(
+      "E_OPTION",
+      `${option}: expected where the ${component} is, which ${file.name} does not have: a file, a folder or a repository ` +
+        'on the Hub, of the part alone or of a pipeline such as "black-forest-labs/FLUX.1-schnell"; found nothing',
+    );
+  };
+  return fluxParts(
+    {
+      ...{ name, config, transformer: checkpoint },
+      vae: await part("vae", "vae", isOriginalAutoencoderKL, originalAutoencoderKL),
+      textEncoder: await part("textEncoder", "text_encoder", isOriginalClipText, originalClipText),
+      textEncoder2: await part("textEncoder2", "text_encoder_2", isOriginalT5, originalT5),
+      tokenizer: await parts.tokenizer("tokenizer", "tokenizer"),
+      tokenizer2: await parts.tokenizer("tokenizer2", "tokenizer_2"),
+      scheduler: schedulerFromConfig(fluxSchedulers[scheduler]),
+      defaults: {},
+      caching: async (levels, published) => nothingMeasured(levels, published),
+    },
+    context,
+    name,
+  );
+}
+
 /** @param where the parts come from, for messages */
 export async function fluxParts(
   source: FluxSource,
-  { sessions, dtype, keep }: FamilyContext,
+  { sessions, dtype, keep, lora }: FamilyContext,
   where: string,
 ): Promise<PipelineParts> {
-  const { name, transformer, vae, textEncoder, textEncoder2 } = source;
-  const config = fluxConfigFromJson(transformer.config, `${where}/transformer/config.json`);
-  const clip = clipTextConfigFromJson(textEncoder.config, `${where}/text_encoder/config.json`);
+  const { name, config, vae, textEncoder2 } = source;
+  const clip = clipTextConfigFromJson(source.textEncoder.config, `${where}/text_encoder/config.json`);
   const t5 = t5ConfigFromJson(textEncoder2.config, `${where}/text_encoder_2/config.json`);
   checkWidths(name, [
     ["pooled_projection_dim", config.pooledProjectionDim, "the text encoder's hidden_size", clip.hiddenSize],
@@ -82,22 +136,42 @@ export async function fluxParts(
     sessions,
   );
   checkChannels(name, config.inChannels / PATCH ** 2, decoder);
+  const { transformer, textEncoder, notes } = await merged(source, lora, keep);
+  const t5Weights = withT5Names(textEncoder2.checkpoint);
   const once = { once: true };
   const encoder = new PromptEncoder({
     tokenizer: source.tokenizer,
-    textEncoder: new ClipTextModel(clip, textEncoder.checkpoint, sessions, ["pooled"], once),
+    textEncoder: new ClipTextModel(clip, textEncoder, sessions, ["pooled"], once),
     tokenizer2: source.tokenizer2,
-    textEncoder2: new T5EncoderModel(t5, textEncoder2.checkpoint, sessions, once),
+    textEncoder2: new T5EncoderModel(
+      t5,
+      await keep(weightsIn(dtype, t5Weights, networkLinears(t5Encoder(t5)))),
+      sessions,
+      once,
+    ),
   });
   const model = flux(config);
   const levels = cacheLevels(model);
   return {
     name,
     family: promptFamily(config, decoder.stride, source.defaults, encoder),
-    backbone: await new Backbone(model, transformer.checkpoint, sessions).in(dtype, keep),
+    backbone: await new Backbone(model, transformer, sessions).in(dtype, keep),
     decoder,
     scheduler: source.scheduler,
+    notes,
     caching: await source.caching(levels, presetsFromJson(paperPresets, defaultPresets, levels, "FLUX")),
+  };
+}
+
+/** The weights with LoRA files merged in, and what the user should know of that. */
+async function merged({ transformer, textEncoder }: FluxSource, lora: readonly LoraAdapter[], keep: Keep) {
+  const bases = { transformer, textEncoder: textEncoder.checkpoint };
+  if (lora.length === 0) return { ...bases, notes: [] };
+  const { notes, ...derived } = await fluxLora(bases, lora);
+  return {
+    notes,
+    transformer: transformer.withDerived(derived.transformer),
+    textEncoder: await keep(bases.textEncoder.withDerived(derived.textEncoder)),
   };
 }
 

@@ -1,10 +1,13 @@
 import { FemoError } from "../../errors.js";
-import type { ModelFolder } from "../../weights/index.js";
+import { isOriginalFlux } from "../../models/flux-original.js";
+import type { Checkpoint, ModelFolder } from "../../weights/index.js";
 import type { PipelineParts } from "../family.js";
 import type { ClassNames } from "../labels.js";
+import type { PartFiles } from "../part-files.js";
+import type { PretrainedOptions } from "../pretrained-options.js";
 import type { FamilyContext } from "./context.js";
-import { ditClasses, ditFromFolder } from "./dit.js";
-import { fluxFromFolder } from "./flux.js";
+import { ditClasses, ditFileClasses, ditFromFile, ditFromFolder } from "./dit.js";
+import { fluxFromFile, fluxFromFolder, fluxPartOptions } from "./flux.js";
 
 interface FamilyDefinition {
   open(folder: ModelFolder, context: FamilyContext): Promise<PipelineParts>;
@@ -32,10 +35,29 @@ export function familyOf(folder: ModelFolder): FamilyDefinition {
   );
 }
 
+/** The classes that a file's model draws. @throws FemoError E_OPTION if it draws prompts */
+export const fileClasses = async (file: Checkpoint): Promise<ClassNames> =>
+  isOriginalFlux(file) ? noClasses(file) : ditFileClasses(file);
+
 /** @throws FemoError E_OPTION */
-async function noClasses({ name }: ModelFolder): Promise<never> {
+async function noClasses({ name }: { readonly name: string }): Promise<never> {
   throw new FemoError("E_OPTION", `${name}: expected a model that draws classes, found one that draws prompts`);
 }
 
+/** A model in a single file, which may lack other parts. */
+export interface FileFamily {
+  /** The options of `fromPretrained` that it takes and others do not. */
+  readonly options: readonly (keyof PretrainedOptions)[];
+  open(name: string, file: Checkpoint, parts: PartFiles, context: FamilyContext): Promise<PipelineParts>;
+}
+
+/**
+ * The family that a file's model is of, by the names of its tensors: FLUX.1, or a DiT of the original release.
+ * @param heads of a DiT whose width is not one of the paper's
+ */
+export const fileFamilyOf = (file: Checkpoint, heads: number | undefined): FileFamily =>
+  isOriginalFlux(file)
+    ? { options: fluxPartOptions, open: fluxFromFile }
+    : { options: ["vae", "heads"], open: (...of) => ditFromFile(heads, ...of) };
+
 export type { FamilyContext } from "./context.js";
-export { ditFromOriginal } from "./dit.js";

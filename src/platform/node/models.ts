@@ -34,7 +34,7 @@ export async function findModel(
   throw new FemoError(
     "E_FILE",
     `${path}: expected ${known && `an embedded model (${known}), `}a folder in diffusers' layout, a file of the original ` +
-      'DiT release, or a model on the Hub such as "facebook/DiT-XL-2-256" or "owner/name@revision"; found none of them.',
+      'release of DiT or FLUX.1, or a model on the Hub such as "facebook/DiT-XL-2-256" or "owner/name@revision"; found none of them.',
   );
 }
 

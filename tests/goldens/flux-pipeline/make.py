@@ -114,7 +114,7 @@ def t5_tokenizer(folder: Path) -> T5TokenizerFast:
     return T5TokenizerFast.from_pretrained(folder)
 
 
-def make(name: str, guidance_embeds: bool, shifting: dict) -> None:
+def make(name: str, guidance_embeds: bool, heads: int, axes: tuple[int, int, int], shifting: dict) -> None:
     folder = HERE / name
     tokenizer, tokenizer_2 = clip_tokenizer(folder / "tokenizer"), t5_tokenizer(folder / "tokenizer_2")
     end = tokenizer.eos_token_id
@@ -148,12 +148,12 @@ def make(name: str, guidance_embeds: bool, shifting: dict) -> None:
         in_channels=16,
         num_layers=1,
         num_single_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
+        attention_head_dim=sum(axes),
+        num_attention_heads=heads,
         joint_attention_dim=24,
         pooled_projection_dim=16,
         guidance_embeds=guidance_embeds,
-        axes_dims_rope=(4, 6, 6),
+        axes_dims_rope=axes,
     )
     vae = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 4,
@@ -189,8 +189,8 @@ def make(name: str, guidance_embeds: bool, shifting: dict) -> None:
     save_file(images, folder / "golden.safetensors")
 
 
-make("dev", True, {"shift": 3.0, "use_dynamic_shifting": True})
-make("schnell", False, {"shift": 1.0})
+make("dev", True, 1, (4, 14, 14), {"shift": 3.0, "use_dynamic_shifting": True})
+make("schnell", False, 2, (4, 6, 6), {"shift": 1.0})
 (HERE / "requests.json").write_text(
     json.dumps({"seed": SEED, "defaults": DEFAULTS, "requests": REQUESTS}, indent=2) + "\n"
 )
