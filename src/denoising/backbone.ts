@@ -1,5 +1,6 @@
 import { FemoError } from "../errors.js";
 import { type Bindings, bindShape } from "../graph/index.js";
+import { type Method, X0 } from "../methods/index.js";
 import type { RunRequest, RunResult } from "../runtime/engine.js";
 import { type GraphWriter, graphWriter } from "../runtime/graph-writer.js";
 import { Network } from "../runtime/network.js";
@@ -35,6 +36,7 @@ export class Backbone {
   readonly #writer: GraphWriter;
   readonly #networks = new Map<string, CutNetwork>();
   readonly #kernels = new Map<string, Network>();
+  readonly #sized = new Map<string, Backbone>();
   /** Graphs that compute everything and give features out, the most recently used last. */
   #full: readonly Network[] = [];
 
@@ -59,6 +61,21 @@ export class Backbone {
   async in(dtype: ModelDtype, keep: Keep): Promise<Backbone> {
     const weights = weightsIn(dtype, this.#checkpoint, modelLinears(this.model));
     return new Backbone(this.model, await keep(weights), this.sessions, dtype);
+  }
+
+  /**
+   * What runs a method on images of one size: this, or, where the method's graphs must know sizes, a backbone for that
+   * size, whose weights are loaded on their own.
+   */
+  forMethod({ cuts }: Pick<Method, "cuts">, sizes: Bindings): Backbone {
+    const isSparse = Object.values(cuts).some((cut) => cut !== X0 && cut.sparse);
+    if (!isSparse || !this.model.sized) return this;
+    const model = this.model.sized(sizes);
+    return cached(
+      this.#sized,
+      canonical(sizes),
+      () => new Backbone(model, this.#checkpoint, this.sessions, this.dtype),
+    );
   }
 
   /** The input that changes with every step. */

@@ -19,10 +19,11 @@ type Streams = { readonly image: Value; readonly text: Value };
  * Rectified-flow transformer FLUX.1 (Black Forest Labs), tensor names as in diffusers. The sample is the latent image,
  * packed into tokens of 2 x 2 pixels inside; `timestep` runs from 1 (noise) to 0, `guidance` is the scale itself.
  * B: batch, C: latent channels, I and T: tokens of image and text, D: width.
+ * @param sizes in numbers for graphs of one size, else symbols
  */
-export function flux(config: FluxConfig): Model {
+export function flux(config: FluxConfig, sizes: Readonly<Record<keyof typeof fluxSizes, Dim>> = fluxSizes): Model {
   const { numAttentionHeads: heads, attentionHeadDim: headDim, inChannels } = config;
-  const { rows, columns, text: textTokens } = fluxSizes;
+  const { rows, columns, text: textTokens } = sizes;
   const width = heads * headDim;
   const imageTokens = productDim([rows, columns]);
   const tokens = addDims(textTokens, imageTokens);
@@ -223,6 +224,7 @@ export function flux(config: FluxConfig): Model {
     chains: { transformer_blocks: config.numLayers, single_transformer_blocks: config.numSingleLayers },
     marks: ["modulated"],
     build,
+    sized: ({ rows, columns, text }) => flux(config, { rows, columns, text } as Record<keyof typeof fluxSizes, number>),
   };
 }
 

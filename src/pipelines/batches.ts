@@ -1,5 +1,5 @@
 import { bindShape, sizeOf } from "../graph/index.js";
-import type { Condition, PipelineParts, Subject } from "./family.js";
+import type { Condition, Subject } from "./family.js";
 import type { Request } from "./request.js";
 
 /** What the tables of conditions may take. A request whose distinct conditions need more computes them part by part. */
@@ -12,9 +12,8 @@ export interface BatchGroup {
 }
 
 /** The batches of a request, as many together as have room for their conditions; one at least. */
-export function batchGroups(parts: PipelineParts, request: Request): BatchGroup[] {
-  const { backbone } = parts;
-  const { subjects, batchSize, sampler, sizes } = request;
+export function batchGroups(request: Request): BatchGroup[] {
+  const { backbone, subjects, batchSize, sampler, sizes } = request;
   const bytesOf = (hoisted: "pair" | "condition"): number =>
     backbone.cut({ hoisted }).network.outputs.reduce((sum, { shape }) => {
       return sum + Float32Array.BYTES_PER_ELEMENT * sizeOf(bindShape(shape.slice(1), sizes));

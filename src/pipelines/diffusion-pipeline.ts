@@ -177,7 +177,7 @@ export class DiffusionPipeline {
    * @throws FemoError E_OPTION if an option is out of range
    */
   plannedFlops(options: GenerateOptions): GenerationReport["flops"] | undefined {
-    return plannedFlops(this.#parts, checkRequest(options, this.#parts));
+    return plannedFlops(checkRequest(options, this.#parts));
   }
 
   /**
@@ -191,8 +191,10 @@ export class DiffusionPipeline {
 
   /** Loads what a request with these options will run, so that its first step does not wait. */
   async warmUp(cache: CacheOptions | QualityName = "none"): Promise<void> {
-    const { backbone, decoder } = this.#parts;
-    const method = methodOf(this.cacheSettings(cache), backbone.model);
+    const { backbone: all, decoder, family } = this.#parts;
+    const method = methodOf(this.cacheSettings(cache), all.model);
+    const { sizes } = family.drawing({ [family.subjectOption]: family.examples[0] });
+    const backbone = all.forMethod(method, sizes);
     for (const hoisted of ["condition", "pair"] as const) {
       if (backbone.cut({ hoisted }).hoisted.length > 0) await backbone.load({ hoisted });
     }

@@ -2,37 +2,33 @@ import { conditioningFlops, type StepBatch, stepsFlops } from "../denoising/inde
 import { plannedKinds } from "../methods/index.js";
 import { BATCH } from "../tracing/index.js";
 import { batchGroups, rowsOf } from "./batches.js";
-import type { PipelineParts } from "./family.js";
 import type { GenerationReport } from "./report.js";
 import type { Request } from "./request.js";
 
 /** What the report of a request will count, if its method knows all steps beforehand; undefined if it looks before it decides. */
-export function plannedFlops(parts: PipelineParts, request: Request): GenerationReport["flops"] | undefined {
-  const { backbone } = parts;
+export function plannedFlops(request: Request): GenerationReport["flops"] | undefined {
+  const { backbone } = request;
   const { timesteps } = request.sampler;
   const kinds = plannedKinds(request.method, timesteps.length);
   if (!kinds) return undefined;
-  const conditioning = batchGroups(parts, request).reduce((sum, { conditions }) => {
+  const conditioning = batchGroups(request).reduce((sum, { conditions }) => {
     return sum + conditioningFlops(backbone, timesteps.length, conditions.length, request.sizes);
   }, 0);
-  const steps = stepBatches(parts, request).map((batch) => stepsFlops(backbone, request.method, kinds, batch));
+  const steps = stepBatches(request).map((batch) => stepsFlops(backbone, request.method, kinds, batch));
   const done = steps.reduce((a, b) => a + b, conditioning);
-  const uncached = conditioning + uncachedFlops(parts, request);
+  const uncached = conditioning + uncachedFlops(request);
   return { done, uncached, speedup: uncached / done };
 }
 
 /** Floating-point operations of the steps of a request if each were a plain one. */
-export function uncachedFlops(parts: PipelineParts, request: Request): number {
-  const plain = parts.backbone.cut({}).network;
-  return stepBatches(parts, request).reduce(
-    (sum, { bindings }) => sum + request.numInferenceSteps * plain.flops(bindings),
-    0,
-  );
+export function uncachedFlops(request: Request): number {
+  const plain = request.backbone.cut({}).network;
+  return stepBatches(request).reduce((sum, { bindings }) => sum + request.numInferenceSteps * plain.flops(bindings), 0);
 }
 
 /** The images that go through steps together. */
-function stepBatches(parts: PipelineParts, request: Request): StepBatch[] {
-  return batchGroups(parts, request).flatMap(({ batches }) =>
+function stepBatches(request: Request): StepBatch[] {
+  return batchGroups(request).flatMap(({ batches }) =>
     batches.map((images) => {
       const rows = images.flatMap((image) => rowsOf(request, image)).length;
       return { images: images.length, bindings: { ...request.sizes, [BATCH]: rows } };

@@ -1,4 +1,4 @@
-import type { Observer, StepRecord } from "../denoising/index.js";
+import type { Backbone, Observer, StepRecord } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
 import { type Bindings, sizeOf } from "../graph/index.js";
 import { checkTileSize } from "../images/index.js";
@@ -109,6 +109,8 @@ export interface Request {
   readonly sampler: Sampler;
   readonly cache: ChosenCache;
   readonly method: Method;
+  /** What runs it. */
+  readonly backbone: Backbone;
   readonly decodeTileSize: number | undefined;
   readonly outputType: OutputType;
   readonly signal: AbortSignal | undefined;
@@ -165,6 +167,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   const method = methodOf(cache.settings, backbone.model);
   method.checkSteps?.(sampler.timesteps.length);
   return {
+    backbone: backbone.forMethod(method, sizes),
     subjects,
     sizes,
     settings,

@@ -20,7 +20,7 @@ export async function* runRequest(
   request: Request,
 ): AsyncGenerator<StepProgress, GenerationResult> {
   const start = performance.now();
-  const { backbone } = parts;
+  const { backbone } = request;
   request.signal?.throwIfAborted();
   const id = `request-${++requests}`;
   const dims = backbone.sampleDims(request.sizes);
@@ -31,7 +31,7 @@ export async function* runRequest(
   const notes = new Set<string>();
   const costs = { conditioningMs: 0, conditioningFlops: 0, decodingMs: 0, stateBytes: 0 };
 
-  for (const group of batchGroups(parts, request)) {
+  for (const group of batchGroups(request)) {
     const conditions = await encoded(parts, group.conditions, request.signal);
     for (const note of conditions.notes) notes.add(note);
     const conditioning = await Conditioning.compute(backbone, id, request.sampler.timesteps, conditions, request.sizes);
@@ -142,7 +142,7 @@ function reportOf(
   const { conditioningFlops, ...measured } = costs;
   const records = batches.flatMap(({ steps }) => steps);
   const sum = (of: (step: StepRecord) => number): number => records.reduce((total, step) => total + of(step), 0);
-  const uncached = conditioningFlops + uncachedFlops(parts, request);
+  const uncached = conditioningFlops + uncachedFlops(request);
   const done = conditioningFlops + sum(({ flops }) => flops);
   const computed = records.filter(({ full, rejected }) => full && !rejected);
   return {

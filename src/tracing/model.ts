@@ -32,6 +32,11 @@ export interface Model {
   /** Tensors that may be given out (`Trace.mark`) and that methods know by name: "modulated", what enters the first attention. */
   readonly marks: readonly string[];
   build(trace: Trace): Value;
+  /**
+   * The same for images of one size, for graphs that must know it. Absent of a model that has one size.
+   * @param sizes of every symbol of its inputs
+   */
+  sized?(sizes: Bindings): Model;
 }
 
 /** The input that changes with every step. */
