@@ -30,7 +30,7 @@ export interface PromptReaders {
 
 /** The most encodings that are kept, in bytes: 32 of T5-XXL's for 512 tokens. */
 const MAX_KEPT_BYTES = 2 ** 28;
-/** Text encoders that take more are freed once a request's prompts are encoded: the transformer's weights come next. */
+/** What a text encoder may take that stays loaded while the transformer's weights come, in bytes. */
 const MAX_STAYING_BYTES = 2 ** 27;
 /** Tokens that CLIP reads. */
 const CLIP_TOKENS = 77;
@@ -38,11 +38,14 @@ const CLIP_TOKENS = 77;
 /** Reads prompts with CLIP and T5, as FLUX does; each text is encoded once, and its encoding kept for a while. */
 export class PromptEncoder {
   readonly #readers: PromptReaders;
+  readonly #maxStayingBytes: number;
   readonly #kept = new Map<string, Promise<Float32Array>>();
   #keptBytes = 0;
 
-  constructor(readers: PromptReaders) {
+  /** @param maxStayingBytes text encoders that take more are freed once a request's prompts are encoded */
+  constructor(readers: PromptReaders, maxStayingBytes = MAX_STAYING_BYTES) {
     this.#readers = readers;
+    this.#maxStayingBytes = maxStayingBytes;
   }
 
   /**
@@ -70,7 +73,7 @@ export class PromptEncoder {
         if (dropped > 0) notes.add(cutNote(name, tokens, droppedText));
         found.push(await this.#once(`${name} ${tokens} ${text}`, async () => floatsOf(await run(ids))));
       }
-      if (network.bytes > MAX_STAYING_BYTES) await network.release();
+      if (network.bytes > this.#maxStayingBytes) await network.release();
       return found;
     };
     const tokens = Math.min(CLIP_TOKENS, tokenizer.maxLength ?? CLIP_TOKENS);

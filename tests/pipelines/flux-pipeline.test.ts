@@ -53,6 +53,14 @@ test("a request that says nothing else draws by diffusers' defaults", () => {
   expect(pipelines.dev.imageSize()).toEqual([1024, 1024]);
 });
 
+test("methods are set as the FEMO paper and those before it set them on FLUX", () => {
+  const { presets } = pipelines.dev;
+  expect(presets.femo).toMatchObject({ order: 1, beta: 0.325, firstEnhance: 3, granularity: "module" });
+  expect(presets.adaptedFemo).toMatchObject({ order: 1, beta: 0.325, delta: 0.125, firstEnhance: 3 });
+  expect(pipelines.dev.cacheSettings("teaCache")).toMatchObject({ coefficients: "flux" });
+  expect(pipelines.dev.cacheSettings("magCache")).toMatchObject({ ratios: "flux" });
+});
+
 test("each image is drawn again alone, from its own prompt and seed", async () => {
   const prompt = ["a red fox", "two lemons", "a red fox"];
   const negativePrompt = ["snow", "", "snow"];

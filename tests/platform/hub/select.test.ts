@@ -32,6 +32,26 @@ test("index, configs and weights; neither what belongs to no component nor a nul
   expect((await pipelineFiles(folder)).sort()).toEqual(["model_index.json", ...Object.keys(OTHERS), SINGLE].sort());
 });
 
+test("of a tokenizer all that there is of its vocabulary, and nothing else", async () => {
+  const vocabulary = [
+    "tokenizer/merges.txt",
+    "tokenizer/spiece.model",
+    "tokenizer/tokenizer.json",
+    "tokenizer/vocab.json",
+  ];
+  const there = [
+    ...vocabulary,
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer.py",
+    "tokenizer/flax.msgpack",
+  ];
+  const folder = folderOf({ [SINGLE]: "", ...Object.fromEntries(there.map((path) => [path, ""])) });
+  const chosen = (await pipelineFiles(folder)).filter((path) => path.startsWith("tokenizer/"));
+  expect(chosen.sort()).toEqual(
+    [...vocabulary, "tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json"].sort(),
+  );
+});
+
 test.each([
   ["safetensors before PyTorch's format", [SINGLE, "unet/diffusion_pytorch_model.bin"], [SINGLE]],
   ["transformers' names", ["unet/model.safetensors", "unet/pytorch_model.bin"], ["unet/model.safetensors"]],
