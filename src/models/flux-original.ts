@@ -81,7 +81,7 @@ export async function originalFlux(checkpoint: Checkpoint, options: OriginalFlux
   const scaled = await separateScales(partOf(checkpoint, PART));
   const config = inferConfig(scaled.checkpoint, options);
   const dtypes = [...COMPUTABLE, ...(Object.keys(BLOCK_TYPES) as BlockType[])];
-  scaled.checkpoint.verify(originalTensors(config), { dtypes });
+  scaled.checkpoint.verify(originalFluxTensors(config), { dtypes });
   return { config, checkpoint: renamed(scaled, config), scheduler: config.guidanceEmbeds ? "dev" : "schnell" };
 }
 
@@ -217,7 +217,7 @@ function norms({ numLayers, numSingleLayers }: FluxConfig): [string, string][] {
 const LAST_MODULATION = "final_layer.adaLN_modulation.1";
 
 /** What the release's model has, by its names. */
-function originalTensors(config: FluxConfig): ExpectedTensor[] {
+export function originalFluxTensors(config: FluxConfig): ExpectedTensor[] {
   const linear = (name: string, outFeatures: number, inFeatures: number): ExpectedTensor[] => [
     { name: `${name}.weight`, shape: [outFeatures, inFeatures] },
     { name: `${name}.bias`, shape: [outFeatures] },
