@@ -101,6 +101,9 @@ const firstCells = (heading: string): string[] =>
     .map(([first]) => quoted(first)[0] as string)
     .sort();
 
+const without = (all: readonly string[], some: readonly string[]): string[] =>
+  all.filter((item) => !some.includes(item));
+
 describe("docs/options.md has the options that there are", () => {
   /** What the error of an option that does not exist says there is. */
   const named = async (call: (options: object) => unknown): Promise<string[]> => {
@@ -109,10 +112,13 @@ describe("docs/options.md has the options that there are", () => {
   };
 
   test("of requests, and of comparisons", async () => {
-    await using pipeline = await DiffusionPipeline.fromPretrained("avatars-dit", { threads: 1 });
-    const generate = (options: object) => pipeline.generate({ classLabels: 0, ...options });
-    expect(firstCells("generate")).toEqual(await named(generate));
-    expect(firstCells("compare")).toEqual(await named((options) => compare(pipeline, options as CompareOptions)));
+    await using classes = await DiffusionPipeline.fromPretrained("avatars-dit", { threads: 1 });
+    await using prompts = await DiffusionPipeline.fromPretrained("tests/goldens/flux-pipeline/dev", { threads: 1 });
+    expect(firstCells("generate")).toEqual(await named((options) => classes.generate({ classLabels: 0, ...options })));
+    const ofPrompts = await named((options) => prompts.generate({ prompt: "", ...options }));
+    expect(firstCells("Prompts")).toEqual(without(ofPrompts, firstCells("generate")));
+    expect(without(firstCells("generate"), ofPrompts)).toEqual(["classLabels"]);
+    expect(firstCells("compare")).toEqual(await named((options) => compare(classes, options as CompareOptions)));
   });
 
   test("of opening", async () => {
@@ -166,7 +172,6 @@ describe("docs/options.md has the options that there are", () => {
   const flagsOf = ({ options }: Command): string[] => options.map(({ flags }) => flags).sort();
   const model = (command: Command) => addModel(command.createCommand("model"));
   const common = (command: Command) => addCommon(command.createCommand("common"), { images: "", batchSize: "" });
-  const without = (all: readonly string[], some: readonly string[]) => all.filter((flag) => !some.includes(flag));
 
   test("of commands", () => {
     const generate = generateCommand(context);
