@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { FemoError } from "../errors.js";
 import { encodePng, parametersText } from "../images/index.js";
-import type { DiffusionPipeline, GeneratedImage, GenerationReport } from "../pipelines/index.js";
+import type { DiffusionPipeline, GeneratedImage, GenerationReport, Phase } from "../pipelines/index.js";
 import { classId, className } from "../pipelines/labels.js";
 import { samplerTitle, seedAfter } from "../samplers/index.js";
 import { addCacheFlags, type CacheFlags, cacheOf } from "./cache-flags.js";
@@ -35,6 +35,7 @@ async function generate(subjects: string[], flags: GenerateFlags, { version, sig
   const pipeline = await openPipeline(flags, signal);
   const progress = progressLine(flags.quiet);
   try {
+    let done = 0;
     const paths = outputPaths(target, subjects, numImagesPerPrompt, flags.seed, pipeline);
     checkFree(paths, force);
     signal.throwIfAborted();
@@ -43,9 +44,9 @@ async function generate(subjects: string[], flags: GenerateFlags, { version, sig
       [pipeline.subjectOption]: subjects,
       cache,
       signal,
+      onPhase: (phase) => progress.show(PHASES[phase], done),
       onStep: ({ step, numInferenceSteps, images: members }) => {
-        const done =
-          ((members[0] as number) * numInferenceSteps + (step + 1) * members.length) / (total * numInferenceSteps);
+        done = ((members[0] as number) * numInferenceSteps + (step + 1) * members.length) / (total * numInferenceSteps);
         progress.show(`step ${step + 1} of ${numInferenceSteps}`, done);
       },
     });
@@ -62,6 +63,13 @@ async function generate(subjects: string[], flags: GenerateFlags, { version, sig
     await pipeline.close();
   }
 }
+
+const PHASES: Readonly<Record<Phase, string>> = {
+  encoding: "reading the prompts",
+  conditioning: "computing what all steps share",
+  denoising: "loading the model",
+  decoding: "decoding",
+};
 
 function outputPaths(
   target: Target,

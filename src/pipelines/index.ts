@@ -48,6 +48,6 @@ export type { Shown } from "./family.js";
 export type { ClassNames } from "./labels.js";
 export type { LoraOption, PretrainedOptions } from "./pretrained-options.js";
 export type { GenerationReport } from "./report.js";
-export { type GenerateOptions, type OutputType, outputTypes, type StepProgress } from "./request.js";
+export { type GenerateOptions, type OutputType, outputTypes, type Phase, type StepProgress } from "./request.js";
 export type { GeneratedImage, GenerationResult } from "./result.js";
 export type { SubjectOption, SubjectOptions } from "./subject-options.js";

@@ -33,6 +33,8 @@ export interface GenerationReport {
   readonly flops: { readonly done: number; readonly uncached: number; readonly speedup: number };
   /** The most bytes held for the features of one batch: their state, and the buffers into which the next full step writes. */
   readonly stateBytes: number;
+  /** Time for reading the prompts, loading text encoders included. */
+  readonly encodingMs: number;
   /** Time in the runtime for conditioning and steps, milliseconds; `totalMs` is the time from call to result. */
   readonly conditioningMs: number;
   readonly stepsMs: number;

@@ -40,6 +40,9 @@ export interface StepProgress extends StepRecord {
   readonly latents: Float32Array;
 }
 
+/** What a request is at; see `GenerateOptions.onPhase`. */
+export type Phase = "encoding" | "conditioning" | "denoising" | "decoding";
+
 /** What a request gives, as diffusers' `output_type`. */
 export const outputTypes = ["image", "latent"] as const;
 /** One of `outputTypes`. */
@@ -85,6 +88,11 @@ export interface GenerateOptions extends SubjectOptions {
   outputType?: OutputType;
   /** Stops between steps; the promise rejects with the signal's reason. */
   signal?: AbortSignal;
+  /**
+   * Called when a request comes to what takes long: "encoding" its prompts, "conditioning", "denoising" a batch, "decoding"
+   * it. What it throws ends the request.
+   */
+  onPhase?: (phase: Phase) => void;
   /** Called after every step, and waited for; what it throws ends the request. */
   onStep?: (progress: StepProgress) => unknown;
 }
@@ -114,6 +122,7 @@ export interface Request {
   readonly decodeTileSize: number | undefined;
   readonly outputType: OutputType;
   readonly signal: AbortSignal | undefined;
+  readonly onPhase: ((phase: Phase) => void) | undefined;
   /** Of studies, which look at what graphs give on the way. */
   readonly observe?: Observer;
 }
@@ -128,7 +137,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   const { numImagesPerPrompt = 1, guidanceChannels = "all" } = options;
   const { guidanceScale = family.defaults.guidanceScale } = options;
   const { numInferenceSteps = ownSteps(options.sampler) ?? family.defaults.numInferenceSteps } = options;
-  const { seed = 0, batchSize = 4, decodeTileSize, outputType = "image", signal } = options;
+  const { seed = 0, batchSize = 4, decodeTileSize, outputType = "image", signal, onPhase } = options;
   const latents = options.latents?.slice(); // what becomes of the caller's does not matter any more
   checkInteger("numImagesPerPrompt", numImagesPerPrompt, 1, 100_000);
   checkInteger("batchSize", batchSize, 1, 1024);
@@ -184,6 +193,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
     decodeTileSize,
     outputType,
     signal,
+    onPhase,
   };
 }
 
@@ -254,5 +264,6 @@ export const generateTypes: OptionTypes<Omit<GenerateOptions, keyof SubjectOptio
   decodeTileSize: [isNumber, "a number"],
   outputType: [(value) => outputTypes.includes(value as OutputType), `one of ${outputTypes.join(", ")}`],
   signal: [isAbortSignal, "an AbortSignal"],
+  onPhase: [isFunction, "a function"],
   onStep: [isFunction, "a function"],
 };

@@ -29,11 +29,15 @@ export async function* runRequest(
   const images: GeneratedImage[] = [];
   const batches: { images: readonly number[]; steps: StepRecord[] }[] = [];
   const notes = new Set<string>();
-  const costs = { conditioningMs: 0, conditioningFlops: 0, decodingMs: 0, stateBytes: 0 };
+  const costs = { encodingMs: 0, conditioningMs: 0, conditioningFlops: 0, decodingMs: 0, stateBytes: 0 };
 
   for (const group of batchGroups(request)) {
+    request.onPhase?.("encoding");
+    const encoding = performance.now();
     const conditions = await encoded(parts, group.conditions, request.signal);
+    costs.encodingMs += performance.now() - encoding;
     for (const note of conditions.notes) notes.add(note);
+    request.onPhase?.("conditioning");
     const conditioning = await Conditioning.compute(backbone, id, request.sampler.timesteps, conditions, request.sizes);
     costs.conditioningMs += conditioning.durationMs;
     costs.conditioningFlops += conditioning.flops;
@@ -41,6 +45,7 @@ export async function* runRequest(
       for (const members of group.batches) {
         const steps: StepRecord[] = [];
         batches.push({ images: members, steps });
+        request.onPhase?.("denoising");
         const denoising = denoise({
           backbone,
           conditioning,
@@ -59,6 +64,7 @@ export async function* runRequest(
         });
         const done = yield* told(denoising, steps, request.numInferenceSteps);
         costs.stateBytes = Math.max(costs.stateBytes, done.stateBytes);
+        if (request.outputType === "image") request.onPhase?.("decoding");
         const decoding = performance.now();
         for (const [i, index] of members.entries()) {
           const latent = done.latents[i] as Float32Array;
@@ -135,7 +141,9 @@ function reportOf(
   parts: PipelineParts,
   request: Request,
   batches: GenerationReport["batches"],
-  costs: { conditioningMs: number; conditioningFlops: number; decodingMs: number; stateBytes: number },
+  costs: Pick<GenerationReport, "encodingMs" | "conditioningMs" | "decodingMs" | "stateBytes"> & {
+    conditioningFlops: number;
+  },
   notes: readonly string[],
 ): Omit<GenerationReport, "totalMs"> {
   const { name, backbone } = parts;

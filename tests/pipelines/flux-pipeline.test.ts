@@ -88,6 +88,21 @@ test("a prompt that is too long is cut off, and the report says what of it was n
   expect(short.report.warnings.join()).not.toContain("cut off");
 });
 
+test("says what it is at, batch by batch, and how long the prompts took", async () => {
+  const phases: string[] = [];
+  const onPhase = (phase: string) => void phases.push(phase);
+  const options = { ...request, prompt: ["a fox", "two lemons"], batchSize: 1 };
+  const { report } = await pipelines.schnell.generate({ ...options, onPhase });
+  const batch = ["denoising", "decoding"];
+  expect(phases).toEqual(["encoding", "conditioning", ...batch, ...batch]);
+  expect(report.encodingMs).toBeGreaterThan(0);
+  expect(report.encodingMs).toBeLessThan(report.totalMs);
+  const failing = () => {
+    throw new Error("no more");
+  };
+  await expect(pipelines.schnell.generate({ ...options, onPhase: failing })).rejects.toThrow("no more");
+});
+
 test("the number of tokens that T5 reads is part of the image", async () => {
   const [short, long] = [
     await pipelines.schnell.generate(request),
