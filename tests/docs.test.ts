@@ -13,7 +13,7 @@ import { addCommon, addModel, type CommandContext } from "../src/cli/options.js"
 import { studyCommand } from "../src/cli/study.js";
 import { weightsIn } from "../src/denoising/dtype.js";
 import { type Graph, sizeOf, type Value } from "../src/graph/index.js";
-import { type CacheMethod, DiffusionPipeline, modelDtypes, type PretrainedOptions } from "../src/index.js";
+import { type CachePresets, DiffusionPipeline, modelDtypes, type PretrainedOptions } from "../src/index.js";
 import { defaultPresets } from "../src/methods/index.js";
 import { methodTable } from "../src/methods/table.js";
 import { autoencoderKLConfigFromJson, autoencoderKLDecoder } from "../src/models/autoencoder-kl.js";
@@ -160,7 +160,7 @@ describe("docs/options.md has the options that there are", () => {
       Object.entries(preset).map(([field, value]) => {
         const own = embedded[method]?.[field];
         const text = JSON.stringify(value);
-        const ofFlux = JSON.stringify(Object(flux.presets[method as CacheMethod])[field]);
+        const ofFlux = JSON.stringify(Object(flux.presets[method as keyof CachePresets])[field]);
         return [method, field, text, own === undefined ? "" : JSON.stringify(own), ofFlux === text ? "" : ofFlux].join(
           " ",
         );
