@@ -11,9 +11,18 @@ import { compareCommand } from "../src/cli/compare.js";
 import { generateCommand } from "../src/cli/generate.js";
 import { addCommon, addModel, type CommandContext } from "../src/cli/options.js";
 import { studyCommand } from "../src/cli/study.js";
-import { DiffusionPipeline, type PretrainedOptions } from "../src/index.js";
+import { weightsIn } from "../src/denoising/dtype.js";
+import { type Graph, sizeOf, type Value } from "../src/graph/index.js";
+import { type CachePresets, DiffusionPipeline, modelDtypes, type PretrainedOptions } from "../src/index.js";
 import { defaultPresets } from "../src/methods/index.js";
 import { methodTable } from "../src/methods/table.js";
+import { autoencoderKLConfigFromJson, autoencoderKLDecoder } from "../src/models/autoencoder-kl.js";
+import { clipTextConfigFromJson, clipTextEncoder } from "../src/models/clip-text.js";
+import { dit, ditConfigFromJson } from "../src/models/dit.js";
+import { flux } from "../src/models/flux.js";
+import { fluxDev, fluxSchnell } from "../src/models/flux-config.js";
+import { t5ConfigFromJson, t5Encoder } from "../src/models/t5.js";
+import { drawingDefaults } from "../src/pipelines/drawing-defaults.js";
 import {
   ddimDefaults,
   dpmSolverDefaults,
@@ -22,6 +31,9 @@ import {
   multistepDefaults,
 } from "../src/samplers/index.js";
 import { type CompareOptions, compare } from "../src/studies/index.js";
+import { type Linears, type Model, modelLinears, networkLinears, traceCut } from "../src/tracing/index.js";
+import { BLOCK_TYPES, type BlockType, packedBlocks } from "../src/weights/gguf-blocks.js";
+import { Checkpoint, type ModelFolder, storedBytes, type TensorInfo } from "../src/weights/index.js";
 import { femoError } from "./weights/helpers.js";
 
 const read = (file: string): string => readFileSync(file, "utf8");
@@ -104,6 +116,8 @@ const firstCells = (heading: string): string[] =>
 const without = (all: readonly string[], some: readonly string[]): string[] =>
   all.filter((item) => !some.includes(item));
 
+const tinyFlux = "tests/goldens/flux-pipeline/dev";
+
 describe("docs/options.md has the options that there are", () => {
   /** What the error of an option that does not exist says there is. */
   const named = async (call: (options: object) => unknown): Promise<string[]> => {
@@ -113,7 +127,7 @@ describe("docs/options.md has the options that there are", () => {
 
   test("of requests, and of comparisons", async () => {
     await using classes = await DiffusionPipeline.fromPretrained("avatars-dit", { threads: 1 });
-    await using prompts = await DiffusionPipeline.fromPretrained("tests/goldens/flux-pipeline/dev", { threads: 1 });
+    await using prompts = await DiffusionPipeline.fromPretrained(tinyFlux, { threads: 1 });
     expect(firstCells("generate")).toEqual(await named((options) => classes.generate({ classLabels: 0, ...options })));
     const ofPrompts = await named((options) => prompts.generate({ prompt: "", ...options }));
     expect(firstCells("Prompts")).toEqual(without(ofPrompts, firstCells("generate")));
@@ -139,16 +153,21 @@ describe("docs/options.md has the options that there are", () => {
     expect(found.sort()).toEqual(fields.map(({ method, field }) => `${method} ${field}`).sort());
   });
 
-  test("and their presets", () => {
+  test("and their presets", async () => {
+    await using flux = await DiffusionPipeline.fromPretrained(tinyFlux, { threads: 1 });
     const embedded = JSON.parse(read("models/avatars-dit/presets.json"));
     const wanted = Object.entries(defaultPresets).flatMap(([method, preset]) =>
       Object.entries(preset).map(([field, value]) => {
         const own = embedded[method]?.[field];
-        return `${method} ${field} ${JSON.stringify(value)} ${own === undefined ? "" : JSON.stringify(own)}`;
+        const text = JSON.stringify(value);
+        const ofFlux = JSON.stringify(Object(flux.presets[method as keyof CachePresets])[field]);
+        return [method, field, text, own === undefined ? "" : JSON.stringify(own), ofFlux === text ? "" : ofFlux].join(
+          " ",
+        );
       }),
     );
-    const found = rowsUnder("docs/options.md", "Presets").map(
-      ([method, field, paper, own]) => `${quoted(method)[0]} ${quoted(field)[0]} ${paper} ${own}`,
+    const found = rowsUnder("docs/options.md", "Presets").map(([method, field, ...values]) =>
+      [quoted(method)[0], quoted(field)[0], ...values].join(" "),
     );
     expect(found.sort()).toEqual(wanted.sort());
   });
@@ -197,4 +216,78 @@ test("docs/errors.md has the codes that there are", () => {
   const codes = [...read("src/errors.ts").matchAll(/^ {2}\| "(E_\w+)"/gm)].map(([, code]) => code);
   expect(codes.length).toBeGreaterThan(0);
   expect(rowsUnder("docs/errors.md", "Errors").map(([code]) => quoted(code)[0])).toEqual(codes);
+});
+
+describe("docs/models.md has what follows from the code:", () => {
+  const ofModel = (model: Model): [Value[], Linears] => [
+    traceCut(model, { hoisted: "inline" }).graph.reachable().weights,
+    modelLinears(model),
+  ];
+  const ofGraph = (graph: Graph, linears: Linears): [Value[], Linears] => [graph.reachable().weights, linears];
+  const none: Linears = { main: [], modulation: [], other: [] };
+  const t5 = t5Encoder(
+    t5ConfigFromJson({ d_model: 4096, d_ff: 10_240, num_layers: 24, num_heads: 64, feed_forward_proj: "gated-gelu" }),
+  );
+  const clip = clipTextConfigFromJson({ hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 });
+  const widths = [128, 256, 512, 512];
+  const decoder = autoencoderKLConfigFromJson({
+    ...{ latent_channels: 16, block_out_channels: widths, layers_per_block: 2, use_post_quant_conv: false },
+    ...{
+      up_block_types: widths.map(() => "UpDecoderBlock2D"),
+      down_block_types: widths.map(() => "DownEncoderBlock2D"),
+    },
+  });
+  const models: Readonly<Record<string, [Value[], Linears]>> = {
+    "FLUX.1-dev": ofModel(flux(fluxDev)),
+    "FLUX.1-schnell": ofModel(flux(fluxSchnell)),
+    "T5-XXL": ofGraph(t5, networkLinears(t5)),
+    "CLIP-L": ofGraph(clipTextEncoder(clip, ["pooled"]), none),
+    "FLUX.1's decoder": ofGraph(autoencoderKLDecoder(decoder), none),
+    "DiT-XL/2 in diffusers' layout": ofModel(dit(ditConfigFromJson({ in_channels: 4, out_channels: 8 }))),
+  };
+  /** In 10^9: how many parameters, and the bytes in each type, of all weights or of some. */
+  const sizes = (name: string, count: typeof bytesOf = bytesOf, isOne = (_: string): boolean => true): string[] => {
+    const [values, linears] = models[name] as [Value[], Linears];
+    const stored = values.map(({ name, shape }): TensorInfo => {
+      const dims = shape as readonly number[];
+      return { name, dtype: "float32", shape: dims, file: "", offset: 0, byteLength: 4 * sizeOf(dims) };
+    });
+    const parameters = stored.filter(({ name }) => isOne(name)).reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+    const checkpoint = Checkpoint.fromTensors(name, stored);
+    const bytes = modelDtypes.map((dtype) => count(weightsIn(dtype, checkpoint, linears), isOne));
+    return [(parameters / 1e9).toFixed(3), ...bytes.map((count) => (count / 1e9).toFixed(2))];
+  };
+  const bytesOf = (checkpoint: Checkpoint, isOne: (name: string) => boolean): number =>
+    checkpoint.tensors().reduce((sum, tensor) => sum + (isOne(tensor.name) ? storedBytes(tensor) : 0), 0);
+  const computedBytes = (checkpoint: Checkpoint): number =>
+    [...checkpoint.derived().values()].reduce((sum, tensor) => sum + storedBytes(tensor), 0);
+  const table = (heading: string): string[][] => rowsUnder("docs/models.md", heading);
+
+  test("what models take in memory, in parts and on disk", () => {
+    expect(table("Weights in memory")).toEqual(Object.keys(models).map((name) => [name, ...sizes(name)]));
+    const { main, modulation } = (models["FLUX.1-dev"] as [Value[], Linears])[1];
+    const parts = [
+      (name: string) => main.includes(name),
+      (name: string) => modulation.includes(name),
+      (name: string) => !main.includes(name) && !modulation.includes(name),
+    ];
+    const found = table("Parts of the transformer").map(([, ...cells]) => cells);
+    expect(found).toEqual(parts.map((isOne) => sizes("FLUX.1-dev", bytesOf, isOne)));
+    const onDisk = table("Computed weights on disk");
+    expect(onDisk).toEqual(onDisk.map(([name = ""]) => [name, ...sizes(name, computedBytes).slice(1)]));
+  });
+
+  test("bits of GGUF's blocks", () => {
+    const rows = Object.entries(BLOCK_TYPES).map(([type, { elements, bytes }]) => {
+      const { bits, block, minimums } = packedBlocks(type as BlockType, new Uint8Array(bytes), 1, elements);
+      return [`\`${type.toUpperCase()}\``, `${(8 * bytes) / elements}`, `${bits + (minimums ? 64 : 32) / block}`];
+    });
+    expect(table("GGUF in memory").sort()).toEqual(rows.sort());
+  });
+
+  test("fields of defaults.json", async () => {
+    const [, json = ""] = /^```json\n([\s\S]*?)^```/m.exec(read("docs/models.md")) ?? [];
+    const folder = { name: "", measured: async () => JSON.parse(json) } as unknown as ModelFolder;
+    expect(await drawingDefaults(folder)).toEqual(JSON.parse(json));
+  });
 });
