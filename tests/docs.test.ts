@@ -116,6 +116,25 @@ const firstCells = (heading: string): string[] =>
 const without = (all: readonly string[], some: readonly string[]): string[] =>
   all.filter((item) => !some.includes(item));
 
+test("the commands in the pages have flags that there are", () => {
+  const context: CommandContext = { version: "", signal: new AbortController().signal };
+  const commands = [generateCommand, compareCommand, calibrateCommand, classesCommand].map((make) => make(context));
+  const flags = new Map(
+    [...commands, studyCommand().commands[0] as Command].map((command) => [
+      command.name() === "costs" ? "study" : command.name(),
+      command.options.map(({ long }) => long as string),
+    ]),
+  );
+  const shown = pages.flatMap((page) =>
+    [...read(page).matchAll(/^ {4}npx femo (\w+)((?:[^#\n]*\\\n)*[^#\n]*)/gm)].map(([text, name = "", rest = ""]) => {
+      const used = [...rest.matchAll(/(?<= )--[\w-]+/g)].map(([flag]) => flag);
+      return { text, unknown: without(used, flags.get(name) ?? []) };
+    }),
+  );
+  expect(shown.length).toBeGreaterThan(10);
+  expect(shown.filter(({ unknown }) => unknown.length > 0)).toEqual([]);
+});
+
 const tinyFlux = "tests/goldens/flux-pipeline/dev";
 
 describe("docs/options.md has the options that there are", () => {
