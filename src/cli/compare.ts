@@ -165,7 +165,7 @@ function checkReportSize(images: number, [height, width]: readonly [number, numb
   if (images <= most) return;
   throw new FemoError(
     "E_OPTION",
-    `--classes, --num-images-per-prompt: expected at most ${most} images in all rows, as more do not fit into one page, ` +
+    `--classes or --prompt, --num-images-per-prompt: expected at most ${most} images in all rows, as more do not fit into one page, ` +
       `found ${images}: compare fewer images or variants`,
   );
 }

@@ -76,7 +76,7 @@ export const methodNames = cacheMethods.join(", ");
 /** Adds the options that say which model. */
 export const addModel = (command: Command): Command =>
   command
-    .option("--model <name>", "embedded model, folder, or owner/name[@revision] on the Hub", "avatars-dit")
+    .option("--model <name>", "embedded model, folder, file, or owner/name[@revision] on the Hub", "avatars-dit")
     .option("--revision <name>", "branch, tag or commit of a model on the Hub (default: main)")
     .option("--cache-dir <path>", "folder of downloads (default: that of huggingface_hub)");
 
@@ -121,7 +121,10 @@ export function addDrawing(command: Command, chosen: { images: string; batchSize
   return addModel(command)
     .option("--variant <name>", 'infix of the weight files to take, such as "fp16"')
     .option("--device <name>", `what computes: ${devices.join(" or ")}`, "auto")
-    .option("--vae <name>", "autoencoder for a model file that has none: folder, or owner/name on the Hub")
+    .option(
+      "--vae <name>",
+      "autoencoder for a model file that has none: folder, owner/name on the Hub, of FLUX also a file",
+    )
     .option("--text-encoder <name>", "CLIP for a FLUX file: file, folder, or owner/name on the Hub")
     .option("--text-encoder2 <name>", "T5 for a FLUX file: file, folder, or owner/name on the Hub")
     .option("--tokenizer <name>", "tokenizers for a FLUX file: folder or owner/name of a pipeline, or of CLIP's alone")

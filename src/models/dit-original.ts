@@ -49,10 +49,10 @@ function inferConfig(checkpoint: Checkpoint, { heads: given }: OriginalDiTOption
     const alike = checkpoint.names().find((other) => other.endsWith(`.${name}`));
     const advice = alike
       ? `It has ${quote(alike)}: it was saved as a part of something larger. Save the DiT alone.`
-      : "A DiT in diffusers' layout is opened by its folder.";
+      : "A model in diffusers' layout is opened by the folder of the whole pipeline.";
     throw new FemoError(
       "E_WEIGHT",
-      `${checkpoint.name}: expected a DiT of the original release, with a tensor "${name}" of ${axes} axes, ` +
+      `${checkpoint.name}: expected a DiT or a FLUX.1 under the names of its release, for a DiT a tensor "${name}" of ${axes} axes, ` +
         `found ${found ? `${found.length} axes` : "none"}. ${advice}`,
     );
   };

@@ -17,7 +17,7 @@ import type { ClassNames } from "./labels.js";
 import { plannedFlops } from "./planned-flops.js";
 import type { PretrainedOptions } from "./pretrained-options.js";
 import type { GenerationReport } from "./report.js";
-import { checkRequest, type GenerateOptions, type StepProgress, samplingOf } from "./request.js";
+import { checkFamily, checkRequest, type GenerateOptions, type StepProgress, samplingOf } from "./request.js";
 import type { GenerationResult } from "./result.js";
 import { runRequest } from "./run-request.js";
 import type { SubjectOption } from "./subject-options.js";
@@ -98,17 +98,21 @@ export class DiffusionPipeline {
 
   /** What requests that do not say go by. */
   get defaults(): { readonly numInferenceSteps: number; readonly guidanceScale: number } {
-    return this.#parts.family.defaults;
+    const { numInferenceSteps, guidanceScale } = this.#parts.family.defaults;
+    return { numInferenceSteps, guidanceScale };
   }
 
   /**
-   * Height and width of a request's images in pixels.
+   * [height, width] of a request's images in pixels.
    * @param options what it says of that. Default: nothing, as the model draws by itself
    * @throws FemoError E_OPTION if the model does not draw in that size
    */
-  imageSize(options: Pick<GenerateOptions, "height" | "width"> = {}): readonly [height: number, width: number] {
+  imageSize({ height, width }: Pick<GenerateOptions, "height" | "width"> = {}): readonly [number, number] {
     const { backbone, family, decoder } = this.#parts;
-    const { sizes } = family.drawing({ ...options, [family.subjectOption]: family.examples[0] });
+    const asked = { ...(height !== undefined && { height }), ...(width !== undefined && { width }) };
+    const options = { ...asked, [family.subjectOption]: family.examples[0] };
+    checkFamily(options, family);
+    const { sizes } = family.drawing(options);
     const [, ...area] = backbone.sampleDims(sizes) as [number, number, number];
     return area.map((side) => side * (decoder?.stride ?? 1)) as [number, number];
   }
@@ -219,8 +223,8 @@ export class DiffusionPipeline {
   /**
    * Opens a pipeline.
    * @param pathOrName the name of an embedded model, "avatars-dit"; a folder in diffusers' layout; a file of the original
-   *   DiT release, "DiT-XL-2-256x256.pt", with the option `vae`; or a model on the Hugging Face Hub, "owner/name" or
-   *   "owner/name@revision", which is downloaded unless the cache has it
+   *   release of DiT or FLUX.1, "DiT-XL-2-256x256.pt", "flux1-dev.safetensors", with options for the parts that it lacks; or
+   *   a model on the Hugging Face Hub, "owner/name" or "owner/name@revision", which is downloaded unless the cache has it
    * @throws FemoError E_FILE, E_CONFIG or E_WEIGHT if there is no such model or it is not whole; E_NETWORK or E_ACCESS if
    *   it cannot be downloaded; E_OPTION if an option is unknown or wrong; the signal's reason if it was aborted
    */

@@ -41,7 +41,7 @@ export interface PretrainedOptions {
   tokenizer2?: string | undefined;
   /** Changes to the weights of FLUX that are merged in: a LoRA file, or several, each with how much of it. */
   lora?: string | LoraOption | readonly (string | LoraOption)[] | undefined;
-  /** Attention heads of a model file of the original DiT release whose width is not one of the paper's. */
+  /** Attention heads of a file of the original DiT release whose width is not one of the paper's. */
   heads?: number | undefined;
   /** Stops the opening; what has been downloaded or converted is kept and the next one goes on from there. */
   signal?: AbortSignal | undefined;
@@ -77,7 +77,7 @@ const pretrainedTypes: OptionTypes<PretrainedOptions> = {
   device: [isOneOf(devices), `one of ${devices.join(", ")}, for this build runs on the CPU only`],
   threads: [isCount, "a positive integer"],
   dtype: [isOneOf(modelDtypes), `one of ${modelDtypes.join(", ")}`],
-  vae: [isText, "a folder, or owner/name on the Hub"],
+  vae: [isText, "a folder, or owner/name on the Hub, of FLUX also a file"],
   textEncoder: [isText, "a file, a folder, or owner/name on the Hub"],
   textEncoder2: [isText, "a file, a folder, or owner/name on the Hub"],
   tokenizer: [isText, "a folder, or owner/name on the Hub"],

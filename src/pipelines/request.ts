@@ -31,7 +31,7 @@ import {
   isString,
   type OptionTypes,
 } from "./option-types.js";
-import type { SubjectOptions } from "./subject-options.js";
+import { type SubjectOptions, subjectTypes } from "./subject-options.js";
 
 /** Told after every run of the network. */
 export interface StepProgress extends StepRecord {
@@ -133,6 +133,7 @@ export interface Request {
  */
 export function checkRequest(options: GenerateOptions, pipeline: PipelineParts): Request {
   const { scheduler, caching, family, backbone, decoder } = pipeline;
+  checkFamily(options, family);
   checkTypes(options, { ...generateTypes, ...family.options }, family.subjectOption);
   const { numImagesPerPrompt = 1, guidanceChannels = "all" } = options;
   const { guidanceScale = family.defaults.guidanceScale } = options;
@@ -195,6 +196,18 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
     signal,
     onPhase,
   };
+}
+
+/** @throws FemoError E_OPTION if an option is one of another kind of model */
+export function checkFamily(options: GenerateOptions, { subjectOption, options: own }: PipelineParts["family"]): void {
+  for (const name of Object.keys(subjectTypes)) {
+    if (options?.[name as keyof SubjectOptions] === undefined || Object.hasOwn(own, name)) continue;
+    const kind = subjectOption === "prompt" ? "prompts" : "classes";
+    throw new FemoError(
+      "E_OPTION",
+      `${name}: not of this model, which draws ${kind}: it takes ${Object.keys(own).join(", ")}`,
+    );
+  }
 }
 
 /** How a sampler samples. */

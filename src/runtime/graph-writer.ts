@@ -76,7 +76,7 @@ function commonFolder(checkpoint: Checkpoint): string {
   throw new FemoError(
     "E_FILE",
     `${checkpoint.name}: its files must lie in one folder, found ${folders.map((folder) => folder.join("")).join(", ")}. ` +
-      "Copy them together.",
+      "Copy them together, or, if some of them are weights that were computed, set FEMO_CACHE to a folder on the same drive.",
   );
 }
 

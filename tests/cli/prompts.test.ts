@@ -48,7 +48,7 @@ test("a comparison of prompts", async () => {
 test.each([
   [["generate", "a fox", "--height", "33"], "height: expected a multiple of 16"],
   [["generate", "a fox", "--heads", "2"], "heads: only with a model file"],
-  [["compare", "--classes", "micah"], "classLabels: there is no such option"],
+  [["compare", "--classes", "micah"], "classLabels: not of this model, which draws prompts"],
   [["classes"], "expected a model that draws classes"],
 ])("%j is refused: %s", async (args, message) => {
   const { code, stderr } = await femo([...args, ...model]);

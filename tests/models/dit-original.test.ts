@@ -197,7 +197,7 @@ describe("the tensors of the original release", () => {
     async (name) => {
       const others = release({ depth: 1 }).filter((tensor) => tensor.name !== name);
       expect(await femoError("E_WEIGHT", () => open(others))).toContain(
-        `dit.pt: expected a DiT of the original release, with a tensor "${name}"`,
+        `dit.pt: expected a DiT or a FLUX.1 under the names of its release, for a DiT a tensor "${name}"`,
       );
     },
   );

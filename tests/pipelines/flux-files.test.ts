@@ -167,10 +167,17 @@ test.each(["vae", "textEncoder", "textEncoder2", "tokenizer"] as const)(
     const parts = { vae: model, textEncoder: model, textEncoder2: model, tokenizer: model };
     const { [option]: _, ...others } = parts;
     const message = await femoError("E_OPTION", () => draw(files.transformer, others));
-    expect(message).toContain(`${option}: expected where the`);
+    expect(message).toContain(`${option}: expected ${option === "tokenizer" ? "where the tokenizer is" : "the "}`);
     expect(message).toContain("black-forest-labs/FLUX.1-schnell");
   },
 );
+
+test("a tokenizer of the other kind is refused", async () => {
+  const parts = { vae: model, textEncoder: model, textEncoder2: model };
+  const clip = join(model, "tokenizer");
+  const message = await femoError("E_CONFIG", () => draw(files.transformer, { ...parts, tokenizer: clip }));
+  expect(message).toContain("tokenizer2: expected the tokenizer of the text encoder, T5's");
+});
 
 test("options of other models are refused", async () => {
   expect(await femoError("E_OPTION", () => draw(files.transformer, { heads: 3 }))).toContain(

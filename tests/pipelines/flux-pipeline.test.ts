@@ -135,7 +135,7 @@ describe("a bad request is refused before anything runs", () => {
       { prompt: ["a", "b"], prompt2: ["a"] },
       "prompt2: expected one text, or one for each of the 2 prompts, found a list of 1",
     ],
-    [{ classLabels: 3 }, "classLabels: there is no such option"],
+    [{ classLabels: 3 }, "classLabels: not of this model, which draws prompts"],
     [{ sampler: "ddim" }, "sampler: expected"],
   ])("%j", async (options, message) => {
     const run = () => pipelines.schnell.generate({ ...request, ...options });

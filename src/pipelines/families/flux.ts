@@ -71,6 +71,8 @@ export async function fluxFromFolder(folder: ModelFolder, context: FamilyContext
   );
 }
 
+const WORDS = { vae: "autoencoder", textEncoder: "text encoder of CLIP", textEncoder2: "text encoder of T5" } as const;
+
 /** Files that have what a FLUX file may lack, by option. */
 export const fluxPartOptions = ["vae", "textEncoder", "textEncoder2", "tokenizer", "tokenizer2"] as const;
 
@@ -96,7 +98,7 @@ export async function fluxFromFile(
     if (found) return found;
     throw new FemoError(
       "E_OPTION",
-      `${option}: expected where the ${component} is, which ${file.name} does not have: a file, a folder or a repository ` +
+      `${option}: expected the ${WORDS[option]}, which ${file.name} does not have: a file, a folder or a repository ` +
         'on the Hub, of the part alone or of a pipeline such as "black-forest-labs/FLUX.1-schnell"; found nothing',
     );
   };
@@ -126,6 +128,8 @@ export async function fluxParts(
   const { name, config, vae, textEncoder2 } = source;
   const clip = clipTextConfigFromJson(source.textEncoder.config, `${where}/text_encoder/config.json`);
   const t5 = t5ConfigFromJson(textEncoder2.config, `${where}/text_encoder_2/config.json`);
+  checkTokenizer("tokenizer", "clip", source.tokenizer);
+  checkTokenizer("tokenizer2", "t5", source.tokenizer2);
   checkWidths(name, [
     ["pooled_projection_dim", config.pooledProjectionDim, "the text encoder's hidden_size", clip.hiddenSize],
     ["joint_attention_dim", config.jointAttentionDim, "the second text encoder's d_model", t5.dModel],
@@ -178,6 +182,15 @@ async function merged({ transformer, textEncoder }: FluxSource, lora: readonly L
 /** Latent pixels along a side of a token. */
 const PATCH = 2;
 
+/** @throws FemoError E_CONFIG if the tokenizer is of another kind of text encoder */
+function checkTokenizer(part: string, kind: Tokenizer["kind"], tokenizer: Tokenizer): void {
+  if (tokenizer.kind === kind) return;
+  const [wanted, found] = [TITLES[kind], TITLES[tokenizer.kind]];
+  throw new FemoError("E_CONFIG", `${part}: expected the tokenizer of the text encoder, ${wanted}'s, found ${found}'s`);
+}
+
+const TITLES = { clip: "CLIP", t5: "T5" } as const;
+
 function checkWidths(name: string, widths: readonly [string, number, string, number][]): void {
   for (const [field, wanted, what, found] of widths) {
     if (wanted === found) continue;
@@ -194,6 +207,8 @@ const paperPresets = {
   foca: { firstEnhance: 3 },
   femo: { order: 1, beta: 0.325, firstEnhance: 3 },
   adaptedFemo: { order: 1, beta: 0.325, delta: 0.125, gamma: 0.01, firstEnhance: 3 },
+  toca: { ratio: 0.1, ratioSchedule: "flux", intervalSchedule: "constant" },
+  duca: { ratioSchedule: "flux", intervalSchedule: "constant" },
   teaCache: { coefficients: "flux" },
   magCache: { ratios: "flux" },
 };
