@@ -2,15 +2,22 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { psnr } from "../../src/metrics/index.js";
 import { DiffusionPipeline, type PretrainedOptions } from "../../src/pipelines/index.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
-import { type Checkpoint, openCheckpoint } from "../../src/weights/index.js";
+import { type Checkpoint, openCheckpoint, toFloat32 } from "../../src/weights/index.js";
 import { femoError, safetensors } from "../weights/helpers.js";
 
 const model = fileURLToPath(new URL("../goldens/flux-pipeline/dev", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "femo-flux-files-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+beforeAll(() => {
+  vi.stubEnv("FEMO_CACHE", join(folder, "cache"));
+});
+afterAll(() => {
+  vi.unstubAllEnvs();
+  rmSync(folder, { recursive: true });
+});
 
 const request = {
   ...{ prompt: ["a red fox", "two lemons"], negativePrompt: "snow", trueCfgScale: 2, seed: 3 },
@@ -49,6 +56,47 @@ async function stored(checkpoint: Checkpoint): Promise<Record<string, Stored>> {
     return [name, { shape, bytes: await checkpoint.readBytes(name) }] as const;
   });
   return Object.fromEntries(await Promise.all(entries));
+}
+
+/** Tensors as a GGUF file, in Q8_0 where their rows split into blocks of 32, else in float16. */
+function writeGguf(file: string, tensors: Readonly<Record<string, Stored>>): string {
+  const u64 = (value: number): Buffer => {
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64LE(BigInt(value));
+    return bytes;
+  };
+  const u32 = (value: number): Buffer => u64(value).subarray(0, 4);
+  const text = (value: string): Buffer => Buffer.concat([u64(value.length), Buffer.from(value)]);
+  const entries = Object.entries(tensors).map(([name, { shape, bytes }]) => {
+    const blocks = shape.length === 2 && (shape[1] as number) % 32 === 0;
+    return { name, shape, type: blocks ? 8 : 1, data: blocks ? q8(toFloat32(bytes, "float16", name)) : bytes };
+  });
+  const padding = (length: number): Buffer => Buffer.alloc((32 - (length % 32)) % 32);
+  const header = [Buffer.from("GGUF"), u32(3), u64(entries.length), u64(0)];
+  let at = 0;
+  for (const { name, shape, type, data } of entries) {
+    header.push(text(name), u32(shape.length), ...shape.toReversed().map(u64), u32(type), u64(at));
+    at += data.length + padding(data.length).length;
+  }
+  const start = Buffer.concat(header);
+  const path = join(folder, file);
+  const data = entries.flatMap(({ data }) => [data, padding(data.length)]);
+  writeFileSync(path, Buffer.concat([start, padding(start.length), ...data]));
+  return path;
+}
+
+/** Blocks of 32: a scale in float16, here of powers of two, and whole numbers. */
+function q8(values: Float32Array): Buffer {
+  const blocks = Array.from({ length: values.length / 32 }, (_, i) => {
+    const part = values.subarray(32 * i, 32 * (i + 1));
+    const exponent = Math.ceil(Math.log2(Math.max(2 ** -13, ...part.map(Math.abs)) / 127));
+    const block = Buffer.alloc(34);
+    // Below 2^-14 a float16 is subnormal: a multiple of 2^-24.
+    block.writeUInt16LE(exponent < -14 ? 2 ** (exponent + 24) : (exponent + 15) << 10);
+    for (const [j, x] of part.entries()) block.writeInt8(Math.round(x / 2 ** exponent), 2 + j);
+    return block;
+  });
+  return Buffer.concat(blocks);
 }
 
 const component = (name: string, file: string) => openCheckpoint(nodeFolder(model), `${name}/${file}`);
@@ -157,6 +205,33 @@ describe("files of the release draw what the folder of the same weights draws", 
     expect(await imagesOf(path, { vae: model, textEncoder: model, tokenizer: model })).toEqual(wanted);
   });
 });
+
+test("GGUF files in Q8_0 draw it within what 8 bits are off", async () => {
+  const t5 = await stored(await component("text_encoder_2", "model.safetensors"));
+  const path = writeGguf("flux1-tiny-Q8_0.gguf", released(transformer, 1, 2));
+  const named = Object.entries(t5).flatMap(([name, tensor]) => (t5Name(name) ? [[t5Name(name), tensor]] : []));
+  const textEncoder2 = writeGguf("t5-tiny-Q8_0.gguf", Object.fromEntries(named));
+  const { images } = await draw(path, { vae: model, textEncoder: model, textEncoder2, tokenizer: model });
+  const off = images.map(({ data, width, height }, i) => {
+    return psnr({ data, width, height }, { data: wanted[i] as Uint8Array, width, height });
+  });
+  expect(Math.min(...off)).toBeGreaterThan(30);
+  expect(Math.max(...off)).toBeLessThan(60); // it is not the same file
+});
+
+/** llama.cpp's name of a tensor of T5's encoder. */
+function t5Name(name: string): string | undefined {
+  const [, block, part] = /^encoder\.block\.(\d+)\.layer\.\d\.(.+)\.weight$/.exec(name) ?? [];
+  const parts: Record<string, string> = {
+    ...{ "SelfAttention.q": "attn_q", "SelfAttention.k": "attn_k", "SelfAttention.v": "attn_v" },
+    ...{ "SelfAttention.o": "attn_o", "SelfAttention.relative_attention_bias": "attn_rel_b" },
+    ...{ "DenseReluDense.wi_0": "ffn_gate", "DenseReluDense.wi_1": "ffn_up", "DenseReluDense.wo": "ffn_down" },
+    layer_norm: name.includes(".layer.0.") ? "attn_norm" : "ffn_norm",
+  };
+  if (part !== undefined) return `enc.blk.${block}.${parts[part]}.weight`;
+  if (name === "encoder.final_layer_norm.weight") return "enc.output_norm.weight";
+  return name === "shared.weight" ? "token_embd.weight" : undefined;
+}
 
 const prefix = (before: string, tensors: Readonly<Record<string, Stored>>): Record<string, Stored> =>
   Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [`${before}${name}`, tensor]));
