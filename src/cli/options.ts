@@ -131,7 +131,11 @@ export function addDrawing(command: Command, chosen: { images: string; batchSize
     .option("--tokenizer2 <name>", "T5's tokenizer, if it is elsewhere")
     .option("--lora <path[:weight]>", "LoRA file to merge into FLUX; may come several times", loraOption)
     .option("--heads <n>", "attention heads of a model file whose width does not tell them", integer)
-    .option("--dtype <name>", `what linear layers compute in: ${modelDtypes.join(", ")}`, modelDtype, "float32")
+    .option(
+      "--dtype <name>",
+      `what linear layers compute in: ${modelDtypes.join(", ")} (default: the first that fits into memory)`,
+      modelDtype,
+    )
     .option("--num-images-per-prompt <n>", `images of each class or prompt (default: ${chosen.images})`, imageCount)
     .option("--steps <n>", "sampler steps (default: the model's own, or as many as a solver has)", integer)
     .option(

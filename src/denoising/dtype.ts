@@ -1,5 +1,12 @@
 import type { Linears } from "../tracing/index.js";
-import { type Checkpoint, isPacked, matrixInBits, unpacked } from "../weights/index.js";
+import {
+  type Checkpoint,
+  type CheckpointTensor,
+  isPacked,
+  matrixInBits,
+  storedBytes,
+  unpacked,
+} from "../weights/index.js";
 
 /**
  * In what a model computes. "int8": most of its linear layers multiply 8-bit numbers. "int4": the same with weights in
@@ -43,3 +50,16 @@ export function weightsIn(dtype: ModelDtype, checkpoint: Checkpoint, linears: Li
     ...others.flatMap((tensor) => (multiplied.has(tensor.name) ? [] : [unpacked(checkpoint, tensor)])),
   ]);
 }
+
+/** The type with the most bits in which the weights of a network take no more bytes than those; "int4" if none does. */
+export const fittingDtype = (checkpoint: Checkpoint, linears: Linears, maxBytes: number): ModelDtype =>
+  modelDtypes.find((dtype) => computedBytes(weightsIn(dtype, checkpoint, linears)) <= maxBytes) ?? "int4";
+
+/** Bytes of a checkpoint's weights as they are multiplied: those in few bits in these, all others in float32. */
+export const computedBytes = (checkpoint: Checkpoint): number =>
+  checkpoint.tensors().reduce((sum, tensor) => sum + bytesOf(tensor), 0);
+
+const bytesOf = (tensor: CheckpointTensor): number =>
+  isPacked(tensor)
+    ? storedBytes(tensor)
+    : tensor.shape.reduce((elements, size) => elements * size, Float32Array.BYTES_PER_ELEMENT);

@@ -23,7 +23,7 @@ export async function openPretrained(
   options: PretrainedOptions = {},
   platform: Platform = ownPlatform,
 ): Promise<PipelineParts> {
-  const { dtype = "float32", threads, signal, variant, onConvert } = checkPretrained(pathOrName, options);
+  const { dtype, threads, signal, variant, onConvert } = checkPretrained(pathOrName, options);
   signal?.throwIfAborted();
   const keep: Keep = (checkpoint) => platform.kept(checkpoint, { signal, onProgress: onConvert });
   const select = (folder: FolderSource) => pipelineFiles(folder, { variant });
@@ -34,7 +34,9 @@ export async function openPretrained(
   signal?.throwIfAborted();
   const engine = platform.createEngine({ threads });
   try {
-    const parts = await build({ sessions: new Sessions(engine, platform.graphMemory()), dtype, keep, lora });
+    const graphMemory = platform.graphMemory();
+    const sessions = new Sessions(engine, graphMemory);
+    const parts = await build({ sessions, dtype, maxWeightBytes: 3 * graphMemory, keep, lora });
     signal?.throwIfAborted();
     return parts;
   } catch (error) {

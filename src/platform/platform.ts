@@ -60,7 +60,7 @@ export interface EngineOptions {
 export interface Platform {
   /** @throws FemoError E_OPTION if an option is out of range */
   createEngine(options?: EngineOptions): Engine;
-  /** Bytes of weights that loaded graphs may take before those not in use make room. */
+  /** Bytes of weights that loaded graphs may take before those not in use make room: a quarter of the memory. */
   graphMemory(): number;
   /**
    * Finds a model by the name of an embedded one, a path, or its id on the Hub, and downloads what is missing of it.

@@ -13,6 +13,9 @@ import {
   type ModelDtype,
   type PretrainedOptions,
 } from "../../src/pipelines/index.js";
+import { openPretrained } from "../../src/pipelines/pretrained.js";
+import { platform } from "../../src/platform/node/index.js";
+import type { Platform } from "../../src/platform/platform.js";
 import { relativeError } from "../runtime/helpers.js";
 import { tinyPipeline } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
@@ -39,6 +42,36 @@ afterAll(async () => {
 const request: GenerateOptions = { classLabels: ["oak", "micah"], seed: 3, numInferenceSteps: 8 };
 const draw = (pipeline: DiffusionPipeline | undefined, options: Partial<GenerateOptions> = {}) =>
   (pipeline as DiffusionPipeline).generate({ ...request, ...options });
+
+describe("without a dtype memory decides", () => {
+  // The tiny model takes 226 kB in int8 and 167 kB in int4.
+  test.each([
+    [2 ** 30, "float32"],
+    [80_000, "int8"],
+    [2 ** 10, "int4"],
+  ])("at a quarter of %i bytes it is %s", async (bytes, dtype) => {
+    const small: Platform = { ...platform, graphMemory: () => bytes };
+    const pipeline = DiffusionPipeline.of(await openPretrained(model.folder, { threads: 1 }, small));
+    try {
+      const { report } = await draw(pipeline, { numInferenceSteps: 1 });
+      expect(report.dtype).toBe(dtype);
+      const said = report.warnings.filter((text) => text.includes("Pass dtype to choose"));
+      expect(said).toHaveLength(dtype === "float32" ? 0 : 1);
+    } finally {
+      await pipeline.close();
+    }
+  });
+
+  test("one that is given stays", async () => {
+    const small: Platform = { ...platform, graphMemory: () => 1 };
+    const pipeline = DiffusionPipeline.of(await openPretrained(model.folder, { threads: 1, dtype: "float32" }, small));
+    try {
+      expect((await draw(pipeline, { numInferenceSteps: 1 })).report.dtype).toBe("float32");
+    } finally {
+      await pipeline.close();
+    }
+  });
+});
 
 test("8 bits draw the images of float32, not quite: over 32 dB on average (38 measured)", async () => {
   const options = { classLabels: ["lorelei", "micah"], numInferenceSteps: 5 };

@@ -1,18 +1,39 @@
-import type { Keep, ModelDtype } from "../../denoising/index.js";
+import { computedBytes, fittingDtype, type Keep, type ModelDtype } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
 import type { Sessions } from "../../runtime/sessions.js";
-import type { LoraAdapter } from "../../weights/index.js";
+import type { Linears } from "../../tracing/index.js";
+import type { Checkpoint, LoraAdapter } from "../../weights/index.js";
 import type { LatentDecoder } from "../decoder.js";
 
 /** What a family is opened with. */
 export interface FamilyContext {
   readonly sessions: Sessions;
-  /** In what the transformer and large text encoders are to compute. */
-  readonly dtype: ModelDtype;
+  /** In what the transformer and T5 are to compute. Default: in the most bits that fit into memory. */
+  readonly dtype: ModelDtype | undefined;
+  /** What the weights of a network may take if that is left open, in bytes. */
+  readonly maxWeightBytes: number;
   /** What is to be merged into the weights. */
   readonly lora: readonly LoraAdapter[];
   /** For weights that are computed, such as those in fewer bits. */
   readonly keep: Keep;
+}
+
+/** In what a network computes, and a sentence for the user if memory decided. */
+export function dtypeOf(
+  { dtype, maxWeightBytes }: FamilyContext,
+  checkpoint: Checkpoint,
+  linears: Linears,
+): { readonly dtype: ModelDtype; readonly notes: readonly string[] } {
+  const chosen = dtype ?? fittingDtype(checkpoint, linears, maxWeightBytes);
+  if (dtype !== undefined || chosen === "float32") return { dtype: chosen, notes: [] };
+  const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+  return {
+    dtype: chosen,
+    notes: [
+      `${checkpoint.name} computes in ${chosen}, as its weights would take ${gigabytes(computedBytes(checkpoint))} in float32 ` +
+        `and may take ${gigabytes(maxWeightBytes)}, three quarters of the memory. Pass dtype to choose.`,
+    ],
+  };
 }
 
 /** @throws FemoError E_CONFIG if what the model draws cannot be shown: colours or grey, unless it is decoded */

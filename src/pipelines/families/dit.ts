@@ -5,6 +5,7 @@ import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
 import { type DiTConfig, dit, ditConfigFromJson } from "../../models/dit.js";
 import { originalDiT } from "../../models/dit-original.js";
 import { ditScheduler, type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
+import { modelLinears } from "../../tracing/index.js";
 import type { Checkpoint, ModelComponent, ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
 import type { Condition, Family, PipelineParts } from "../family.js";
@@ -12,7 +13,7 @@ import { allClasses, type ClassNames, classId, className, labelNames } from "../
 import type { PartFiles } from "../part-files.js";
 import { subjectTypes } from "../subject-options.js";
 import { cachingOf, nothingMeasured } from "./caching.js";
-import { checkChannels, type FamilyContext } from "./context.js";
+import { checkChannels, dtypeOf, type FamilyContext } from "./context.js";
 
 /**
  * A `DiTPipeline` in diffusers' layout.
@@ -81,19 +82,22 @@ interface DiTSource {
   caching(levels: readonly string[]): Promise<CacheFacts>;
 }
 
-async function ditParts(source: DiTSource, { sessions, dtype, keep, lora }: FamilyContext): Promise<PipelineParts> {
+async function ditParts(source: DiTSource, context: FamilyContext): Promise<PipelineParts> {
   const { name, config, checkpoint, vae, scheduler } = source;
+  const { sessions, keep, lora } = context;
   if (lora.length > 0) throw new FemoError("E_OPTION", `lora: only of FLUX; ${name} is a DiT`);
   const decoder =
     vae && new LatentDecoder(autoencoderKLConfigFromJson(vae.config, `${name}: vae`), vae.checkpoint, sessions);
   checkChannels(name, config.inChannels, decoder);
   const model = dit(config);
+  const { dtype, notes } = dtypeOf(context, checkpoint, modelLinears(model));
   return {
     name,
     family: classFamily(config, source.names),
     backbone: await new Backbone(model, checkpoint, sessions).in(dtype, keep),
     decoder,
     scheduler,
+    notes,
     caching: await source.caching(cacheLevels(model)),
   };
 }

@@ -18,7 +18,7 @@ import { t5ConfigFromJson, t5Encoder, withT5Names } from "../../models/t5.js";
 import { isOriginalClipText, isOriginalT5, originalClipText, originalT5 } from "../../models/text-encoders-original.js";
 import { type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
 import { openTokenizer, type Tokenizer } from "../../tokenizers/index.js";
-import { networkLinears } from "../../tracing/index.js";
+import { modelLinears, networkLinears } from "../../tracing/index.js";
 import type { Checkpoint, LoraAdapter, ModelComponent, ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
 import { type DrawingDefaults, drawingDefaults } from "../drawing-defaults.js";
@@ -29,7 +29,7 @@ import { PromptEncoder, type PromptTexts } from "../prompts.js";
 import { type SubjectOptions, subjectTypes } from "../subject-options.js";
 import { ClipTextModel, T5EncoderModel } from "../text-encoders.js";
 import { cachingOf, nothingMeasured } from "./caching.js";
-import { checkChannels, type FamilyContext } from "./context.js";
+import { checkChannels, dtypeOf, type FamilyContext } from "./context.js";
 
 /** All that a FLUX pipeline is made of. */
 export interface FluxSource {
@@ -120,12 +120,9 @@ export async function fluxFromFile(
 }
 
 /** @param where the parts come from, for messages */
-export async function fluxParts(
-  source: FluxSource,
-  { sessions, dtype, keep, lora }: FamilyContext,
-  where: string,
-): Promise<PipelineParts> {
+export async function fluxParts(source: FluxSource, context: FamilyContext, where: string): Promise<PipelineParts> {
   const { name, config, vae, textEncoder2 } = source;
+  const { sessions, keep, lora } = context;
   const clip = clipTextConfigFromJson(source.textEncoder.config, `${where}/text_encoder/config.json`);
   const t5 = t5ConfigFromJson(textEncoder2.config, `${where}/text_encoder_2/config.json`);
   checkTokenizer("tokenizer", "clip", source.tokenizer);
@@ -140,21 +137,19 @@ export async function fluxParts(
     sessions,
   );
   checkChannels(name, config.inChannels / PATCH ** 2, decoder);
-  const { transformer, textEncoder, notes } = await merged(source, lora, keep);
+  const { transformer, textEncoder, notes: loraNotes } = await merged(source, lora, keep);
   const t5Weights = withT5Names(textEncoder2.checkpoint);
+  const t5Linears = networkLinears(t5Encoder(t5));
+  const t5Dtype = dtypeOf(context, t5Weights, t5Linears);
+  const model = flux(config);
+  const { dtype, notes } = dtypeOf(context, transformer, modelLinears(model));
   const once = { once: true };
   const encoder = new PromptEncoder({
     tokenizer: source.tokenizer,
     textEncoder: new ClipTextModel(clip, textEncoder, sessions, ["pooled"], once),
     tokenizer2: source.tokenizer2,
-    textEncoder2: new T5EncoderModel(
-      t5,
-      await keep(weightsIn(dtype, t5Weights, networkLinears(t5Encoder(t5)))),
-      sessions,
-      once,
-    ),
+    textEncoder2: new T5EncoderModel(t5, await keep(weightsIn(t5Dtype.dtype, t5Weights, t5Linears)), sessions, once),
   });
-  const model = flux(config);
   const levels = cacheLevels(model);
   return {
     name,
@@ -162,7 +157,7 @@ export async function fluxParts(
     backbone: await new Backbone(model, transformer, sessions).in(dtype, keep),
     decoder,
     scheduler: source.scheduler,
-    notes,
+    notes: [...loraNotes, ...notes, ...t5Dtype.notes],
     caching: await source.caching(levels, presetsFromJson(paperPresets, defaultPresets, levels, "FLUX")),
   };
 }
