@@ -9,8 +9,8 @@ import {
 } from "../weights/index.js";
 
 /**
- * In what a model computes. "int8": most of its linear layers multiply 8-bit numbers. "int4": the same with weights in
- * 4 bits, and modulation in 8. Everything else, and the autoencoder, is float32. Weights that their file has in few bits
+ * In what a model computes. "int8": the linear layers of its blocks and their modulation multiply 8-bit numbers. "int4": the
+ * same, with the weights of the former in 4 bits. Everything else, and the autoencoder, is float32. Weights that their file has in few bits
  * stay in those.
  */
 export const modelDtypes = ["float32", "int8", "int4"] as const;
@@ -20,7 +20,7 @@ export type ModelDtype = (typeof modelDtypes)[number];
 /** Bits of the weights of linear layers, by what the layers are. */
 const BITS: Readonly<Record<ModelDtype, Readonly<Partial<Record<keyof Linears, 4 | 8>>>>> = {
   float32: {},
-  int8: { main: 8 },
+  int8: { main: 8, modulation: 8 },
   int4: { main: 4, modulation: 8 },
 };
 
