@@ -75,13 +75,22 @@ export function toOnnx(graph: Graph, locate: (tensor: string) => WeightStorage |
     if (stored !== weight.name) casts.set(weight.name, stored);
   }
   for (const constant of constants) message.message(5, inlineTensor(constant));
-  for (const [name, stored] of casts) message.message(1, call("Cast", [stored], [name], { to: DATA_TYPE.float32 }));
+  const tables = tablesOf(
+    nodes,
+    graph.outputs.map(({ value }) => value.name),
+  );
+  for (const [name, stored] of casts) if (!tables.has(name)) message.message(1, toFloat32(stored, name));
   const outputNames = namesOfOutputs(graph);
   const nameOf = (value: Value): string => outputNames.get(value) ?? value.name;
   for (const node of nodes) {
     checkUse(node, (name) => quantized.get(name)?.bits);
-    const stored = quantized.get(node.inputs[1]?.name ?? "");
-    const made = stored ? quantizedLinear(node, nameOf, stored) : plainCall(node, nameOf);
+    const made = callsOf(node, nameOf, {
+      matrix: quantized.get(node.inputs[1]?.name ?? ""),
+      table:
+        node.op === "Gather" && tables.has(node.inputs[0]?.name ?? "")
+          ? casts.get(node.inputs[0]?.name ?? "")
+          : undefined,
+    });
     for (const [name, vector] of Object.entries(made.vectors)) {
       if (!vectors.has(name)) message.message(5, int64Vector(name, vector));
       vectors.add(name);
@@ -106,6 +115,39 @@ export function toOnnx(graph: Graph, locate: (tensor: string) => WeightStorage |
     .message(8, new Writer().string(1, "com.microsoft").integer(2, 1))
     .bytes();
 }
+
+/** Names of what is only read row by row. Such a weight is taken as it is stored, and its rows become float32: not all of it. */
+function tablesOf(nodes: readonly Node[], outputs: readonly string[]): ReadonlySet<string> {
+  const others = new Set(outputs);
+  const tables = new Set<string>();
+  for (const { op, inputs } of nodes) {
+    for (const [i, input] of inputs.entries())
+      if (input) (op === "Gather" && i === 0 ? tables : others).add(input.name);
+  }
+  return new Set([...tables].filter((name) => !others.has(name)));
+}
+
+/** @param stored how its weights are stored, if not in float32 */
+function callsOf(
+  node: Node,
+  nameOf: (value: Value) => string,
+  { matrix, table }: { readonly matrix: QuantizedNames | undefined; readonly table: string | undefined },
+): Calls {
+  if (matrix) return quantizedLinear(node, nameOf, matrix);
+  return table === undefined ? plainCall(node, nameOf) : storedRows(node, nameOf, table);
+}
+
+/** Rows of a table in the type in which it is stored, then in float32. */
+function storedRows(node: Node, nameOf: (value: Value) => string, table: string): Calls {
+  const { calls, vectors } = plainCall(node, nameOf);
+  const [gather] = calls as [Calls["calls"][number]];
+  const [output] = gather.outputs as [string];
+  const rows = `${output}:stored`;
+  const cast = { op: "Cast", domain: "", inputs: [rows], outputs: [output], attributes: { to: DATA_TYPE.float32 } };
+  return { calls: [{ ...gather, inputs: [table, ...gather.inputs.slice(1)], outputs: [rows] }, cast], vectors };
+}
+
+const toFloat32 = (stored: string, name: string): Writer => call("Cast", [stored], [name], { to: DATA_TYPE.float32 });
 
 /**
  * A computed value goes by the name of the first output that gives it out. A copy of it would be made after everything

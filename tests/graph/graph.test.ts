@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Graph, toOnnx, type Value } from "../../src/graph/index.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
 import { openCheckpoint } from "../../src/weights/index.js";
-import { engineForTests, evaluate, noise, numbers, openWeights, weightsOf } from "../runtime/helpers.js";
+import { engineForTests, evaluate, integers, noise, numbers, openWeights, weightsOf } from "../runtime/helpers.js";
 import { femoError, goldens, safetensors } from "../weights/helpers.js";
 
 test("nodes know the parts in which they were made, outermost first", () => {
@@ -148,6 +148,33 @@ describe("weights stay in the checkpoint's file", () => {
       expect(y).toBeCloseTo(wanted[i] as number, 4);
     });
   });
+
+  test.each(["w32", "w16", "wb16"])(
+    "rows of %s become float32 as they are read, whatever else reads it",
+    async (name) => {
+      const weights = await openWeights(folder, "odd.safetensors");
+      const casts = (graph: Graph): number =>
+        Buffer.from(toOnnx(graph, weights.locate as Parameters<typeof toOnnx>[1]))
+          .toString("latin1")
+          .split(":stored").length - 1;
+      const rows = (others: (graph: Graph, weight: Value) => void = () => {}): Graph => {
+        const graph = new Graph();
+        const weight = graph.weight(name, [2, 4]);
+        graph.output("rows", weight.gather(graph.input("ids", [3], "int64")));
+        others(graph, weight);
+        return graph;
+      };
+      const ids = integers([3], [1, 0, 1]);
+      const wanted = [...values.slice(4), ...values.slice(0, 4), ...values.slice(4)];
+      const alone = rows();
+      const given = rows((graph, weight) => graph.output("w", weight));
+      expect(casts(alone) > 0).toBe(name !== "w32");
+      expect(casts(given)).toBe(0);
+      expect(numbers((await evaluate(engine, alone, { ids }, weights)).rows)).toEqual(wanted);
+      const outputs = await evaluate(engine, given, { ids }, weights);
+      expect([numbers(outputs.rows), numbers(outputs.w)]).toEqual([wanted, values]);
+    },
+  );
 
   test("a weight that is not there or has another shape is an error with both shapes", async () => {
     const weights = await openWeights(folder, "odd.safetensors");
