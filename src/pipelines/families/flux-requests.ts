@@ -1,0 +1,202 @@
+import { guidanceRows } from "../../denoising/index.js";
+import { FemoError } from "../../errors.js";
+import { fluxSizes } from "../../models/flux.js";
+import type { FluxConfig } from "../../models/flux-config.js";
+import type { DrawingDefaults } from "../drawing-defaults.js";
+import type { Condition, Family, Shown, Subject } from "../family.js";
+import { checkInteger } from "../option-types.js";
+import type { PromptEncoder, PromptTexts } from "../prompts.js";
+import { type SubjectOptions, subjectTypes } from "../subject-options.js";
+
+/** Latent pixels along a side of a token. */
+export const PATCH = 2;
+
+/** Prompts for studies, where the model says none. */
+const examples = [
+  "a fox in the snow",
+  "a lighthouse on a cliff at sunset, oil painting",
+  "a bowl of lemons on a blue table",
+  "portrait of an old sailor, black and white photograph",
+  "a red bicycle in front of a bookshop",
+  "a small robot that waters a plant",
+  "mountains behind a lake in the morning fog",
+  "a hand-drawn map of an island",
+  "a cat asleep on a pile of books",
+  "a street in the rain at night, neon signs",
+];
+
+/** diffusers' defaults of `FluxPipeline`. */
+const diffusersDefaults = {
+  ...{ numInferenceSteps: 28, guidanceScale: 3.5, trueCfgScale: 1, maxSequenceLength: 512 },
+  ...{ height: 1024, width: 1024, examples },
+};
+const MAX_SEQUENCE_LENGTH = 512;
+/** The longest side, in pixels. */
+const MAX_SIDE = 8192;
+
+/** What the transformer is told: a prompt, and the guidance that it takes as an input. */
+interface FluxCondition extends PromptTexts {
+  readonly guidance: number;
+}
+
+/** Requests give prompts. @param stride pixels of the image along a side of a latent pixel */
+export function fluxFamily(
+  { guidanceEmbeds, pooledProjectionDim, jointAttentionDim }: FluxConfig,
+  stride: number,
+  own: DrawingDefaults,
+  encoder: PromptEncoder,
+): Family {
+  const defaults = { ...diffusersDefaults, ...(!guidanceEmbeds && { guidanceScale: 1 }), ...own };
+  const side = PATCH * stride;
+  const { classLabels: _, ...options } = subjectTypes;
+
+  return {
+    subjectOption: "prompt",
+    options,
+    examples: defaults.examples,
+    defaults,
+    classes: new Map(),
+
+    drawing(request) {
+      const { height = defaults.height, width = defaults.width, guidanceScale } = request;
+      const { maxSequenceLength = defaults.maxSequenceLength, trueCfgScale = defaults.trueCfgScale } = request;
+      checkSide("height", height, side);
+      checkSide("width", width, side);
+      checkInteger("maxSequenceLength", maxSequenceLength, 1, MAX_SEQUENCE_LENGTH);
+      if (!Number.isFinite(trueCfgScale)) {
+        throw new FemoError("E_OPTION", `trueCfgScale: expected a finite number, found ${trueCfgScale}`);
+      }
+      const texts = promptTexts(request, defaults.negativePrompt);
+      const guided = trueCfgScale > 1 && texts.some(({ negativePrompt }) => negativePrompt !== undefined);
+      const guidance = guidanceEmbeds ? (guidanceScale ?? defaults.guidanceScale) : 0;
+      const conditionOf = interned((prompt: string, prompt2: string): FluxCondition => {
+        return { prompt, prompt2, maxSequenceLength, guidance };
+      });
+      const [rows, columns] = [height / side, width / side];
+      return {
+        subjects: texts.map((about): Subject => {
+          const { prompt, prompt2 = prompt, negativePrompt = "", negativePrompt2 = negativePrompt } = about;
+          const shown = { title: prompt, prompt, ...given(about, ["prompt2"]) };
+          if (!guided) return { rows: [{ condition: conditionOf(prompt, prompt2), weight: 1 }], about: shown };
+          return {
+            rows: guidanceRows<Condition>(
+              trueCfgScale,
+              conditionOf(prompt, prompt2),
+              conditionOf(negativePrompt, negativePrompt2),
+            ),
+            about: { ...shown, ...given(about, ["negativePrompt", "negativePrompt2"]) },
+          };
+        }),
+        sizes: { [fluxSizes.rows]: rows, [fluxSizes.columns]: columns, [fluxSizes.text]: maxSequenceLength },
+        sampling: { imageTokens: rows * columns, timestepSpacing: "trailing" },
+        settings: { trueCfgScale: guided ? trueCfgScale : 1, height, width, maxSequenceLength },
+        notes: notesOf(request, guided, guidanceEmbeds),
+      };
+    },
+
+    async encode(conditions, signal) {
+      const texts = conditions as readonly FluxCondition[];
+      const { encoded, notes } = await encoder.encode(texts, signal);
+      const length = texts[0]?.maxSequenceLength ?? 0;
+      const table = (dims: readonly number[], rows: readonly Float32Array[]) => ({
+        dtype: "float32" as const,
+        dims: [rows.length, ...dims],
+        data: joined(rows),
+      });
+      return {
+        notes,
+        feeds: {
+          pooled_projection: table(
+            [pooledProjectionDim],
+            encoded.map(({ pooled }) => pooled),
+          ),
+          encoder_hidden_states: table(
+            [length, jointAttentionDim],
+            encoded.map(({ states }) => states),
+          ),
+          ...(guidanceEmbeds && {
+            guidance: table(
+              [],
+              texts.map(({ guidance }) => Float32Array.of(guidance)),
+            ),
+          }),
+        },
+      };
+    },
+  };
+}
+
+function checkSide(name: string, pixels: number, multiple: number): void {
+  if (Number.isInteger(pixels) && pixels >= multiple && pixels <= MAX_SIDE && pixels % multiple === 0) return;
+  const near = Math.min(MAX_SIDE, Math.max(multiple, Math.round(pixels / multiple) * multiple));
+  throw new FemoError(
+    "E_OPTION",
+    `${name}: expected a multiple of ${multiple} from ${multiple} to ${MAX_SIDE} pixels, found ${pixels}. The nearest is ${Number.isFinite(near) ? near : multiple}.`,
+  );
+}
+
+type Texts = Shown & { readonly prompt: string };
+
+/** What each image is to show; a text beside the prompts is for all of them, or there are as many. */
+function promptTexts(request: SubjectOptions, ownNegative: string | undefined): readonly Omit<Texts, "title">[] {
+  const prompts = [request.prompt as string | readonly string[]].flat();
+  const of = (name: "prompt2" | "negativePrompt" | "negativePrompt2", otherwise?: string) => {
+    const texts = [request[name] ?? otherwise ?? []].flat();
+    if (typeof request[name] === "object" && texts.length !== prompts.length) {
+      throw new FemoError(
+        "E_OPTION",
+        `${name}: expected one text, or one for each of the ${prompts.length} prompts, found a list of ${texts.length}`,
+      );
+    }
+    return (i: number): string | undefined => texts[texts.length > 1 ? i : 0];
+  };
+  const [second, negative, negative2] = [of("prompt2"), of("negativePrompt", ownNegative), of("negativePrompt2")];
+  return prompts.map((prompt, i) => {
+    const [prompt2, negativePrompt, negativePrompt2] = [second(i), negative(i), negative2(i)];
+    return {
+      prompt,
+      ...(prompt2 !== undefined && { prompt2 }),
+      ...(negativePrompt !== undefined && { negativePrompt }),
+      ...(negativePrompt2 !== undefined && { negativePrompt2 }),
+    };
+  });
+}
+
+/** Those of the fields that are there. */
+const given = <K extends keyof Texts>(texts: Omit<Texts, "title">, names: readonly K[]): Partial<Pick<Texts, K>> =>
+  Object.fromEntries(Object.entries(texts).filter(([name]) => names.includes(name as K))) as Partial<Pick<Texts, K>>;
+
+/** Equal arguments give the same value. */
+function interned<A extends readonly string[], T>(make: (...texts: A) => T): (...texts: A) => T {
+  const made = new Map<string, T>();
+  return (...texts) => {
+    const key = JSON.stringify(texts);
+    const value = made.get(key) ?? make(...texts);
+    made.set(key, value);
+    return value;
+  };
+}
+
+/** What was asked for and has no effect. */
+function notesOf(request: Parameters<Family["drawing"]>[0], guided: boolean, guidanceEmbeds: boolean): string[] {
+  const { guidanceScale, trueCfgScale = 1, negativePrompt } = request;
+  const notes = [];
+  if (guidanceScale !== undefined && !guidanceEmbeds) {
+    notes.push(
+      "guidanceScale has no effect: this model was not distilled to take it. It is guided by trueCfgScale and negativePrompt.",
+    );
+  }
+  if (trueCfgScale > 1 && !guided) notes.push('trueCfgScale has no effect without a negativePrompt, which may be "".');
+  if (negativePrompt !== undefined && !guided) notes.push("negativePrompt has no effect: trueCfgScale is not above 1.");
+  return notes;
+}
+
+function joined(rows: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(rows.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const row of rows) {
+    all.set(row, at);
+    at += row.length;
+  }
+  return all;
+}
