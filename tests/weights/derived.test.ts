@@ -168,10 +168,10 @@ describe("weights in a type", () => {
       return isPacked(tensor) ? `${tensor.bits}` : isDerived(tensor) ? "computed" : "stored";
     });
 
-  test("float32 leaves them, int8 takes the main layers, int4 those and modulation in 8 bits", async () => {
+  test("float32 leaves them, int8 takes the main layers and modulation, int4 the former in 4 bits", async () => {
     const checkpoint = await opened();
     expect(bitsOf(weightsIn("float32", checkpoint, linears))).toEqual(["stored", "stored", "stored"]);
-    expect(bitsOf(weightsIn("int8", checkpoint, linears))).toEqual(["8", "stored", "stored"]);
+    expect(bitsOf(weightsIn("int8", checkpoint, linears))).toEqual(["8", "8", "stored"]);
     expect(bitsOf(weightsIn("int4", checkpoint, linears))).toEqual(["4", "8", "stored"]);
   });
 
