@@ -63,13 +63,18 @@ const relative = (found, wanted) => {
   return Math.sqrt(error / size);
 };
 
+const linears = modelLinears(model);
 const fewer = /** @type {const} */ (["int8", "int4"]);
 const variants = [];
 for (const dtype of [...fewer, /** @type {const} */ ("float32")]) {
   const engine = createNodeEngine(values.threads ? { threads: Number(values.threads) } : {});
   const sessions = new Sessions(engine, Number.POSITIVE_INFINITY);
   const start = performance.now();
-  const backbone = await new Backbone(model, checkpoint, sessions).in(dtype, (weights) => keptCheckpoint(weights));
+  const backbone = await new Backbone(model, checkpoint, sessions).in(
+    dtype,
+    (weights) => keptCheckpoint(weights),
+    () => linears,
+  );
   console.log(`${dtype} weights made or found in ${((performance.now() - start) / 1e3).toFixed(1)} s`);
   const label = {
     dtype: /** @type {const} */ ("int64"),
@@ -112,9 +117,8 @@ for (const { dtype, wall } of variants.slice(0, fewer.length)) {
 }
 
 /** Of each layer: errors of the weights, and of the product with normal numbers. */
-const linears = modelLinears(model);
 for (const dtype of fewer) {
-  const weights = await keptCheckpoint(weightsIn(dtype, checkpoint, linears));
+  const weights = await keptCheckpoint(weightsIn(dtype, checkpoint, () => linears));
   const errors = /** @type {Record<string, [number, number][]>} */ ({});
   for (const name of [...linears.main, ...linears.modulation]) {
     const tensor = weights.get(name);

@@ -8,7 +8,7 @@
  * matrices without loss and keeps them ($FEMO_CACHE), another 6.8 GB. What it draws is noise. Linux only: peak memory is the
  * kernel's VmHWM, of this process and its engine's together.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { cp, mkdir, open, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -20,6 +20,7 @@ import { fluxDev, fluxSchnell } from "../dist/models/flux-config.js";
 import { originalFluxTensors } from "../dist/models/flux-original.js";
 import { t5ConfigFromJson, t5Encoder } from "../dist/models/t5.js";
 import { TorchGenerator } from "../dist/samplers/index.js";
+import { megabytes } from "./memory.mjs";
 import { writeRandomPipeline } from "./random-pipeline.mjs";
 
 const { values } = parseArgs({
@@ -143,15 +144,6 @@ async function writeParts() {
   const scheduler = { _class_name: "FlowMatchEulerDiscreteScheduler" };
   await writeRandomPipeline(parts, { index, scheduler, models }, new TorchGenerator(0).randn([1 << 20]));
 }
-
-/** Of this process and of its engine's. */
-const megabytes = (field) => {
-  const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").match(/\d+/g) ?? [];
-  const kilobytes = ["self", ...children].map((pid) =>
-    Number(new RegExp(`${field}:\\s*(\\d+) kB`).exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]),
-  );
-  return kilobytes.reduce((a, b) => a + b) / 1000;
-};
 
 const start = performance.now();
 const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;

@@ -11,12 +11,12 @@
  * peak memory is the kernel's VmHWM, of this process and its engine's together.
  */
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { DiffusionPipeline } from "femo";
 import { Graph, toOnnx } from "../dist/graph/index.js";
 import { createNodeEngine } from "../dist/platform/node/engine.js";
+import { megabytes } from "./memory.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -43,15 +43,6 @@ const rows = [
 /** Uncached steps of a run; the first two load and touch what they need. */
 const UNCACHED = 7;
 const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
-/** Of this process and of its engine's. */
-const megabytes = (field) => {
-  const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").match(/\d+/g) ?? [];
-  const kilobytes = ["self", ...children].map((pid) =>
-    Number(new RegExp(`${field}:\\s*(\\d+) kB`).exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]),
-  );
-  return kilobytes.reduce((a, b) => a + b) / 1000;
-};
-
 /** Floating-point operations per second of the model's largest products, on weights that stay in the cache. */
 async function productRate() {
   const [tokens, width, hidden] = [512, 1152, 4608];

@@ -273,7 +273,12 @@ describe("docs/models.md has what follows from the code:", () => {
     });
     const parameters = stored.filter(({ name }) => isOne(name)).reduce((sum, { shape }) => sum + sizeOf(shape), 0);
     const checkpoint = Checkpoint.fromTensors(name, stored);
-    const bytes = modelDtypes.map((dtype) => count(weightsIn(dtype, checkpoint, linears), isOne));
+    const bytes = modelDtypes.map((dtype) =>
+      count(
+        weightsIn(dtype, checkpoint, () => linears),
+        isOne,
+      ),
+    );
     return [(parameters / 1e9).toFixed(3), ...bytes.map((count) => (count / 1e9).toFixed(2))];
   };
   const bytesOf = (checkpoint: Checkpoint, isOne: (name: string) => boolean): number =>

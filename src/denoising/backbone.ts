@@ -11,8 +11,8 @@ import {
   computesAll,
   type FeatureKernel,
   type Input,
+  type Linears,
   type Model,
-  modelLinears,
   sampleOf,
   type TracedGraph,
   traceCut,
@@ -56,11 +56,12 @@ export class Backbone {
 
   /**
    * The same model, in another type (`weightsIn`), its weights in files.
+   * @param linears the model's (`modelLinears`)
    * @throws FemoError as `Keep`
    */
-  async in(dtype: ModelDtype, keep: Keep): Promise<Backbone> {
-    const weights = weightsIn(dtype, this.#checkpoint, modelLinears(this.model));
-    return new Backbone(this.model, await keep(weights), this.sessions, dtype);
+  async in(dtype: ModelDtype, keep: Keep, linears: () => Linears): Promise<Backbone> {
+    const weights = await keep(weightsIn(dtype, this.#checkpoint, linears));
+    return weights === this.#checkpoint ? this : new Backbone(this.model, weights, this.sessions, dtype);
   }
 
   /**

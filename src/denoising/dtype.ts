@@ -30,9 +30,12 @@ export type Keep = (checkpoint: Checkpoint) => Promise<Checkpoint>;
 /**
  * A checkpoint's weights as a network computes with them: those of linear layers in the bits of the type, unless they are
  * in few bits already; others that are, unpacked. What changes is computed: keep it before a network is made of it.
+ * @param linears asked only if something changes
  * @throws FemoError E_WEIGHT if a weight of a linear layer is not there, or no matrix
  */
-export function weightsIn(dtype: ModelDtype, checkpoint: Checkpoint, linears: Linears): Checkpoint {
+export function weightsIn(dtype: ModelDtype, checkpoint: Checkpoint, linears: () => Linears): Checkpoint {
+  const packed = checkpoint.tensors().filter(isPacked);
+  if (dtype === "float32" && packed.length === 0) return checkpoint;
   const isThere = (name: string): boolean => {
     const tensor = checkpoint.get(name);
     return tensor !== undefined && isPacked(tensor);
@@ -40,19 +43,18 @@ export function weightsIn(dtype: ModelDtype, checkpoint: Checkpoint, linears: Li
   const kinds = ["main", "modulation", "other"] as const;
   const fewer = kinds.flatMap((kind) => {
     const bits = BITS[dtype][kind];
-    const names = bits ? linears[kind].filter((name) => !isThere(name)) : [];
+    const names = bits ? linears()[kind].filter((name) => !isThere(name)) : [];
     return bits ? names.map((name) => matrixInBits(checkpoint, name, bits)) : [];
   });
-  const multiplied = new Set(kinds.flatMap((kind) => linears[kind]));
-  const others = checkpoint.tensors().filter(isPacked);
+  const multiplied = new Set(kinds.flatMap((kind) => linears()[kind]));
   return checkpoint.withDerived([
     ...fewer,
-    ...others.flatMap((tensor) => (multiplied.has(tensor.name) ? [] : [unpacked(checkpoint, tensor)])),
+    ...packed.flatMap((tensor) => (multiplied.has(tensor.name) ? [] : [unpacked(checkpoint, tensor)])),
   ]);
 }
 
 /** The type with the most bits in which the weights of a network take no more bytes than those; "int4" if none does. */
-export const fittingDtype = (checkpoint: Checkpoint, linears: Linears, maxBytes: number): ModelDtype =>
+export const fittingDtype = (checkpoint: Checkpoint, linears: () => Linears, maxBytes: number): ModelDtype =>
   modelDtypes.find((dtype) => computedBytes(weightsIn(dtype, checkpoint, linears)) <= maxBytes) ?? "int4";
 
 /** Bytes of a checkpoint's weights as they are multiplied: those in few bits in these, all others in float32. */

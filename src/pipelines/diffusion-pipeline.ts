@@ -12,7 +12,7 @@ import {
   type QualityName,
 } from "../methods/index.js";
 import { createSampler, type SamplerChoice, type SchedulerConfig } from "../samplers/index.js";
-import type { PipelineParts } from "./family.js";
+import type { Drawing, Family, PipelineParts } from "./family.js";
 import type { ClassNames } from "./labels.js";
 import { plannedFlops } from "./planned-flops.js";
 import type { PretrainedOptions } from "./pretrained-options.js";
@@ -27,6 +27,17 @@ export interface GenerationStream extends AsyncIterableIterator<StepProgress> {
   /** Rejects as the iteration throws, or with E_RUNTIME if it is left before its last step. */
   readonly result: Promise<GenerationResult>;
 }
+
+const sizeOptions = ["height", "width", "maxSequenceLength"] as const satisfies readonly (keyof GenerateOptions)[];
+type RequestSizes = Pick<GenerateOptions, (typeof sizeOptions)[number]>;
+
+/** What a request says of sizes, and nothing else of it. */
+const sizesOf = (request: RequestSizes): RequestSizes =>
+  Object.fromEntries(sizeOptions.flatMap((name) => (request[name] === undefined ? [] : [[name, request[name]]])));
+
+/** What a request draws that names the family's first example, in the sizes of another. */
+const exampleOf = (family: Family, request: RequestSizes = {}): Drawing =>
+  family.drawing({ ...sizesOf(request), [family.subjectOption]: family.examples[0] });
 
 /** Images from a diffusion model. Requests may overlap; their steps take turns. */
 export class DiffusionPipeline {
@@ -107,12 +118,10 @@ export class DiffusionPipeline {
    * @param options what it says of that. Default: nothing, as the model draws by itself
    * @throws FemoError E_OPTION if the model does not draw in that size
    */
-  imageSize({ height, width }: Pick<GenerateOptions, "height" | "width"> = {}): readonly [number, number] {
+  imageSize(options: Pick<GenerateOptions, "height" | "width"> = {}): readonly [number, number] {
     const { backbone, family, decoder } = this.#parts;
-    const asked = { ...(height !== undefined && { height }), ...(width !== undefined && { width }) };
-    const options = { ...asked, [family.subjectOption]: family.examples[0] };
-    checkFamily(options, family);
-    const { sizes } = family.drawing(options);
+    checkFamily(sizesOf(options), family);
+    const { sizes } = exampleOf(family, options);
     const [, ...area] = backbone.sampleDims(sizes) as [number, number, number];
     return area.map((side) => side * (decoder?.stride ?? 1)) as [number, number];
   }
@@ -170,7 +179,7 @@ export class DiffusionPipeline {
   cacheSettings(cache: CacheOptions | QualityName, sampling: Partial<SamplerChoice> = {}): CacheSettings {
     const { scheduler, caching, family } = this.#parts;
     const { numInferenceSteps } = family.defaults;
-    const own = family.drawing({ [family.subjectOption]: family.examples[0] }).sampling;
+    const own = exampleOf(family).sampling;
     const sampler = createSampler(scheduler, { numInferenceSteps, ...own, ...sampling });
     return chosenCache(cache, caching, samplingOf(sampler)).settings;
   }
@@ -193,11 +202,17 @@ export class DiffusionPipeline {
     for await (const step of runRequest(this.#parts, { ...request, method, observe })) await options.onStep?.(step);
   }
 
-  /** Loads what a request with these options will run, so that its first step does not wait. */
-  async warmUp(cache: CacheOptions | QualityName = "none"): Promise<void> {
+  /**
+   * Loads what a request with these options will run, so that its first step does not wait.
+   * @param request its sizes, which graphs of some methods must know. Default: the model's own
+   */
+  async warmUp(
+    cache: CacheOptions | QualityName = "none",
+    request: Pick<GenerateOptions, "height" | "width" | "maxSequenceLength"> = {},
+  ): Promise<void> {
     const { backbone: all, decoder, family } = this.#parts;
     const method = methodOf(this.cacheSettings(cache), all.model);
-    const { sizes } = family.drawing({ [family.subjectOption]: family.examples[0] });
+    const { sizes } = exampleOf(family, request);
     const backbone = all.forMethod(method, sizes);
     for (const hoisted of ["condition", "pair"] as const) {
       if (backbone.cut({ hoisted }).hoisted.length > 0) await backbone.load({ hoisted });

@@ -59,6 +59,11 @@ export function describe(value: unknown): string {
   }
 }
 
+/** @throws FemoError E_OPTION if the value is infinite or not a number */
+export function checkFinite(name: string, value: number): void {
+  if (!Number.isFinite(value)) throw new FemoError("E_OPTION", `${name}: expected a finite number, found ${value}`);
+}
+
 /** @throws FemoError E_OPTION if the value is not an integer from `min` to `max` */
 export function checkInteger(name: string, value: number, min: number, max: number): void {
   if (!Number.isInteger(value) || value < min || value > max) {

@@ -22,6 +22,7 @@ import {
 } from "../samplers/index.js";
 import type { Drawing, PipelineParts, Subject } from "./family.js";
 import {
+  checkFinite,
   checkInteger,
   checkTypes,
   isAbortSignal,
@@ -143,9 +144,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   checkInteger("numImagesPerPrompt", numImagesPerPrompt, 1, 100_000);
   checkInteger("batchSize", batchSize, 1, 1024);
   checkTileSize("decodeTileSize", decodeTileSize);
-  if (!Number.isFinite(guidanceScale)) {
-    throw new FemoError("E_OPTION", `guidanceScale: expected a finite number, found ${guidanceScale}`);
-  }
+  checkFinite("guidanceScale", guidanceScale);
   const { subjects: named, sizes, sampling, settings, notes } = family.drawing(options);
   const sampleDims = backbone.sampleDims(sizes);
   if (guidanceChannels !== "all") checkInteger("guidanceChannels", guidanceChannels, 1, sampleDims[0] as number);

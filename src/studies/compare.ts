@@ -175,7 +175,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
     for (const i of round % 2 ? turns.reverse() : turns) {
       const { name } = variants[i] as CompareVariant;
       const request = { ...(requests[i] as (typeof requests)[number]), ...images };
-      await pipeline.warmUp(request.cache);
+      await pipeline.warmUp(request.cache, request);
       if (round === 0) await warmUp(pipeline, request);
       const part = await draw(name, request, count, costs[i] as number);
       (parts[i] as Part[]).push(part);

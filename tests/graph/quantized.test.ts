@@ -111,7 +111,10 @@ describe.each(["int8", "int4"] as const)("a network in %s", (dtype) => {
     };
     writeFileSync(join(folder, "network.safetensors"), safetensors(header, new Uint8Array(values.buffer)));
     const stored = await openCheckpoint(nodeFolder(folder), "network.safetensors");
-    const weights = await keptCheckpoint(weightsIn(dtype, stored, networkLinears(graph)), { folder });
+    const weights = await keptCheckpoint(
+      weightsIn(dtype, stored, () => networkLinears(graph)),
+      { folder },
+    );
     const network = new Network(graph, graphWriter(weights), new Sessions(engine, Number.POSITIVE_INFINITY), { once });
     const { outputs } = await network.run({ feeds: { x: noise([3, width], 9) }, fetch: ["y"] });
     await network.release();

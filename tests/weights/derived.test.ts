@@ -170,20 +170,20 @@ describe("weights in a type", () => {
 
   test("float32 leaves them, int8 takes the main layers and modulation, int4 the former in 4 bits", async () => {
     const checkpoint = await opened();
-    expect(bitsOf(weightsIn("float32", checkpoint, linears))).toEqual(["stored", "stored", "stored"]);
-    expect(bitsOf(weightsIn("int8", checkpoint, linears))).toEqual(["8", "8", "stored"]);
-    expect(bitsOf(weightsIn("int4", checkpoint, linears))).toEqual(["4", "8", "stored"]);
+    expect(bitsOf(weightsIn("float32", checkpoint, () => linears))).toEqual(["stored", "stored", "stored"]);
+    expect(bitsOf(weightsIn("int8", checkpoint, () => linears))).toEqual(["8", "8", "stored"]);
+    expect(bitsOf(weightsIn("int4", checkpoint, () => linears))).toEqual(["4", "8", "stored"]);
   });
 
   test("what is in few bits already stays, and is unpacked where no layer multiplies with it", async () => {
     const checkpoint = (await opened()).withDerived([ofMinimums(), { ...ofMinimums(), name: "v" }]);
     for (const dtype of ["float32", "int8", "int4"] as const) {
-      const found = weightsIn(dtype, checkpoint, { main: ["w"], modulation: [], other: [] });
+      const found = weightsIn(dtype, checkpoint, () => ({ main: ["w"], modulation: [], other: [] }));
       expect(bitsOf(found)).toEqual(["4", "computed", "stored"]);
       expect(found.get("w")).toBe(checkpoint.get("w"));
       expect(await found.readTensor("v")).toEqual(await checkpoint.readTensor("v"));
     }
-    expect(bitsOf(weightsIn("int8", checkpoint, { main: [], modulation: [], other: ["w", "v"] }))).toEqual([
+    expect(bitsOf(weightsIn("int8", checkpoint, () => ({ main: [], modulation: [], other: ["w", "v"] })))).toEqual([
       "4",
       "4",
       "stored",

@@ -22,7 +22,7 @@ export interface FamilyContext {
 export function dtypeOf(
   { dtype, maxWeightBytes }: FamilyContext,
   checkpoint: Checkpoint,
-  linears: Linears,
+  linears: () => Linears,
 ): { readonly dtype: ModelDtype; readonly notes: readonly string[] } {
   const chosen = dtype ?? fittingDtype(checkpoint, linears, maxWeightBytes);
   if (dtype !== undefined || chosen === "float32") return { dtype: chosen, notes: [] };

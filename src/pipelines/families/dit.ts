@@ -5,7 +5,7 @@ import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
 import { type DiTConfig, dit, ditConfigFromJson } from "../../models/dit.js";
 import { originalDiT } from "../../models/dit-original.js";
 import { ditScheduler, type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
-import { modelLinears } from "../../tracing/index.js";
+import { modelLinears, once } from "../../tracing/index.js";
 import type { Checkpoint, ModelComponent, ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
 import type { Condition, Family, PipelineParts } from "../family.js";
@@ -90,11 +90,12 @@ async function ditParts(source: DiTSource, context: FamilyContext): Promise<Pipe
     vae && new LatentDecoder(autoencoderKLConfigFromJson(vae.config, `${name}: vae`), vae.checkpoint, sessions);
   checkChannels(name, config.inChannels, decoder);
   const model = dit(config);
-  const { dtype, notes } = dtypeOf(context, checkpoint, modelLinears(model));
+  const linears = once(() => modelLinears(model));
+  const { dtype, notes } = dtypeOf(context, checkpoint, linears);
   return {
     name,
     family: classFamily(config, source.names),
-    backbone: await new Backbone(model, checkpoint, sessions).in(dtype, keep),
+    backbone: await new Backbone(model, checkpoint, sessions).in(dtype, keep, linears),
     decoder,
     scheduler,
     notes,

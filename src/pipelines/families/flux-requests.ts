@@ -1,10 +1,10 @@
-import { guidanceRows } from "../../denoising/index.js";
+import { concat, guidanceRows } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
 import { fluxSizes } from "../../models/flux.js";
 import type { FluxConfig } from "../../models/flux-config.js";
 import type { DrawingDefaults } from "../drawing-defaults.js";
 import type { Condition, Family, Shown, Subject } from "../family.js";
-import { checkInteger } from "../option-types.js";
+import { checkFinite, checkInteger } from "../option-types.js";
 import type { PromptEncoder, PromptTexts } from "../prompts.js";
 import { type SubjectOptions, subjectTypes } from "../subject-options.js";
 
@@ -63,9 +63,7 @@ export function fluxFamily(
       checkSide("height", height, side);
       checkSide("width", width, side);
       checkInteger("maxSequenceLength", maxSequenceLength, 1, MAX_SEQUENCE_LENGTH);
-      if (!Number.isFinite(trueCfgScale)) {
-        throw new FemoError("E_OPTION", `trueCfgScale: expected a finite number, found ${trueCfgScale}`);
-      }
+      checkFinite("trueCfgScale", trueCfgScale);
       const texts = promptTexts(request, defaults.negativePrompt);
       const guided = trueCfgScale > 1 && texts.some(({ negativePrompt }) => negativePrompt !== undefined);
       const guidance = guidanceEmbeds ? (guidanceScale ?? defaults.guidanceScale) : 0;
@@ -101,7 +99,7 @@ export function fluxFamily(
       const table = (dims: readonly number[], rows: readonly Float32Array[]) => ({
         dtype: "float32" as const,
         dims: [rows.length, ...dims],
-        data: joined(rows),
+        data: concat(rows),
       });
       return {
         notes,
@@ -189,14 +187,4 @@ function notesOf(request: Parameters<Family["drawing"]>[0], guided: boolean, gui
   if (trueCfgScale > 1 && !guided) notes.push('trueCfgScale has no effect without a negativePrompt, which may be "".');
   if (negativePrompt !== undefined && !guided) notes.push("negativePrompt has no effect: trueCfgScale is not above 1.");
   return notes;
-}
-
-function joined(rows: readonly Float32Array[]): Float32Array {
-  const all = new Float32Array(rows.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const row of rows) {
-    all.set(row, at);
-    at += row.length;
-  }
-  return all;
 }

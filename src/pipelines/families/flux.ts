@@ -18,7 +18,7 @@ import { t5ConfigFromJson, t5Encoder, withT5Names } from "../../models/t5.js";
 import { isOriginalClipText, isOriginalT5, originalClipText, originalT5 } from "../../models/text-encoders-original.js";
 import { type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
 import { openTokenizer, type Tokenizer } from "../../tokenizers/index.js";
-import { modelLinears, networkLinears } from "../../tracing/index.js";
+import { modelLinears, networkLinears, once } from "../../tracing/index.js";
 import type { Checkpoint, LoraAdapter, ModelComponent, ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
 import { type DrawingDefaults, drawingDefaults } from "../drawing-defaults.js";
@@ -32,7 +32,7 @@ import { paperPresets } from "./flux-presets.js";
 import { fluxFamily, PATCH } from "./flux-requests.js";
 
 /** All that a FLUX pipeline is made of. */
-export interface FluxSource {
+interface FluxSource {
   readonly name: string;
   readonly config: FluxConfig;
   readonly transformer: Checkpoint;
@@ -120,7 +120,7 @@ export async function fluxFromFile(
 }
 
 /** @param where the parts come from, for messages */
-export async function fluxParts(source: FluxSource, context: FamilyContext, where: string): Promise<PipelineParts> {
+async function fluxParts(source: FluxSource, context: FamilyContext, where: string): Promise<PipelineParts> {
   const { name, config, vae, textEncoder2 } = source;
   const { sessions, keep, lora } = context;
   const clip = clipTextConfigFromJson(source.textEncoder.config, `${where}/text_encoder/config.json`);
@@ -139,28 +139,31 @@ export async function fluxParts(source: FluxSource, context: FamilyContext, wher
   checkChannels(name, config.inChannels / PATCH ** 2, decoder);
   const { transformer, textEncoder, notes: loraNotes } = await merged(source, lora, keep);
   const t5Weights = withT5Names(textEncoder2.checkpoint);
-  const t5Linears = networkLinears(t5Encoder(t5));
+  const t5Linears = once(() => networkLinears(t5Encoder(t5)));
   const t5Dtype = dtypeOf(context, t5Weights, t5Linears);
   const model = flux(config);
-  const { dtype, notes } = dtypeOf(context, transformer, modelLinears(model));
-  const once = { once: true };
+  const linears = once(() => modelLinears(model));
+  const { dtype, notes } = dtypeOf(context, transformer, linears);
   const encoder = new PromptEncoder({
     tokenizer: source.tokenizer,
-    textEncoder: new ClipTextModel(clip, textEncoder, sessions, ["pooled"], once),
+    textEncoder: new ClipTextModel(clip, textEncoder, sessions, ["pooled"], ONCE),
     tokenizer2: source.tokenizer2,
-    textEncoder2: new T5EncoderModel(t5, await keep(weightsIn(t5Dtype.dtype, t5Weights, t5Linears)), sessions, once),
+    textEncoder2: new T5EncoderModel(t5, await keep(weightsIn(t5Dtype.dtype, t5Weights, t5Linears)), sessions, ONCE),
   });
   const levels = cacheLevels(model);
   return {
     name,
     family: fluxFamily(config, decoder.stride, source.defaults, encoder),
-    backbone: await new Backbone(model, transformer, sessions).in(dtype, keep),
+    backbone: await new Backbone(model, transformer, sessions).in(dtype, keep, linears),
     decoder,
     scheduler: source.scheduler,
     notes: [...loraNotes, ...notes, ...t5Dtype.notes],
     caching: await source.caching(levels, presetsFromJson(paperPresets, defaultPresets, levels, "FLUX")),
   };
 }
+
+/** Text encoders run for a few prompts and may be freed. */
+const ONCE = { once: true };
 
 /** The weights with LoRA files merged in, and what the user should know of that. */
 async function merged({ transformer, textEncoder }: FluxSource, lora: readonly LoraAdapter[], keep: Keep) {
