@@ -3,6 +3,7 @@ import { type Bindings, bindDim, bindShape, sizeOf } from "../graph/index.js";
 import type { Forecaster, FullStep } from "../methods/forecasts/index.js";
 import { type Look, type Method, X0 } from "../methods/index.js";
 import type { Feed, HostTensor, RunRequest } from "../runtime/engine.js";
+import { bytesOf } from "../runtime/host-tensor.js";
 import type { Network } from "../runtime/network.js";
 import {
   BATCH,
@@ -12,6 +13,7 @@ import {
   type FeatureSite,
   graphNames,
   kernelNames,
+  type StateDtype,
 } from "../tracing/index.js";
 import type { Backbone } from "./backbone.js";
 import { Coefficients, type SquaredErrors } from "./coefficients.js";
@@ -49,10 +51,14 @@ export function cachesOf(method: Method): FeatureCache[] {
   return [...captures.values()].map((capture) => ({ forecaster, capture, measure }));
 }
 
-/** A method's cut as a graph of the model: one that forecasts also says how much is kept of each feature. */
-export function graphOf(cut: Cut, { forecaster }: Method): Cut {
-  if (!cut.forecast || !forecaster) return cut;
-  return { ...cut, state: { history: forecaster.recent, averages: forecaster.averages } };
+/** A method's cut as a graph of the model: it also says in what features are kept, and how much of those it forecasts. */
+export function graphOf(cut: Cut, { forecaster, stateDtype }: Method): Cut {
+  if (!forecaster) return cut;
+  return {
+    ...cut,
+    ...(cut.forecast && { state: { history: forecaster.recent, averages: forecaster.averages } }),
+    ...(stateDtype && (cut.capture || cut.forecast || cut.tokens || cut.renew) && { stateDtype }),
+  };
 }
 
 /**
@@ -124,10 +130,13 @@ interface Kernel {
 }
 
 /** The networks that move the state of a feature. A forecaster that adapts is measured before its averages move. */
-export function kernelsOf(backbone: Backbone, { forecaster, measure }: FeatureCache): readonly Kernel[] {
+export function kernelsOf(backbone: Backbone, { forecaster, measure, capture }: FeatureCache): readonly Kernel[] {
   const { history, averages } = forecaster;
+  const { stateDtype } = capture;
   const kernel = (work: { measure: boolean; update: boolean }): Kernel[] =>
-    work.measure || work.update ? [{ network: backbone.kernel({ history, averages, ...work }), ...work }] : [];
+    work.measure || work.update
+      ? [{ network: backbone.kernel({ history, averages, ...(stateDtype && { stateDtype }), ...work }), ...work }]
+      : [];
   const update = averages > 0;
   return forecaster.adapt
     ? [...kernel({ measure, update: false }), ...kernel({ measure: false, update })]
@@ -202,14 +211,18 @@ export class FeatureState {
     const coefficients = Coefficients.start(cache.forecaster, backbone.cut(cache.capture).captured.length, images);
     const bindings = { ...sizes, [BATCH]: images.length };
     const state = new FeatureState(backbone, prefix, cache, { bindings, coefficients });
-    await state.#orFree(backbone.sessions.engine.holdZeros(state.#buffers()));
+    await state.#orFree(backbone.sessions.engine.holdZeros(state.#buffers(), state.#dtype));
     return state;
   }
 
   /** Bytes that the engine holds: the state, and the buffers into which the next full step writes. */
   get bytes(): number {
     const elements = Object.values(this.#buffers()).reduce((sum, dims) => sum + sizeOf(dims), 0);
-    return Float32Array.BYTES_PER_ELEMENT * elements;
+    return bytesOf(this.#dtype) * elements;
+  }
+
+  get #dtype(): StateDtype {
+    return this.#cache.capture.stateDtype ?? "float32";
   }
 
   /** See `kernelFlops`. */

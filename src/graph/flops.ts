@@ -30,6 +30,7 @@ const PER_ELEMENT: Readonly<Record<string, number>> = {
   ArgMax: 1,
   TopK: 1, // a comparison
   Resize: 0, // to the nearest, the only kind there is: a copy
+  Cast: 0,
   Reshape: 0,
   SpaceToDepth: 0,
   DepthToSpace: 0,

@@ -3,7 +3,7 @@ import type { BlockFormat } from "../weights/index.js";
 import type { Graph } from "./graph.js";
 import { blockShapes, type Calls, checkUse, type QuantizedNames, quantizedLinear } from "./quantized.js";
 import { formatShape, type Shape } from "./shape.js";
-import type { Attribute, DType, Node, Value } from "./value.js";
+import { type Attribute, DATA_TYPE, type DType, type Node, type Value } from "./value.js";
 
 /** Where the bytes of a weight lie: a file beside the model, little-endian, dense. */
 export interface WeightLocation {
@@ -30,16 +30,6 @@ export interface QuantizedLocation extends BlockFormat {
 /** How a weight is stored decides which operator a linear layer becomes. */
 export type WeightStorage = WeightLocation | QuantizedLocation;
 
-// onnx.proto3: TensorProto.DataType
-const DATA_TYPE: Record<DType, number> = {
-  float32: 1,
-  int32: 6,
-  int64: 7,
-  bool: 9,
-  float16: 10,
-  float64: 11,
-  bfloat16: 16,
-};
 /** What a weight may be stored as; all but float32 become it through a Cast. */
 const WEIGHT_TYPE: ReadonlyMap<string, number> = new Map([
   ...(["float32", "float16", "bfloat16", "float64"] as const).map((dtype) => [dtype, DATA_TYPE[dtype]] as const),

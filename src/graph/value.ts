@@ -2,6 +2,17 @@ import { FemoError } from "../errors.js";
 import { addDims, broadcast, type Dim, formatShape, mayBeEmpty, productDim, type Shape, sameSize } from "./shape.js";
 
 export type DType = "float32" | "float16" | "bfloat16" | "float64" | "int64" | "int32" | "bool";
+
+/** The numbers that ONNX has for them (onnx.proto3: TensorProto.DataType). */
+export const DATA_TYPE: Readonly<Record<DType, number>> = {
+  float32: 1,
+  int32: 6,
+  int64: 7,
+  bool: 9,
+  float16: 10,
+  float64: 11,
+  bfloat16: 16,
+};
 export type Attribute = number | string | readonly number[] | { readonly float: number };
 
 /** A part of a computation, as who writes it names it. */
@@ -537,6 +548,12 @@ export class Value {
       dtype: "int64",
       attributes: { axis: -1, keepdims: 0 },
     });
+  }
+
+  /** The same numbers as another type has them. */
+  cast(dtype: "float32" | "float16"): Value {
+    if (dtype === this.dtype) return this;
+    return this.graph.node("Cast", [this], this.shape, { dtype, attributes: { to: DATA_TYPE[dtype] } });
   }
 
   /** Ones at integer indices and zeros elsewhere, along a new last axis. */

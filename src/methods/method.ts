@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { Cut, Model, Place } from "../tracing/index.js";
+import { type Cut, type Model, type Place, type StateDtype, stateDtypes } from "../tracing/index.js";
 import type { Forecaster } from "./forecasts/index.js";
 
 /** Where a decision is made. */
@@ -91,6 +91,8 @@ export interface Method {
   readonly cuts: Readonly<Record<string, Cut | typeof X0>>;
   /** What is captured and forecast goes by; undefined if nothing is. */
   readonly forecaster?: Forecaster;
+  /** What the engine keeps features in. Default: float32. */
+  readonly stateDtype?: StateDtype;
   /** Of methods with cuts that compute chosen tokens. */
   readonly tokens?: TokenChoice;
   /**
@@ -144,7 +146,11 @@ export const defineMethod = <const Name extends string, Schema extends z.ZodType
 export const common = {
   /** The guard: |F - F^| / |F| of a full step's forecast beyond which the next step is full too. Default: no guard. */
   errorBound: z.number().positive().optional(),
+  /** What kept features are; half precision takes half of the memory. x0 stays in float32. Default: "float32". */
+  stateDtype: z.enum(stateDtypes).optional(),
 };
+
+export type Common = z.infer<z.ZodObject<typeof common>>;
 
 /** What is undefined counts as left out. */
 export type Choice<T> = { [K in keyof T]?: T[K] | undefined };

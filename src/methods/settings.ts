@@ -1,6 +1,14 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import { type Choice, type Knob, type Method, type MethodDefinition, type ModelFacts, X0 } from "./method.js";
+import {
+  type Choice,
+  type Common,
+  type Knob,
+  type Method,
+  type MethodDefinition,
+  type ModelFacts,
+  X0,
+} from "./method.js";
 import { methodTable } from "./table.js";
 
 /** A caching method with every choice made; what a report says. */
@@ -71,6 +79,10 @@ export const knobOf = (name: CacheMethod): Knob | undefined => definitionOf(name
 /** A method as it runs on a model. */
 export function methodOf(settings: CacheSettings, model: ModelFacts): Method {
   const method = definitionOf(settings.method).build(settings, model);
-  const errorBound = "errorBound" in settings ? settings.errorBound : undefined;
-  return errorBound === undefined ? method : { ...method, errorBound, measure: true };
+  const { errorBound, stateDtype }: Common = settings.method === "none" ? {} : settings;
+  return {
+    ...method,
+    ...(errorBound !== undefined && { errorBound, measure: true }),
+    ...(stateDtype === "float16" && { stateDtype }),
+  };
 }

@@ -1,9 +1,15 @@
+export type HostDtype = "float32" | "float16" | "int64";
+
 /** A tensor in host memory. Data is row-major. */
 export interface HostTensor {
-  readonly dtype: "float32" | "int64";
+  readonly dtype: HostDtype;
   readonly dims: readonly number[];
-  readonly data: Float32Array | BigInt64Array;
+  /** Of float16 the bits. */
+  readonly data: Float32Array | Uint16Array | BigInt64Array;
 }
+
+/** What a tensor of zeros may be. */
+export type HeldDtype = Exclude<HostDtype, "int64">;
 
 /** What a graph input gets: a tensor sent along, or one that the engine holds, read in another shape if one is given. */
 export type Feed = HostTensor | { readonly held: string; readonly dims?: readonly number[] };
@@ -77,8 +83,8 @@ export interface Engine {
    *   it was opened
    */
   load(graph: GraphFile): Promise<Session>;
-  /** Tensors of zeros, held under the given names. */
-  holdZeros(dims: Readonly<Record<string, readonly number[]>>): Promise<void>;
+  /** Tensors of zeros, held under the given names. @param dtype default float32 */
+  holdZeros(dims: Readonly<Record<string, readonly number[]>>, dtype?: HeldDtype): Promise<void>;
   /**
    * New held tensors, by name, made of rows of held ones. All are read before any is replaced.
    * @throws FemoError E_RUNTIME if a tensor is not held, or has no such row; then nothing has changed

@@ -1,15 +1,15 @@
 import type * as Ort from "onnxruntime-common";
 import { FemoError } from "../errors.js";
 import { sizeOf } from "../graph/shape.js";
-import type { Feed, GraphFile, HeldRows, HostTensor, RunRequest, RunResult, WeightFile } from "./engine.js";
-import { gatherRows } from "./host-tensor.js";
+import type { Feed, GraphFile, HeldDtype, HeldRows, HostTensor, RunRequest, RunResult, WeightFile } from "./engine.js";
+import { ARRAYS, gatherRows } from "./host-tensor.js";
 
 /** One call to the executor: a method and its arguments, as they are sent to where it lives. */
 export type Call =
   | { method: "load"; graph: GraphFile }
   | { method: "run"; session: number; requests: readonly RunRequest[] }
   | { method: "release"; session: number }
-  | { method: "holdZeros"; dims: Readonly<Record<string, readonly number[]>> }
+  | { method: "holdZeros"; dims: Readonly<Record<string, readonly number[]>>; dtype: HeldDtype }
   | { method: "take"; rows: Readonly<Record<string, HeldRows>> }
   | { method: "free"; names: readonly string[] };
 
@@ -55,7 +55,7 @@ export class Executor {
         this.#sessions.delete(call.session);
         return undefined;
       case "holdZeros":
-        for (const [name, dims] of Object.entries(call.dims)) this.#holdZeros(name, dims);
+        for (const [name, dims] of Object.entries(call.dims)) this.#holdZeros(name, dims, call.dtype);
         return undefined;
       case "take":
         return this.#take(call.rows);
@@ -146,13 +146,13 @@ export class Executor {
     return { outputs, durationMs };
   }
 
-  #holdZeros(name: string, dims: readonly number[]): void {
+  #holdZeros(name: string, dims: readonly number[], dtype: HeldDtype): void {
     const old = this.#held.get(name);
-    if (old?.location === "cpu" && old.type === "float32" && old.dims.join() === dims.join()) {
-      (old.data as Float32Array).fill(0);
+    if (old?.location === "cpu" && old.type === dtype && old.dims.join() === dims.join()) {
+      (old.data as Float32Array | Uint16Array).fill(0);
       return;
     }
-    const zeros = () => new this.#host.ort.Tensor("float32", new Float32Array(sizeOf(dims)), dims);
+    const zeros = () => new this.#host.ort.Tensor(dtype, new ARRAYS[dtype](sizeOf(dims)) as Float32Array, dims);
     this.#hold(name, making(`cannot hold "${name}", [${dims.join(", ")}]`, zeros));
   }
 
@@ -207,8 +207,12 @@ async function onHost(name: string, tensor: Ort.Tensor): Promise<HostTensor> {
   const { type, dims } = tensor;
   const data = await tensor.getData();
   if (type === "float32" && data instanceof Float32Array) return { dtype: type, dims, data };
+  // Where the language has an array for it, the runtime uses that.
+  if (type === "float16" && "buffer" in data) {
+    return { dtype: type, dims, data: new Uint16Array(data.buffer, data.byteOffset, data.length) };
+  }
   if (type === "int64" && data instanceof BigInt64Array) return { dtype: type, dims, data };
-  throw new FemoError("E_RUNTIME", `${name}: expected float32 or int64, found ${type}. Cast it in the graph.`);
+  throw new FemoError("E_RUNTIME", `${name}: expected float32, float16 or int64, found ${type}. Cast it in the graph.`);
 }
 
 /** Names what was being made in the error of a library that does not. */

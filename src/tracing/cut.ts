@@ -19,6 +19,10 @@ export type Region =
   | { readonly sites: readonly string[] }
   | { readonly any: readonly Region[] };
 
+/** What the elements of kept features are. */
+export const stateDtypes = ["float32", "float16"] as const;
+export type StateDtype = (typeof stateDtypes)[number];
+
 /** How many tensors are kept of each feature: its last ones, and running averages (`Forecaster`). */
 export interface StateShape {
   readonly history: number;
@@ -40,6 +44,8 @@ export interface Cut {
   readonly forecast?: Region;
   /** Of the forecast features. */
   readonly state?: StateShape;
+  /** In what features are given out and taken; what is computed of them is float32. Default: that too. */
+  readonly stateDtype?: StateDtype;
   /**
    * Features that replace the newest of those that are kept: of these, chosen tokens are computed, from the current x, in
    * place of those kept. Of a region those count that the model computes token by token (`Site.tokenwise`). It goes before

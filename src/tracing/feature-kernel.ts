@@ -1,10 +1,12 @@
 import { addDims, Graph } from "../graph/index.js";
-import type { StateShape } from "./cut.js";
+import type { StateDtype, StateShape } from "./cut.js";
 import { BATCH } from "./trace.js";
 import { stateRows } from "./tracer.js";
 
 /** What is done with a feature after a full step; at least one of both. */
 export interface FeatureKernel extends StateShape {
+  /** Of features and averages. Default: float32. */
+  readonly stateDtype?: StateDtype;
   /** Give the inner products of [S; F]. */
   readonly measure: boolean;
   /** Move the averages: M <- U [S; F]. */
@@ -32,16 +34,16 @@ export const kernelNames = {
  * after the other: inside the model's graph ONNX Runtime would run it for all features at the end, and hold every
  * one's intermediate results until then.
  */
-export function traceFeatureKernel({ measure, update, ...state }: FeatureKernel): Graph {
+export function traceFeatureKernel({ measure, update, stateDtype, ...state }: FeatureKernel): Graph {
   const graph = new Graph();
-  const feature = graph.input(kernelNames.feature, [BATCH, 1, ELEMENTS]);
-  const rows = stateRows(graph, state, ELEMENTS, kernelNames.history, kernelNames.averages);
+  const feature = graph.input(kernelNames.feature, [BATCH, 1, ELEMENTS], stateDtype).cast("float32");
+  const rows = stateRows(graph, { ...state, stateDtype }, ELEMENTS, kernelNames.history, kernelNames.averages);
   const stacked = rows.concat([feature], 1); // [batch, k + 1, E]
   if (measure) graph.output(kernelNames.gram, stacked.gram());
   if (update) {
     const size = addDims(state.history + state.averages, 1);
     const coefficients = graph.input(kernelNames.update, [BATCH, state.averages, size]);
-    graph.output(kernelNames.nextAverages, coefficients.matMul(stacked));
+    graph.output(kernelNames.nextAverages, coefficients.matMul(stacked).cast(stateDtype ?? "float32"));
   }
   return graph;
 }

@@ -6,8 +6,10 @@ export {
   partsOf,
   type Region,
   type Span,
+  type StateDtype,
   type StateShape,
   spanName,
+  stateDtypes,
 } from "./cut.js";
 export { type FeatureKernel, kernelNames, traceFeatureKernel } from "./feature-kernel.js";
 export { type Linears, modelLinears, networkLinears } from "./linears.js";

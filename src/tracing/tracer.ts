@@ -1,6 +1,15 @@
 import { FemoError } from "../errors.js";
 import { type Dim, type DType, Graph, productDim, type Shape, type Value } from "../graph/index.js";
-import { type Cut, type Place, partsOf, type Region, type Span, type StateShape, spanName } from "./cut.js";
+import {
+  type Cut,
+  type Place,
+  partsOf,
+  type Region,
+  type Span,
+  type StateDtype,
+  type StateShape,
+  spanName,
+} from "./cut.js";
 import type { Input, Model } from "./model.js";
 import { type Kept, type Sparse, sparseAttention, sparseMlp } from "./sparse.js";
 import { columnMass, nextAge, tokenScores } from "./token-choice.js";
@@ -186,7 +195,7 @@ class Tracer implements Trace {
     const isKnown = (site.residual ? hasBegun : this.#hasBegun) && !this.#hasEnded;
     if (isKnown && (isRenewed || this.#isIn(capture, site))) {
       (isRenewed ? this.renewed : this.captured).push(featureSite(site.name, y.shape));
-      this.graph.output(graphNames.feature(site.name), site.residual ? y.sub(x) : y);
+      this.#give(site.name, site.residual ? y.sub(x) : y);
       if (this.#cut.scores && site.tokenwise) this.#leave(graphNames.age(site.name), y.zeros(2).unsqueeze(2));
     }
     return y;
@@ -367,9 +376,10 @@ class Tracer implements Trace {
     this.#among = { indices, all: x };
     const computed = compute(x.gatherRows(indices)); // [B, k, D']
     this.#among = outside;
-    const kept = this.graph.input(names.history(name, 0), [batch, 1, elements]).reshape(shape, x);
+    const newest = this.graph.input(names.history(name, 0), [batch, 1, elements], this.#cut.stateDtype);
+    const kept = newest.cast("float32").reshape(shape, x);
     const mixed = kept.scatterRows(indices, computed);
-    this.graph.output(names.feature(name), mixed);
+    this.#give(name, mixed);
     return mixed;
   }
 
@@ -387,6 +397,11 @@ class Tracer implements Trace {
   #take(name: string, shape: Shape, dtype?: DType): Value {
     if (!this.takes.includes(name)) this.takes.push(name);
     return this.graph.input(name, shape, dtype);
+  }
+
+  /** Gives a feature out, as it is kept. */
+  #give(name: string, value: Value): void {
+    this.graph.output(graphNames.feature(name), value.cast(this.#cut.stateDtype ?? "float32"));
   }
 
   /** Leaves a value for later steps. */
@@ -427,7 +442,7 @@ class Tracer implements Trace {
     this.forecasts.push(feature);
     const { elements } = feature;
     const { history, averages } = this.#cut.state as StateShape;
-    const state = { history, averages };
+    const state = { history, averages, stateDtype: this.#cut.stateDtype };
     const rows = stateRows(this.graph, state, elements, (i) => graphNames.history(name, i), graphNames.averages(name));
     const all = this.graph.input(graphNames.combine, ["features", BATCH, 1, history + averages]);
     return all.gather(this.graph.constant(index, [])).matMul(rows).reshape(shape, x);
@@ -449,16 +464,16 @@ const SPAN = "span";
 
 const describePlace = ({ chain, block }: Place): string => `chain "${chain}" with a place before block ${block}`;
 
-/** S of a feature, [batch, k, elements], stacked from the tensors that it is kept in. */
+/** S of a feature, float32 [batch, k, elements], stacked from the tensors that it is kept in. */
 export function stateRows(
   graph: Graph,
-  { history, averages }: StateShape,
+  { history, averages, stateDtype }: StateShape & { readonly stateDtype?: StateDtype | undefined },
   elements: Dim,
   historyName: (i: number) => string,
   averagesName: string,
 ): Value {
-  const rows = Array.from({ length: history }, (_, i) => graph.input(historyName(i), [BATCH, 1, elements]));
-  if (averages > 0) rows.push(graph.input(averagesName, [BATCH, averages, elements]));
+  const rows = Array.from({ length: history }, (_, i) => graph.input(historyName(i), [BATCH, 1, elements], stateDtype));
+  if (averages > 0) rows.push(graph.input(averagesName, [BATCH, averages, elements], stateDtype));
   const [first, ...others] = rows as [Value, ...Value[]];
-  return others.length > 0 ? first.concat(others, 1) : first;
+  return (others.length > 0 ? first.concat(others, 1) : first).cast("float32");
 }

@@ -24,6 +24,17 @@ const classLabels = ["oak", "ibis", "micah"];
 
 type Caching = Exclude<CacheMethod, "none">;
 const caching = cacheMethods.filter((method): method is Caching => method !== "none");
+/** Keep features and nothing else. */
+const plain: readonly Caching[] = [
+  "fora",
+  "taylorSeer",
+  "newton",
+  "femo",
+  "adaptedFemo",
+  "hindsight",
+  "hiCache",
+  "foca",
+];
 const withFields = (method: Caching, fields: object = {}): Exclude<CacheOptions, string> =>
   ({ method, ...needed[method], ...fields }) as Exclude<CacheOptions, string>;
 
@@ -94,6 +105,26 @@ describe.each(caching)("%s", (method) => {
     expect(strict.guarded).toBeGreaterThan(0);
     expect(strict.full).toBeGreaterThan(free.full);
     expect(free.guarded).toBe(0);
+  });
+
+  test("keeps features in half precision, if told to, and draws nearly the same", async () => {
+    // What hindsight forecasts by itself, x0, is kept elsewhere.
+    const level = method === "hindsight" && { granularity: "output" };
+    const cache = { ...((await saving(method)) as object), ...level };
+    const [whole, half] = [
+      await draw(cache as CacheOptions),
+      await draw({ ...cache, stateDtype: "float16" } as CacheOptions),
+    ];
+    expect(half.report.fullSteps).toEqual(whole.report.fullSteps);
+    const error = relativeError(half.latents, whole.latents);
+    expect(error).toBeLessThan(2e-3);
+    const [bytes, before] = [half.report.stateBytes, whole.report.stateBytes];
+    // What sparse steps correct are no features.
+    if (method === "chipmunk") return expect([bytes, error]).toEqual([before, 0]);
+    expect(error).toBeGreaterThan(0);
+    // Beside features some methods leave streams and scores, in float32.
+    expect(bytes).toBeLessThan(before);
+    if (plain.includes(method)) expect(bytes).toBe(before / 2);
   });
 
   test("names a field that is wrong, and one that it does not have", async () => {

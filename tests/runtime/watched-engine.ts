@@ -27,9 +27,9 @@ export function watchedEngine(engine: Engine): { readonly engine: Engine; readon
           },
         };
       },
-      holdZeros(dims) {
+      holdZeros(dims, dtype) {
         note(Object.keys(dims));
-        return engine.holdZeros(dims);
+        return engine.holdZeros(dims, dtype);
       },
       take(rows) {
         note(Object.keys(rows));

@@ -87,7 +87,7 @@ export function createNodeEngine({ threads }: EngineOptions = {}): Engine {
         release: () => send<void>({ method: "release", session }),
       };
     },
-    holdZeros: (dims) => send<void>({ method: "holdZeros", dims }),
+    holdZeros: (dims, dtype = "float32") => send<void>({ method: "holdZeros", dims, dtype }),
     take: (rows) => send<void>({ method: "take", rows }),
     free: (names) => send<void>({ method: "free", names }),
     async close() {
