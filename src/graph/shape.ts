@@ -2,7 +2,8 @@ import { FemoError } from "../errors.js";
 
 /**
  * One axis of a tensor: a number, or whole-numbered arithmetic on symbols that are bound when the graph runs, written as
- * a sum of products (`"256*batch"`, `"rows+1"`, `"columns*rows+text"`). A symbol that ends in "?" may stand for 0.
+ * a sum of products (`"256*batch"`, `"rows+1"`, `"columns*rows+text"`). A symbol that ends in "?" may stand for 0;
+ * `"height/4"` is a quarter of another symbol, rounded up.
  */
 export type Dim = number | string;
 export type Shape = readonly Dim[];
@@ -66,6 +67,25 @@ export function addDims(a: Dim, b: Dim): Dim {
   return format(collect(terms.map(([key, factor]) => [key === "" ? [] : key.split(PRODUCT), factor])));
 }
 
+/** True if a dimension divides by a whole number whatever its symbols stand for. */
+export const isMultiple = (dim: Dim, of: number): boolean => [...parse(dim)].every(([, factor]) => factor % of === 0);
+
+const FRACTION = /^(.+)\/(\d+)$/;
+
+/**
+ * A dimension over a whole number, rounded up: of 5 a half is 3, and of `"height/2"` it is `"height/4"`.
+ * @throws FemoError E_GRAPH if it is neither a number, nor a symbol, nor divisible
+ */
+export function divideDim(dim: Dim, by: number): Dim {
+  if (typeof dim === "number") return Math.ceil(dim / by);
+  if (isMultiple(dim, by)) return format(new Map([...parse(dim)].map(([key, factor]) => [key, factor / by])));
+  if (dim.includes(SUM) || dim.includes(PRODUCT)) {
+    throw new FemoError("E_GRAPH", `dimension "${dim}" does not divide by ${by}`);
+  }
+  const [, of = dim, part = 1] = FRACTION.exec(dim) ?? [];
+  return `${of}/${Number(part) * by}`;
+}
+
 /** True if an axis may have no elements. */
 export const mayBeEmpty = (dim: Dim): boolean => typeof dim === "string" && dim.includes("?");
 
@@ -80,6 +100,8 @@ export function bindDim(dim: Dim, bindings: Bindings): number {
   if (typeof dim === "number") return dim;
   const boundTo = (symbol: string): number => {
     const value = bindings[symbol];
+    const [, of, part] = (value === undefined && FRACTION.exec(symbol)) || [];
+    if (of !== undefined) return Math.ceil(boundTo(of) / Number(part));
     if (value === undefined) {
       throw new FemoError(
         "E_GRAPH",

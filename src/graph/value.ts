@@ -1,5 +1,16 @@
 import { FemoError } from "../errors.js";
-import { addDims, broadcast, type Dim, formatShape, mayBeEmpty, productDim, type Shape, sameSize } from "./shape.js";
+import {
+  addDims,
+  broadcast,
+  type Dim,
+  divideDim,
+  formatShape,
+  isMultiple,
+  mayBeEmpty,
+  productDim,
+  type Shape,
+  sameSize,
+} from "./shape.js";
 
 export type DType = "float32" | "float16" | "bfloat16" | "float64" | "int64" | "int32" | "bool";
 
@@ -56,6 +67,13 @@ export interface AttentionOptions {
   readonly causal?: boolean;
   /** What scores are multiplied by, not 0. Default: one over the root of a head's width. */
   readonly scale?: number;
+}
+
+export interface ConvOptions {
+  /** Zeros around each of height and width, or before and behind it. Default: 0. */
+  readonly padding?: number | readonly [before: number, behind: number];
+  /** Default: 1. */
+  readonly stride?: number;
 }
 
 /** What values append their nodes to: a graph. */
@@ -325,10 +343,12 @@ export class Value {
   }
 
   /**
-   * Convolution, [B, C, H, W] with a weight [D, C, k, k] to [B, D, H', W'], zeros of `padding` around it. A symbolic
-   * height or width passes if the convolution keeps it.
+   * Convolution, [B, C, H, W] with a weight [D, C, k, k] to [B, D, H', W'], zeros of `padding` around it, or of so many
+   * before and behind each axis. A symbolic height or width passes if the convolution keeps it or divides it by the stride.
    */
-  conv(weight: Value, bias: Value | null, { padding = 0, stride = 1 } = {}): Value {
+  conv(weight: Value, bias: Value | null, options: ConvOptions = {}): Value {
+    const { padding = 0, stride = 1 } = options;
+    const [before, behind] = typeof padding === "number" ? [padding, padding] : padding;
     const [batch, channels, height, width] = this.shape as [Dim, Dim, Dim, Dim];
     const [out, wanted, kernel] = weight.shape as [number, number, number];
     const fits = this.rank === 4 && weight.rank === 4 && channels === wanted && kernel === weight.shape[3];
@@ -339,14 +359,15 @@ export class Value {
         `conv: ${formatShape(this.shape)} does not fit weight and bias ${given.join(", ")}`,
       );
     }
-    const growth = 2 * padding - kernel;
+    const growth = before + behind - kernel;
     const slid = (dim: Dim): Dim => {
-      if (stride === 1 && growth === -1) return dim;
+      if (growth === -1) return divideDim(dim, stride);
+      if (growth === -stride && isMultiple(dim, stride)) return divideDim(dim, stride);
       const size = typeof dim === "number" ? Math.floor((dim + growth) / stride) + 1 : 0;
       if (size > 0) return size;
       throw new FemoError(
         "E_GRAPH",
-        `conv: ${formatShape(this.shape)} has no known size after a kernel of ${kernel}, padding ${padding}, stride ${stride}`,
+        `conv: ${formatShape(this.shape)} has no known size after a kernel of ${kernel}, padding ${before} and ${behind}, stride ${stride}`,
       );
     };
     return this.graph.node(
@@ -356,7 +377,7 @@ export class Value {
       {
         attributes: {
           kernel_shape: [kernel, kernel],
-          pads: [padding, padding, padding, padding],
+          pads: [before, before, behind, behind],
           strides: [stride, stride],
         },
       },
@@ -399,6 +420,21 @@ export class Value {
     });
   }
 
+  /** Every pixel repeated as often as it takes, [B, C, H, W] to [B, C, H', W'] with the height and width of another. */
+  resizeNearest(like: Value): Value {
+    if (this.rank !== 4 || like.rank !== 4) {
+      const [x, y] = [this, like].map(({ shape }) => formatShape(shape));
+      throw new FemoError("E_GRAPH", `resizeNearest: expected images, found ${x} and ${y}`);
+    }
+    const [own, other] = [this.#sizes(0, 2), like.#sizes(2, 4)];
+    return this.graph.node(
+      "Resize",
+      [this, null, null, own.concat([other], 0)],
+      [...this.shape.slice(0, 2), ...like.shape.slice(2)],
+      { attributes: { mode: "nearest", coordinate_transformation_mode: "asymmetric", nearest_mode: "floor" } },
+    );
+  }
+
   /**
    * The same elements in another shape. One symbolic axis may move or change its factor; further ones are read when the
    * graph runs from axes of `like` that have the same symbols.
@@ -433,7 +469,7 @@ export class Value {
 
   /** The size of an axis when the graph runs, int64 [1]. */
   size(axis: number): Value {
-    return this.graph.node("Shape", [this], [1], { dtype: "int64", attributes: { start: axis, end: axis + 1 } });
+    return this.#sizes(axis, axis + 1);
   }
 
   /** 0, 1, ... along an axis when the graph runs, int64 [its size]. */
@@ -566,8 +602,7 @@ export class Value {
 
   /** Zeros in the shape of the first axes. */
   zeros(axes: number): Value {
-    const sizes = this.graph.node("Shape", [this], [axes], { dtype: "int64", attributes: { start: 0, end: axes } });
-    return this.graph.node("ConstantOfShape", [sizes], this.shape.slice(0, axes), { dtype: "float32" });
+    return this.graph.node("ConstantOfShape", [this.#sizes(0, axes)], this.shape.slice(0, axes), { dtype: "float32" });
   }
 
   /**
@@ -634,6 +669,11 @@ export class Value {
   unsqueeze(axis: number): Value {
     const shape = this.shape.toSpliced(axis, 0, 1);
     return this.graph.node("Unsqueeze", [this, this.graph.integers([axis])], shape);
+  }
+
+  /** The sizes of some axes, the last not included, int64. */
+  #sizes(start: number, end: number): Value {
+    return this.graph.node("Shape", [this], [end - start], { dtype: "int64", attributes: { start, end } });
   }
 
   #reduce(op: string, axes: readonly number[]): Value {
