@@ -15,15 +15,32 @@ export interface OriginalTextEncoder {
 export interface OriginalClipTextOptions {
   /** Attention heads, which no shape tells. Default: one for every 64 channels. */
   numAttentionHeads?: number;
+  /**
+   * True for an OpenCLIP by transformers' names, such as `clip_g.safetensors`: its activation is another, and its projection
+   * is taken too. Default: false
+   */
+  openClip?: boolean;
 }
 
+/** Of files of ComfyUI's, Stable Diffusion 1 and Stable Diffusion XL. */
+const CLIP_PREFIXES = [
+  "text_encoders.clip_l.transformer.",
+  "text_encoders.clip_l.",
+  "cond_stage_model.transformer.",
+  "conditioner.embedders.0.transformer.",
+];
 const CLIP: OriginalPart = {
   what: "the text encoder of CLIP",
   marker: "text_model.embeddings.token_embedding.weight",
-  prefixes: ["text_encoders.clip_l.transformer.", "text_encoders.clip_l."],
+  prefixes: CLIP_PREFIXES,
 };
 /** Files that transformers 5 writes. */
-const CLIP_BARE: OriginalPart = { what: CLIP.what, marker: "embeddings.token_embedding.weight", prefixes: [] };
+const CLIP_BARE: OriginalPart = {
+  what: CLIP.what,
+  marker: "embeddings.token_embedding.weight",
+  prefixes: CLIP_PREFIXES,
+};
+const PROJECTION = "text_projection.weight";
 const CLIP_PREFIX = "text_model.";
 const CLIP_HEAD = 64;
 
@@ -42,6 +59,10 @@ const T5_GGUF: OriginalPart = { what: T5.what, marker: "enc.blk.0.attn_rel_b.wei
 /** True if a file has CLIP's text encoder. */
 export const isOriginalClipText = (checkpoint: Checkpoint): boolean =>
   hasPart(checkpoint, CLIP) || hasPart(checkpoint, CLIP_BARE);
+
+/** True if a file is a CLIP's text encoder with what projects its pooled token, under transformers' names. */
+export const isOriginalClipWithProjection = (checkpoint: Checkpoint): boolean =>
+  isOriginalClipText(checkpoint) && checkpoint.get(PROJECTION) !== undefined;
 
 /** True if a file has T5's encoder, under the names of transformers or of llama.cpp. */
 export const isOriginalT5 = (checkpoint: Checkpoint): boolean =>
@@ -74,6 +95,7 @@ export async function originalClipText(
         "Pass numAttentionHeads, the num_attention_heads of its config.",
     );
   }
+  const [projection] = options.openClip ? (shapeOf(own, PROJECTION, 2, CLIP.what) as [number]) : [];
   const config = {
     model_type: "clip_text_model",
     vocab_size: vocabulary,
@@ -82,7 +104,8 @@ export async function originalClipText(
     num_hidden_layers: countOf(own, `${prefix}encoder.layers`),
     num_attention_heads: heads,
     max_position_embeddings: positions,
-    hidden_act: "quick_gelu",
+    ...(projection !== undefined && { projection_dim: projection }),
+    hidden_act: options.openClip ? "gelu" : "quick_gelu",
     layer_norm_eps: 1e-5,
     eos_token_id: 2, // as in the config of the published encoder: the greatest id is pooled
   };
@@ -90,6 +113,7 @@ export async function originalClipText(
     .names()
     .map((name) => [name.slice(prefix.length), name] as const)
     .filter(([name, original]) => original.startsWith(prefix) && CLIP_TEXT.test(name));
+  if (projection !== undefined) names.push([PROJECTION, PROJECTION]);
   return { config, checkpoint: renamed(scaled, names) };
 }
 

@@ -36,13 +36,7 @@ export class Renaming {
 
   /** The tensor `original` with the halves of its first axis swapped: in float32 if it is quantised, or else as stored. */
   takeSwapped(name: string, original: string): void {
-    const tensor = this.#checkpoint.get(original) as CheckpointTensor;
-    const scale = this.#scales.get(original);
-    const source = scale
-      ? scaled(this.#checkpoint, tensor, scale)
-      : isBlockType(tensor.dtype)
-        ? inFloat32(this.#checkpoint, tensor)
-        : computed(this.#checkpoint, tensor);
+    const source = this.#asComputed(original);
     this.#tensors.push({
       ...source,
       name,
@@ -58,10 +52,45 @@ export class Renaming {
     });
   }
 
+  /** The matrix `original` transposed: in float32 if it is quantised, or else as stored. */
+  takeTransposed(name: string, original: string): void {
+    const tensor = this.#checkpoint.get(original) as CheckpointTensor;
+    const source = this.#asComputed(original);
+    const [rows, columns] = tensor.shape as [number, number];
+    this.#tensors.push({
+      ...source,
+      name,
+      shape: [columns, rows],
+      recipe: JSON.stringify(["transposed", source.recipe]),
+      make: async () => transposed(await source.make(), rows, columns),
+    });
+  }
+
+  /** A tensor as one whose bytes can be moved about. */
+  #asComputed(original: string): DerivedTensor {
+    const tensor = this.#checkpoint.get(original) as CheckpointTensor;
+    const scale = this.#scales.get(original);
+    if (scale) return scaled(this.#checkpoint, tensor, scale);
+    return isBlockType(tensor.dtype) ? inFloat32(this.#checkpoint, tensor) : computed(this.#checkpoint, tensor);
+  }
+
   /** All that was taken. @throws FemoError E_WEIGHT if a name occurs twice */
   checkpoint(): Checkpoint {
     return this.#checkpoint.withTensors(this.#tensors);
   }
+}
+
+/** A matrix of [rows, columns] as one of [columns, rows], whatever the size of its elements. */
+function transposed(bytes: Uint8Array, rows: number, columns: number): Uint8Array {
+  const size = bytes.length / (rows * columns);
+  const moved = new Uint8Array(bytes.length);
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const from = (row * columns + column) * size;
+      moved.set(bytes.subarray(from, from + size), (column * rows + row) * size);
+    }
+  }
+  return moved;
 }
 
 /** A tensor in a type that computes: of GGUF's blocks a matrix in few bits, or float32. Others stay as they are. */

@@ -24,9 +24,19 @@ export async function readTensors(source: ByteSource, file = source.name): Promi
   return [...tensors.values()];
 }
 
-/** The free text entries of a file: those of a safetensors header; formats without have none. @throws FemoError as `readTensors` */
+/**
+ * The free text entries of a file: those of a safetensors header, what lies beside the weights in a file of `torch.save`;
+ * GGUF has none here.
+ * @throws FemoError as `readTensors`
+ */
 export async function readMetadata(source: ByteSource): Promise<ReadonlyMap<string, string>> {
-  return (await formatOf(source)) === "safetensors" ? (await readSafetensorsHeader(source)).metadata : new Map();
+  switch (await formatOf(source)) {
+    case "gguf":
+      return new Map();
+    case "torch":
+      return (await readTorchFile(source)).metadata;
+  }
+  return (await readSafetensorsHeader(source)).metadata;
 }
 
 async function formatOf(source: ByteSource): Promise<"gguf" | "torch" | "safetensors"> {

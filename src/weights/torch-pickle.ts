@@ -121,6 +121,10 @@ const globals: ReadonlyMap<string, PickleGlobal> = new Map(
     ),
     // Training scripts, the original DiT's among them, save their arguments beside the weights.
     plainGlobal("argparse.Namespace"),
+    // PyTorch Lightning, which saved the first Stable Diffusions, keeps the best loss and the class that watched it.
+    new PickleGlobal("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    ...["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"].map(plainGlobal),
+    plainGlobal("_codecs.encode"),
   ].map((global) => [global.name, global]),
 );
 

@@ -14,6 +14,8 @@ export interface TorchFile {
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** The key that they are under; undefined if they are the file's only contents. */
   readonly key: string | undefined;
+  /** Numbers and texts that lie beside them, such as "global_step". */
+  readonly metadata: ReadonlyMap<string, string>;
 }
 
 /**
@@ -58,7 +60,17 @@ export async function readTorchFile(source: ByteSource, file = source.name): Pro
     infos.push(place(source.name, name, tensor, storages.get(storage), file));
   }
   infos.sort((a, b) => a.offset - b.offset || a.byteLength - b.byteLength);
-  return { tensors: new Map(infos.map((tensor) => [tensor.name, tensor])), key };
+  return { tensors: new Map(infos.map((tensor) => [tensor.name, tensor])), key, metadata: metadataOf(contents) };
+}
+
+function metadataOf(contents: PickleValue): ReadonlyMap<string, string> {
+  const entries: [string, string][] = [];
+  for (const [key, value] of contents instanceof Map ? contents : []) {
+    if (typeof key === "string" && (typeof value === "string" || typeof value === "number")) {
+      entries.push([key, String(value)]);
+    }
+  }
+  return new Map(entries);
 }
 
 async function checkContainer(source: ByteSource): Promise<void> {
