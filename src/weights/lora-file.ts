@@ -6,13 +6,16 @@ import { describeValue, formatDims, quote } from "./text.js";
 /** A tensor as checkpoints have them. */
 export type Tensor = ReturnType<Checkpoint["tensors"]>[number];
 
-/** What an adapter adds to one matrix W [out, in] and its bias: alpha / r · up · down, and alpha / r · bias. */
+/**
+ * What an adapter adds to one matrix W [out, in], or to a convolution, and its bias: alpha / r · up · down, and
+ * alpha / r · bias.
+ */
 export interface LoraModule {
   /** The module as the file names it: what stands before `.lora_A.weight` or the like. */
   readonly path: string;
-  /** [r, in] */
+  /** [r, in], or of a convolution [r, in, height, width] */
   readonly down: Tensor;
-  /** [out, r] */
+  /** [out, r], or [out, r, 1, 1] */
   readonly up: Tensor;
   /** [out] */
   readonly bias?: Tensor;
@@ -42,7 +45,9 @@ const OTHER_KINDS: readonly (readonly [name: RegExp, kind: string])[] = [
   [/\.lokr_/, "LoKr, products of another kind"],
   [/\.hada_/, "LoHa, products of another kind"],
   [/\.lora_mid\.weight$/, "LoCon in three factors"],
-  [/\.oft_(blocks|diag)$|\.oft_R\b/, "OFT, which turns weights"],
+  [/\.b?oft_(blocks|diag|[RS])\b/, "OFT, which turns weights"],
+  [/\.(a|b|bm)[12]\.weight$/, "GLoRA, which also multiplies weights"],
+  [/\.on_input$|\.ia3_l\b/, "(IA)³, which scales activations"],
   [/\.(diff|diff_b|w_norm|b_norm|set_weight)$/, "whole differences of weights beside those of low rank"],
   [/\.(query|key)_norm\.scale$/, "a control LoRA, which gives the model another input"],
 ];

@@ -58,10 +58,11 @@ const MAX_RANKS = 4;
 
 /**
  * Weights with LoRA merged in: W + Σ weight · alpha / r · up · down, the sum over all adapters; for biases likewise, with
- * the up matrix's bias. The results are float32 whatever the base is, so that nothing of a small change is lost by rounding
- * before they are quantised; of a bfloat16 base they take twice the room where they are kept. Products and sums are in
- * float64, rounded once. All names and shapes are checked here, bytes of matrices are read by `make`. An adapter of
- * weight 0 changes nothing: its tensors are the base's.
+ * the up matrix's bias. A convolution's down has the pixels of its kernel, and counts as a matrix with all of them in a row.
+ * The results are float32 whatever the base is, so that nothing of a small change is lost by rounding before they are
+ * quantised; of a bfloat16 base they take twice the room where they are kept. Products and sums are in float64, rounded
+ * once. All names and shapes are checked here, bytes of matrices are read by `make`. An adapter of weight 0 changes nothing:
+ * its tensors are the base's.
  * @param bases checkpoints by component; what an adapter has for another component is not merged, and noted
  * @param targetOf the meaning of a module's name in a file, if it has one
  * @throws FemoError E_OPTION if a weight is not finite; E_WEIGHT if a file is no LoRA, one of another kind, has shapes that
@@ -195,23 +196,23 @@ function checkShapes(
   base: Checkpoint,
 ): void {
   const inBase = modules.map((name) => base.get(`${name}.weight`)?.shape ?? []);
-  const [[, columns = 0] = []] = inBase;
+  const [[, ...row] = []] = inBase.map(withoutPixel);
   const rows = inBase.reduce((sum, [n = 0]) => sum + n, 0);
-  if (inBase.some((shape) => shape.length !== 2 || shape[1] !== columns) || (swapped && rows % 2 !== 0)) {
+  const isOther = (shape: readonly number[]): boolean => withoutPixel(shape).slice(1).join() !== row.join();
+  if (row.length === 0 || inBase.some(isOther) || (swapped && rows % 2 !== 0)) {
     fail(checkpoint, up, `the model has no matrices to merge it into, but ${inBase.map(formatDims).join(", ")}.`);
   }
   const expect = (tensor: Tensor, expected: readonly (number | string)[]): void => {
-    const fits = ({ length }: readonly number[]) => length === expected.length;
-    if (fits(tensor.shape) && tensor.shape.every((dim, i) => typeof expected[i] === "string" || dim === expected[i])) {
-      return;
-    }
+    const shape = expected.length > 1 ? withoutPixel(tensor.shape) : tensor.shape;
+    if (shape.length === expected.length && shape.every((dim, i) => expected[i] === "r" || dim === expected[i])) return;
     const into = `for ${listNames(modules)} of the model`;
     const found = `found ${formatDims(tensor.shape)}`;
     const what = advice ?? "Is it a LoRA for another model, or for another size of it?";
     fail(checkpoint, tensor, `expected [${expected.join(", ")}] ${into}, ${found}. ${what}`);
   };
-  expect(down, ["r", columns]);
+  expect(down, ["r", ...row]);
   const rank = down.shape[0] as number;
+  const columns = columnsOf([rows, ...row]);
   if (rank < 1 || rank > MAX_RANKS * Math.min(rows, columns)) {
     fail(checkpoint, down, `its rank ${rank} is none that [${rows}, ${columns}] can have. The file is damaged.`);
   }
@@ -221,6 +222,13 @@ function checkShapes(
   const without = modules.find((name, i) => base.get(`${name}.bias`)?.shape.join() !== String(inBase[i]?.[0]));
   if (without !== undefined) fail(checkpoint, bias, `${quote(without)} of the model has no bias that it could change.`);
 }
+
+/** The shape of a convolution of one pixel as that of the matrix that it is; of any other weight its own. */
+const withoutPixel = (shape: readonly number[]): readonly number[] =>
+  shape.length === 4 && shape[2] === 1 && shape[3] === 1 ? shape.slice(0, 2) : shape;
+
+/** Of a weight as a matrix, a row for each output: what a convolution takes of all its pixels is in one row. */
+const columnsOf = (shape: readonly number[]): number => shape.slice(1).reduce((product, dim) => product * dim, 1);
 
 const listNames = (names: readonly string[]): string => names.map(quote).join(", ");
 
@@ -251,10 +259,9 @@ async function merged(
   contributions: readonly Contribution[],
 ): Promise<Uint8Array> {
   const values = await base.readTensor(name);
-  const columns = shape.length === 2 ? (shape[1] as number) : 1;
   const products: LowRank[] = [];
   for (const contribution of contributions) products.push(await readProduct(contribution, shape));
-  addLowRank(values, columns, products);
+  addLowRank(values, columnsOf(shape), products);
   if (!areFinite(values)) {
     const files = contributions.map(({ adapter }) => adapter.name).join(", ");
     throw new FemoError(
