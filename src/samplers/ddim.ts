@@ -4,7 +4,7 @@ import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { diffusionLevel, type Leap } from "./levels.js";
 import { demandOf } from "./options.js";
 import { prediction } from "./prediction.js";
-import { checkedStep, type Sampler } from "./sampler.js";
+import { checkedNoise, checkedStep, type Sampler } from "./sampler.js";
 import { checkSpacing, sampledTimesteps, startNotes, strideSpacings, type TimestepSpacing } from "./timesteps.js";
 import {
   checkTrainingChain,
@@ -23,6 +23,8 @@ export interface DdimConfig extends TrainingChainConfig {
   readonly clipSampleRange?: number;
   /** After the last step ᾱ is 1 (true) or that of timestep 0 (false); "dit" spacing always takes 1. Default true. */
   readonly setAlphaToOne?: boolean;
+  /** Fresh noise, as a share of what ancestral sampling draws (eq. 16), from 0 to 1; no key of a file. Default 0: none. */
+  readonly eta?: number;
   /** Added to every timestep of "leading" spacing. Default 0. */
   readonly stepsOffset?: number;
   /** All but "lambda". Default "leading". */
@@ -38,13 +40,15 @@ export const ddimDefaults: DdimSchedulerConfig = {
   clipSample: true,
   clipSampleRange: 1,
   setAlphaToOne: true,
+  eta: 0,
   stepsOffset: 0,
   timestepSpacing: "leading",
 };
 
 /**
- * DDIM with η = 0 (arXiv 2010.02502, eq. 12): x ← √ᾱ′·x₀ + √(1 − ᾱ′)·ε, where x₀ and ε follow from x and the model
- * output, and ᾱ′ belongs to the timestep the step lands on.
+ * DDIM (arXiv 2010.02502, eq. 12): x ← √ᾱ′·x₀ + √(1 − ᾱ′)·ε, where x₀ and ε follow from x and the model output, and ᾱ′
+ * belongs to the timestep the step lands on. With η above 0 some of ε gives way to fresh noise z of the same strength:
+ * √(1 − ᾱ′ − s²)·ε + s·z, at every step.
  *
  * Reproduces diffusers' `DDIMScheduler`, except that β, ᾱ and all coefficients are float64 (there float32). As there, a
  * step lands on t − ⌊T/n⌋, which with "linspace" and "trailing" spacing may lie beside the next timestep of the list: then
@@ -58,13 +62,15 @@ export function ddim(config: DdimConfig): Sampler {
   const options = { ...ddimDefaults, ...config };
   checkTrainingChain(options);
   checkSpacing(options, strideSpacings);
-  demandOf(options)(options.clipSampleRange > 0, "clipSampleRange", "a positive number");
+  const demand = demandOf(options);
+  demand(options.clipSampleRange > 0, "clipSampleRange", "a positive number");
+  demand(options.eta >= 0 && options.eta <= 1, "eta", "a number from 0 to 1");
   const timesteps = sampledTimesteps(options); // [n]
   const leaps = leapsOf(options, timesteps); // [n]
   const steps = leaps.map(({ from, to }, i) => ({
     predict: prediction(options.predictionType, from, timesteps[i] as number),
     x0: to.signal,
-    eps: to.noise,
+    ...noiseWeights({ from, to }, options.eta),
   }));
   const bound = options.clipSample ? options.clipSampleRange : Number.POSITIVE_INFINITY;
   return {
@@ -76,21 +82,32 @@ export function ddim(config: DdimConfig): Sampler {
     notes: [...startNotes(options), ...landingNotes(options, leaps)],
     inputScale: () => 1,
     position: (i) => timesteps.length - 1 - i,
-    step(i, state, modelOutput) {
-      const { predict, x0: x0Scale, eps: epsScale } = checkedStep(steps, i, state, modelOutput);
+    ...(options.eta > 0 && { draws: (i: number) => i >= 0 && i < timesteps.length }),
+    step(i, state, modelOutput, noise) {
+      const { predict, x0: x0Scale, eps: epsScale, fresh } = checkedStep(steps, i, state, modelOutput);
       const { latent } = state;
+      const z = options.eta > 0 ? checkedNoise(i, state, noise) : undefined;
       const next = new Float32Array(latent.length);
       for (let k = 0; k < next.length; k++) {
         const x = latent[k] as number;
         const m = modelOutput[k] as number;
         const x0 = Math.min(Math.max(predict.x0FromX * x + predict.x0FromM * m, -bound), bound);
         const eps = predict.epsFromX * x + predict.epsFromM * m; // not derived again from a clipped x₀, as in diffusers
-        next[k] = x0Scale * x0 + epsScale * eps;
+        const mean = x0Scale * x0 + epsScale * eps;
+        next[k] = z ? mean + fresh * (z[k] as number) : mean;
       }
       return { latent: next };
     },
     ...conversions(steps.map(({ predict }) => predict)),
   };
+}
+
+/** Of ε and of fresh noise. */
+function noiseWeights({ from, to }: Leap, eta: number): { readonly eps: number; readonly fresh: number } {
+  if (eta === 0) return { eps: to.noise, fresh: 0 };
+  const drawn = (to.noiseVariance / from.noiseVariance) * (1 - from.signalVariance / to.signalVariance);
+  const variance = eta ** 2 * Math.max(0, drawn);
+  return { eps: Math.sqrt(Math.max(0, to.noiseVariance - variance)), fresh: Math.sqrt(variance) };
 }
 
 function leapsOf(options: Required<DdimConfig>, timesteps: readonly number[]): Leap[] {
@@ -129,19 +146,14 @@ function noiseLeft(leaps: readonly Leap[]): number {
   return Math.abs(x0);
 }
 
-/** DDIM, which also samples for models whose scheduler is DDPM's or PNDM's, as `DDIMScheduler.from_pretrained` would. */
+/** DDIM. */
 export const ddimSampler: SamplerDefinition<"ddim", Omit<DdimConfig, "numInferenceSteps">> = {
   name: "ddim",
   title: "DDIM",
   process: "diffusion",
   spacings: strideSpacings,
-  classes: ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler"],
-  keys: {
-    ...sharedKeys,
-    clip_sample: z.boolean(),
-    clip_sample_range: z.number().gt(0),
-    set_alpha_to_one: z.boolean(),
-  },
+  classes: ["DDIMScheduler"],
+  keys: sharedKeys,
   fixed: { thresholding: z.literal(false) },
   create: (settings, chosen) => ddim({ ...settings, ...chosen }),
 };

@@ -50,7 +50,10 @@ export interface SamplerDefinition<Name extends string = string, Settings extend
 
 const beta = z.number().gt(0).lt(1);
 
-/** The keys of the training chain and its timesteps, which carry over from one sampler to another. */
+/**
+ * The keys of the training chain, its timesteps and clipping, which carry over from one sampler to another: files of models
+ * say them for samplers that have no use for them too.
+ */
 export const sharedKeys = {
   num_train_timesteps: z.int().min(1),
   beta_start: beta,
@@ -61,6 +64,9 @@ export const sharedKeys = {
   prediction_type: z.enum(predictionTypes),
   timestep_spacing: z.enum(["leading", "trailing", "linspace"]),
   steps_offset: z.int().min(0),
+  clip_sample: z.boolean(),
+  clip_sample_range: z.number().gt(0),
+  set_alpha_to_one: z.boolean(),
 };
 
 /** A key of a config as a setting: "beta_start" is `betaStart`. */

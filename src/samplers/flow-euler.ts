@@ -1,7 +1,6 @@
 import { z } from "zod";
-import { FemoError } from "../errors.js";
 import { conversions } from "./conversions.js";
-import { type ChosenSteps, inCamelCase, type SamplerDefinition } from "./definition.js";
+import type { ChosenSteps, SamplerDefinition } from "./definition.js";
 import {
   type BaseLevels,
   type FlowConfig,
@@ -17,6 +16,7 @@ import {
 import { flowLevel } from "./levels.js";
 import { flowPrediction, prediction } from "./prediction.js";
 import { checkedStep, type Sampler } from "./sampler.js";
+import { oneConversion } from "./sigmas.js";
 import { linspace } from "./timesteps.js";
 
 /**
@@ -62,8 +62,6 @@ function linspaced({ numInferenceSteps: n, numTrainTimesteps: T, useDynamicShift
   return { sigmas: linspace(end(T), end(1), n).map((t) => t / T), round: (value) => value };
 }
 
-const conversionKeys = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
-
 /** Euler's method for a flow. */
 export const flowEulerSampler: SamplerDefinition<"euler", FlowConfig> = {
   name: "euler",
@@ -80,11 +78,7 @@ export const flowEulerSampler: SamplerDefinition<"euler", FlowConfig> = {
     use_beta_sigmas: z.boolean(),
   },
   fixed: { invert_sigmas: z.literal(false), stochastic_sampling: z.literal(false) },
-  fromKeys(settings) {
-    const on = conversionKeys.filter((key) => settings[inCamelCase(key)]);
-    if (on.length <= 1) return { ...settings, predictionType: flowPrediction };
-    throw new FemoError("E_CONFIG", `scheduler config: found ${on.join(" and ")}, allowed: one of them.`);
-  },
+  fromKeys: (settings) => ({ ...oneConversion(settings), predictionType: flowPrediction }),
   spacings: flowSpacings,
   create: flowEuler,
 };

@@ -1,9 +1,9 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import { betaQuantile } from "./beta-quantile.js";
 import type { ChosenSteps } from "./definition.js";
 import { demandOf, oneOf } from "./options.js";
 import { type FlowPredictionType, flowPrediction } from "./prediction.js";
+import { checkSigmas, type SigmaConfig, sigmaConversion, sigmaDefaults } from "./sigmas.js";
 import { linspace, type TimestepSpacing } from "./timesteps.js";
 
 /**
@@ -18,7 +18,7 @@ export type TimeShiftType = (typeof timeShiftTypes)[number];
 export const timeShiftTypes = ["exponential", "linear"] as const;
 
 /** The schedule of a flow: diffusers' `FlowMatchEulerDiscreteScheduler` config in camelCase, with its defaults. */
-export interface FlowConfig {
+export interface FlowConfig extends SigmaConfig {
   readonly predictionType: FlowPredictionType;
   /** T, by which noise levels are multiplied to be timesteps. Default 1000. */
   readonly numTrainTimesteps?: number;
@@ -38,12 +38,6 @@ export interface FlowConfig {
   readonly timeShiftType?: TimeShiftType;
   /** Stretch the shifted levels so that the last one is this, in 0 … 1. 0 and null, the default: leave them. */
   readonly shiftTerminal?: number | null;
-  /** Levels even in the seventh root, between the first and the last shifted one. Default false. */
-  readonly useKarrasSigmas?: boolean;
-  /** Or even in the logarithm. Default false. */
-  readonly useExponentialSigmas?: boolean;
-  /** Or as the quantiles of Beta(0.6, 0.6) (arXiv 2407.12173). Default false. */
-  readonly useBetaSigmas?: boolean;
   /** Default "linspace". */
   readonly timestepSpacing?: TimestepSpacing;
 }
@@ -59,9 +53,7 @@ export const flowDefaults: Required<FlowConfig> = {
   maxImageSeqLen: 4096,
   timeShiftType: "exponential",
   shiftTerminal: null,
-  useKarrasSigmas: false,
-  useExponentialSigmas: false,
-  useBetaSigmas: false,
+  ...sigmaDefaults,
   timestepSpacing: "linspace",
 };
 
@@ -82,11 +74,7 @@ export const flowOptions = (settings: FlowConfig, chosen: ChosenSteps): FlowOpti
   ...flowDefaults,
   ...settings,
   ...chosen,
-  ...(chosen.timestepSpacing !== undefined && {
-    useKarrasSigmas: false,
-    useExponentialSigmas: false,
-    useBetaSigmas: false,
-  }),
+  ...(chosen.timestepSpacing !== undefined && sigmaDefaults),
 });
 
 /** Noise levels of a flow. */
@@ -125,14 +113,14 @@ export function flowSchedule(options: FlowOptions, own: (options: FlowOptions) =
       ? trailing(options)
       : own(options);
   const levels = stretched(shifted(base.sigmas, base.round, options), base.round, options);
-  const { name = options.sigmas ? "given" : timestepSpacing, between } = conversionOf(options);
-  const exact = between ? between(levels[0] as number, levels.at(-1) as number, levels.length) : levels;
+  const conversion = sigmaConversion(options);
+  const exact = conversion?.between(levels[0] as number, levels.at(-1) as number, levels.length) ?? levels;
   const sigmas = exact.map(Math.fround);
   checkFalling(sigmas, TOP);
   return {
     timesteps: base.whole ? exact.map((sigma) => Math.trunc(sigma * T)) : sigmas.map((sigma) => Math.fround(sigma * T)),
     sigmas: [...sigmas, 0],
-    spacing: name,
+    spacing: conversion?.name ?? (options.sigmas ? "given" : timestepSpacing),
   };
 }
 
@@ -175,29 +163,6 @@ function stretched(sigmas: number[], round: (value: number) => number, { shiftTe
   return signals.map((signal) => round(1 - round(signal / scale)));
 }
 
-/** Levels that go otherwise from the first to the last. */
-interface Conversion {
-  readonly name?: string;
-  readonly between?: (first: number, last: number, n: number) => number[];
-}
-
-function conversionOf({ useKarrasSigmas, useExponentialSigmas, useBetaSigmas }: FlowOptions): Conversion {
-  if (useKarrasSigmas) return { name: "karras", between: karras };
-  if (useExponentialSigmas) return { name: "exponential", between: exponential };
-  return useBetaSigmas ? { name: "beta", between: beta } : {};
-}
-
-function karras(first: number, last: number, n: number): number[] {
-  const [from, to] = [first ** (1 / 7), last ** (1 / 7)];
-  return linspace(0, 1, n).map((r) => (from + r * (to - from)) ** 7);
-}
-
-const exponential = (first: number, last: number, n: number): number[] =>
-  linspace(Math.log(first), Math.log(last), n).map(Math.exp);
-
-const beta = (first: number, last: number, n: number): number[] =>
-  linspace(0, 1, n).map((r) => last + betaQuantile(1 - r, 0.6) * (first - last));
-
 function check(options: FlowOptions): void {
   const { numInferenceSteps: n, numTrainTimesteps: T, timestepSpacing, sigmas, shift, shiftTerminal } = options;
   const demand = demandOf(options);
@@ -216,9 +181,7 @@ function check(options: FlowOptions): void {
   );
   demand(timeShiftTypes.includes(options.timeShiftType), "timeShiftType", oneOf(timeShiftTypes));
   checkTokens(options);
-  const conversions = ["useKarrasSigmas", "useExponentialSigmas", "useBetaSigmas"] as const;
-  const on = conversions.filter((name) => options[name]);
-  if (on.length > 1) throw new FemoError("E_OPTION", `${on.join(", ")}: expected at most one of them to be true.`);
+  checkSigmas(options);
   if (sigmas !== undefined) checkList(sigmas, n);
 }
 

@@ -1,11 +1,16 @@
 export { type DdimConfig, ddim, ddimDefaults } from "./ddim.js";
+export { type DdpmConfig, ddpm, ddpmDefaults } from "./ddpm.js";
 export { type Process, processOf } from "./definition.js";
-export { type DpmSolverConfig, dpmSolver, dpmSolverDefaults, type FinalSigmasType } from "./dpm-solver.js";
+export { type DpmSolverConfig, dpmSolver, dpmSolverDefaults } from "./dpm-solver.js";
+export { type DpmSolverSdeConfig, dpmSolverSde, dpmSolverSdeDefaults } from "./dpm-solver-sde.js";
 export type { SolverType } from "./dpm-steps.js";
+export { type EulerConfig, euler, eulerDefaults } from "./euler.js";
+export { type EulerAncestralConfig, eulerAncestral, eulerAncestralDefaults } from "./euler-ancestral.js";
 export { type FlowDpmSolverConfig, flowDpmSolver, flowDpmSolverDefaults } from "./flow-dpm-solver.js";
 export { flowEuler } from "./flow-euler.js";
 export { type FlowMultistepConfig, flowMultistep } from "./flow-multistep.js";
 export { type FlowConfig, type FlowSpacing, flowDefaults } from "./flow-schedule.js";
+export { type LcmConfig, lcm, lcmDefaults } from "./lcm.js";
 export { isSameLevel, type Leap, type Level, straightWeights } from "./levels.js";
 export {
   type MultistepConfig,
@@ -15,10 +20,12 @@ export {
   multistepSolver,
 } from "./multistep.js";
 export { seedAfter, TorchGenerator } from "./noise.js";
+export { type PndmConfig, pndm, pndmDefaults } from "./pndm.js";
 export { type FlowPredictionType, flowPrediction, type PredictionType } from "./prediction.js";
-export type { Sampler, SamplerState } from "./sampler.js";
+export { isStochastic, noised, type Sampler, type SamplerState, sampleRange } from "./sampler.js";
 export { createSampler, ditScheduler, type SamplerChoice } from "./scheduler.js";
 export { schedulerFromConfig } from "./scheduler-config.js";
+export type { FinalSigmasType } from "./solver-stops.js";
 export {
   type NamedSampler,
   namedSamplers,
@@ -31,3 +38,4 @@ export {
 } from "./table.js";
 export { roundHalfEven, type TimestepSpacing, timestepSpacings } from "./timesteps.js";
 export type { BetaSchedule } from "./training-chain.js";
+export { type UniPcConfig, uniPc, uniPcDefaults } from "./unipc.js";

@@ -31,6 +31,18 @@ export function flowLevel(sigma: number): Level {
   return { signal, noise: sigma, signalVariance: signal ** 2, noiseVariance: sigma ** 2, lambda };
 }
 
+/**
+ * A level of a diffusion in which the signal keeps its strength and noise is added: x = x₀ + σ·ε, as Euler's method has it.
+ * @param sigma noise/signal of the diffusion's own level, ≥ 0
+ */
+export const sigmaLevel = (sigma: number): Level => ({
+  signal: 1,
+  noise: sigma,
+  signalVariance: 1,
+  noiseVariance: sigma ** 2,
+  lambda: -Math.log(sigma),
+});
+
 /** From where to where a step goes. */
 export interface Leap {
   /** Of the latent as the step, and the model in it, sees it. */

@@ -18,12 +18,13 @@ export interface Prediction {
 }
 
 /**
- * Solves x = signal·x₀ + noise·ε for x₀ and ε, given the one the model predicts.
+ * Solves x = signal·x₀ + noise·ε for x₀ and ε, given the one the model predicts. It sees x scaled to a variance of 1, and v is
+ * of that.
  * @throws FemoError E_OPTION if x₀ is to come from ε where there is no signal
  */
 export function prediction(
   type: PredictionType | FlowPredictionType,
-  { signal: a, noise: b }: Level,
+  { signal: a, noise: b, signalVariance, noiseVariance }: Level,
   timestep: number,
 ): Prediction {
   switch (type) {
@@ -38,8 +39,11 @@ export function prediction(
       return { x0FromX: 1 / a, x0FromM: -b / a, epsFromX: 0, epsFromM: 1 };
     case "sample":
       return { x0FromX: 0, x0FromM: 1, epsFromX: 1 / b, epsFromM: -a / b };
-    case "v_prediction":
-      return { x0FromX: a, x0FromM: -b, epsFromX: b, epsFromM: a };
+    case "v_prediction": {
+      const variance = signalVariance + noiseVariance; // 1 of a diffusion's own levels
+      const deviation = Math.sqrt(variance);
+      return { x0FromX: a / variance, x0FromM: -b / deviation, epsFromX: b / variance, epsFromM: a / deviation };
+    }
     case "flow_prediction":
       return { x0FromX: 1, x0FromM: -b, epsFromX: 1, epsFromM: a };
   }

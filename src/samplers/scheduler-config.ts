@@ -12,21 +12,8 @@ const chain = z.object({
 /** Schedulers whose keys are read here. */
 const readableClasses = [...new Set(samplerTable.flatMap(({ classes }) => classes))];
 
-/**
- * The keys of all samplers for such models, for what any one must hold in whichever file it stands; where they differ those
- * of the file's own sampler.
- */
-const schemaOf = ({ process, keys, fixed }: SamplerDefinition) =>
-  z
-    .object({
-      ...Object.assign({}, ...samplerTable.filter((sampler) => sampler.process === process).map(allKeys)),
-      ...keys,
-      ...fixed,
-      _class_name: z.enum(readableClasses as [string]),
-    })
-    .partial();
-
-const allKeys = ({ keys, fixed }: SamplerDefinition): z.ZodRawShape => ({ ...keys, ...fixed });
+const schemaOf = ({ keys, fixed }: SamplerDefinition) =>
+  z.object({ ...keys, ...fixed, _class_name: z.enum(readableClasses as [string]) }).partial();
 
 /** The sampler of a config; the first one if it does not say. */
 function definitionOf(json: unknown): SamplerDefinition<SamplerName> {
@@ -40,9 +27,8 @@ function definitionOf(json: unknown): SamplerDefinition<SamplerName> {
 /**
  * Sampler and settings from the parsed content of a diffusers `scheduler_config.json`.
  *
- * Reads DDIM, DPM-Solver++ and flow-matching Euler configs; those of DDPM and PNDM too, as `DDIMScheduler.from_pretrained`
- * would. Keys that the sampler does not have are ignored, keys that are not there stay away: each sampler has defaults of its
- * own for them.
+ * Reads configs of the classes in the table of samplers. Keys that the class does not have are ignored, but those that carry
+ * over to another sampler; keys that are not there stay away: each sampler has defaults of its own for them.
  *
  * @param json the parsed file, not its text
  * @throws FemoError E_CONFIG if a key holds a value that is not supported (key, found and allowed are named), such as

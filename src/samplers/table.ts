@@ -1,15 +1,29 @@
 import { ddimSampler } from "./ddim.js";
+import { ddpmSampler } from "./ddpm.js";
 import { type Process, processOf, type SamplerDefinition } from "./definition.js";
 import { dpmSolverSampler } from "./dpm-solver.js";
+import { dpmSolverSdeSampler } from "./dpm-solver-sde.js";
+import { eulerSampler } from "./euler.js";
+import { eulerAncestralSampler } from "./euler-ancestral.js";
 import { flowDpmSolverSampler } from "./flow-dpm-solver.js";
 import { flowEulerSampler } from "./flow-euler.js";
 import { flowMultistepSampler } from "./flow-multistep.js";
+import { lcmSampler } from "./lcm.js";
 import { type MultistepSolver, multistepSampler } from "./multistep.js";
+import { pndmSampler } from "./pndm.js";
+import { uniPcSampler } from "./unipc.js";
 
 /** The samplers there are, a line each. */
 export const samplerTable = [
   ddimSampler,
   dpmSolverSampler,
+  dpmSolverSdeSampler,
+  uniPcSampler,
+  pndmSampler,
+  eulerSampler,
+  eulerAncestralSampler,
+  ddpmSampler,
+  lcmSampler,
   multistepSampler,
   flowEulerSampler,
   flowDpmSolverSampler,

@@ -167,7 +167,7 @@ test("steps are finite to the last, also where it has no length", () => {
 describe("errors", () => {
   test.each([
     { numInferenceSteps: 0 },
-    { solverOrder: 3 as 2 },
+    { solverOrder: 4 as 2 },
     { solverType: "bh2" as "heun" },
     { finalSigmasType: "one" as "zero" },
     { stepsOffset: -1 },
@@ -194,10 +194,10 @@ describe("errors", () => {
   });
 
   test("a previous x₀ of another length is refused", () => {
-    const [latent, previous] = [new Float32Array(4), new Float32Array(2)];
+    const [latent, before] = [new Float32Array(4), new Float32Array(2)];
     const sampler = dpmSolver({ numInferenceSteps: 5 });
-    expect(() => sampler.step(1, { latent, previous }, latent)).toThrow(
-      /previous to be as long as the latent, 4, found 2/,
+    expect(() => sampler.step(1, { latent, history: [before] }, latent)).toThrow(
+      /history of at most 1, each as long as the latent, 4, found 1, of the lengths 2/,
     );
   });
 });

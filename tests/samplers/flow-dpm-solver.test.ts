@@ -120,7 +120,9 @@ describe("chosen for another model", () => {
 
   test("which samplers there are depends on the model", () => {
     expect(samplersFor(fluxScheduler)).toEqual(["euler", "dpm-solver++"]);
-    expect(samplersFor(ditScheduler)).toEqual(["ddim", "dpm-solver++"]);
+    expect(samplersFor(ditScheduler)).toEqual([
+      ...["ddim", "dpm-solver++", "dpm-solver++-sde", "unipc", "pndm", "euler", "euler-ancestral", "ddpm", "lcm"],
+    ]);
   });
 });
 
@@ -132,7 +134,7 @@ describe("errors", () => {
     [{ use_karras_sigmas: true }, /use_karras_sigmas: found true, allowed: false/],
     [{ final_sigmas_type: "sigma_min" }, /final_sigmas_type: found "sigma_min", allowed: "zero"/],
     [{ algorithm_type: "sde-dpmsolver++" }, /algorithm_type: found "sde-dpmsolver\+\+", allowed: "dpmsolver\+\+"/],
-    [{ solver_order: 3 }, /solver_order: found 3, allowed: 1, 2/],
+    [{ solver_order: 4 }, /solver_order: found 4, allowed: 1, 2, 3/],
     [{ flow_shift: -1 }, /flow_shift: found -1, allowed: a number above 0/],
   ])("a config with %j is refused", (change, message) => {
     expect(() => schedulerFromConfig({ ...FLOW, ...change })).toThrow(
@@ -143,7 +145,7 @@ describe("errors", () => {
   test("settings out of range are refused by name", () => {
     const build = (config: object) =>
       flowDpmSolver({ predictionType: "flow_prediction", ...config }, { numInferenceSteps: 4 });
-    expect(() => build({ solverOrder: 3 })).toThrow(/solverOrder: expected 1 or 2, found 3/);
+    expect(() => build({ solverOrder: 4 })).toThrow(/solverOrder: expected 1, 2 or 3, found 4/);
     expect(() => build({ solverType: "bh2" })).toThrow(/solverType: expected one of midpoint, heun, found bh2/);
   });
 });

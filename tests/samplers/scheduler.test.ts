@@ -11,6 +11,9 @@ import {
 } from "../../src/samplers/index.js";
 import { fakeModel, firstLatent, walk } from "./helpers.js";
 
+const dpm = { _class_name: "DPMSolverMultistepScheduler" };
+const euler = { _class_name: "EulerDiscreteScheduler" };
+
 describe("schedulerFromConfig", () => {
   test("what is not given is left to the sampler; foreign keys are ignored", () => {
     const foreign = { _diffusers_version: "0.42.1", skip_prk_steps: true, variance_type: "fixed", flow_shift: 1 };
@@ -24,9 +27,12 @@ describe("schedulerFromConfig", () => {
 
   test.each<[string, SamplerName]>([
     ["DDIMScheduler", "ddim"],
-    ["DDPMScheduler", "ddim"],
-    ["PNDMScheduler", "ddim"],
+    ["DDPMScheduler", "ddpm"],
     ["DPMSolverMultistepScheduler", "dpm-solver++"],
+    ["UniPCMultistepScheduler", "unipc"],
+    ["EulerDiscreteScheduler", "euler"],
+    ["EulerAncestralDiscreteScheduler", "euler-ancestral"],
+    ["LCMScheduler", "lcm"],
   ])("%s is sampled with %s", (_class_name, sampler) => {
     expect(schedulerFromConfig({ _class_name })).toStrictEqual({ sampler });
   });
@@ -70,23 +76,30 @@ describe("schedulerFromConfig", () => {
       timestepSpacing: "trailing",
       rescaleBetasZeroSnr: true,
     };
+    const carried = { ...chain, clipSample: false, clipSampleRange: 2, setAlphaToOne: false };
     expect(schedulerFromConfig({ _class_name: "DDIMScheduler", ...json })).toStrictEqual({
       sampler: "ddim",
-      ...chain,
-      clipSample: false,
-      clipSampleRange: 2,
-      setAlphaToOne: false,
+      ...carried,
     });
     expect(schedulerFromConfig({ _class_name: "DPMSolverMultistepScheduler", ...json })).toStrictEqual({
       sampler: "dpm-solver++",
-      ...chain,
+      ...carried,
       solverOrder: 1,
       solverType: "heun",
       lowerOrderFinal: false,
       eulerAtFinal: true,
       finalSigmasType: "sigma_min",
       useKarrasSigmas: true,
+      useExponentialSigmas: false,
+      useBetaSigmas: false,
     });
+  });
+
+  test("DPM-Solver++ is that of the SDE by its algorithm, and PNDM the one without Runge-Kutta steps", () => {
+    const dpm = { _class_name: "DPMSolverMultistepScheduler", algorithm_type: "sde-dpmsolver++", solver_order: 1 };
+    expect(schedulerFromConfig(dpm)).toStrictEqual({ sampler: "dpm-solver++-sde", solverOrder: 1 });
+    const pndm = { _class_name: "PNDMScheduler", skip_prk_steps: true, steps_offset: 1 };
+    expect(schedulerFromConfig(pndm)).toStrictEqual({ sampler: "pndm", stepsOffset: 1 });
   });
 
   test.each<[unknown, RegExp]>([
@@ -98,9 +111,25 @@ describe("schedulerFromConfig", () => {
     [{ trained_betas: [0.1, 2] }, /trained_betas\.1: found 2, allowed: a number below 1/],
     [{ trained_betas: [0.1, 0.2] }, /trained_betas: found 2 values, allowed: as many as num_train_timesteps, 1000/],
     [{ _class_name: "FlowMatchHeunDiscreteScheduler" }, /_class_name: found "FlowMatch.*allowed: "DDIMScheduler"/],
-    [{ algorithm_type: "sde-dpmsolver++" }, /algorithm_type: found "sde-dpmsolver\+\+", allowed: "dpmsolver\+\+"/],
-    [{ solver_order: 3 }, /solver_order: found 3, allowed: 1, 2/],
-    [{ lambda_min_clipped: -5.1 }, /lambda_min_clipped: found -5.1, allowed: -Infinity/],
+    [{ ...dpm, algorithm_type: "dpmsolver" }, /algorithm_type: found "dpmsolver", allowed: "dpmsolver\+\+"/],
+    [{ ...dpm, solver_order: 4 }, /solver_order: found 4, allowed: 1, 2, 3/],
+    [{ ...dpm, algorithm_type: "sde-dpmsolver++", solver_order: 3 }, /solver_order: found 3, allowed: 1, 2\./],
+    [{ ...dpm, lambda_min_clipped: -5.1 }, /lambda_min_clipped: found -5.1, allowed: -Infinity/],
+    [{ _class_name: "PNDMScheduler" }, /skip_prk_steps: found none, which is false, allowed: true/],
+    [{ _class_name: "PNDMScheduler", skip_prk_steps: false }, /skip_prk_steps: found false, allowed: true/],
+    [
+      { _class_name: "DDPMScheduler", variance_type: "learned_range" },
+      /variance_type: found "learned_range", allowed: "fixed/,
+    ],
+    [{ ...euler, interpolation_type: "log_linear" }, /interpolation_type: found "log_linear", allowed: "linear"/],
+    [{ ...euler, timestep_type: "continuous" }, /timestep_type: found "continuous", allowed: "discrete"/],
+    [
+      { ...euler, use_karras_sigmas: true, use_beta_sigmas: true },
+      /found use_karras_sigmas and use_beta_sigmas, allowed: one/,
+    ],
+    [{ _class_name: "UniPCMultistepScheduler", thresholding: true }, /thresholding: found true, allowed: false/],
+    [{ _class_name: "UniPCMultistepScheduler", use_flow_sigmas: true }, /use_flow_sigmas: found true, allowed: false/],
+    [{ _class_name: "LCMScheduler", thresholding: true }, /thresholding: found true, allowed: false/],
     [[], /scheduler config: found \[\], allowed: an object/],
     [null, /scheduler config: found null, allowed: an object/],
   ])("%j is refused", (json, message) => {
@@ -185,7 +214,9 @@ describe("createSampler", () => {
     expect(() => createSampler(scheduler, { sampler, numInferenceSteps: 4 })).toThrow(
       expect.objectContaining({
         code: "E_OPTION",
-        message: 'sampler: expected one of ddim, dpm-solver++, or a solver of the sampler multistep, found "heun".',
+        message: expect.stringMatching(
+          /^sampler: expected one of ddim, .*pndm.*, or a solver of the sampler multistep, found "heun"\.$/,
+        ),
       }),
     );
   });
