@@ -7,6 +7,7 @@ import type { Backbone, CutNetwork } from "./backbone.js";
 import type { DenoisedState } from "./denoised-state.js";
 import { cachesOf, FeatureState } from "./feature-state.js";
 import type { GuidanceRow } from "./guidance.js";
+import type { StepNoise } from "./step-noise.js";
 
 /** An image on its way. */
 export interface ImageRun {
@@ -16,6 +17,8 @@ export interface ImageRun {
   /** What the symbols of the model's sample are for it. */
   readonly sizes: Bindings;
   state: SamplerState;
+  /** What its sampler draws. */
+  readonly noise: StepNoise;
   /** Of the policy. */
   memory: unknown;
   /** The same before it decided about the step under way. */

@@ -6,6 +6,7 @@ import { DenoisedState } from "./denoised-state.js";
 import { checkCuts } from "./feature-state.js";
 import { Loop } from "./loop.js";
 import type { Denoised, Denoising, DenoisingStep } from "./records.js";
+import { StepNoise } from "./step-noise.js";
 
 /**
  * The loop, for one batch of images: before each step what the policy looks at is run, then every image's kind of step
@@ -18,11 +19,12 @@ export async function* denoise(run: Denoising): AsyncGenerator<DenoisingStep, De
   const { method, sampler, backbone } = run;
   checkCuts(backbone, method);
   const keepsX0 = Object.values(method.cuts).includes(X0);
-  const images: ImageRun[] = run.images.map(({ index, rows, sizes, latent }) => ({
+  const images: ImageRun[] = run.images.map(({ index, rows, sizes, latent, draw }) => ({
     index,
     rows,
     sizes,
     state: { latent },
+    noise: new StepNoise(draw),
     memory: method.policy.start(index),
     memoryBefore: undefined,
     due: false,

@@ -113,6 +113,7 @@ export class Loop {
       const walked = full && method.hindsight ? await this.#walkAgain(part, step, outputOf) : NOTHING;
       for (const image of part.images) {
         this.#advance(image, outputOf.get(image) as Float32Array, step);
+        if (full || !method.hindsight) image.noise.forget();
         if (method.hindsight) image.trail = full ? { from: image.state, steps: [] } : continued(image, step, kind);
         const { values } = image.looked;
         image.seen = { lastStep: values, lastFull: full || !image.seen ? values : image.seen.lastFull };
@@ -165,7 +166,9 @@ export class Loop {
 
   /** Moves an image's sampler. */
   #advance(image: ImageRun, output: Float32Array, step: number): void {
-    image.state = this.#run.sampler.step(step, image.state, output);
+    const { sampler } = this.#run;
+    const noise = sampler.draws?.(step) ? image.noise.at(step) : undefined;
+    image.state = sampler.step(step, image.state, output, noise);
     if (!allFinite(image.state.latent)) throw notFinite("latents are", image.index, step);
   }
 

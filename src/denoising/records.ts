@@ -45,6 +45,8 @@ export interface ImageStart {
   readonly sizes: Bindings;
   /** The noise that it starts from. */
   readonly latent: Float32Array;
+  /** Of a stochastic sampler: a fresh standard normal sample as long, from the generator that drew the latent. */
+  readonly draw?: () => Float32Array;
 }
 
 export interface Denoising {

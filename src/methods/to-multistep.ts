@@ -3,6 +3,7 @@ import {
   createSampler,
   flowPrediction,
   isSameLevel,
+  isStochastic,
   type Leap,
   type Level,
   type MultistepSolver,
@@ -44,14 +45,15 @@ const OUTPUT = "output";
  *
  * @throws FemoError E_OPTION if the method looks before it decides, adapts to what it measures, has a beta for each image,
  *   keeps features elsewhere, or forecasts with weights that do not sum to 1, as FEMO with the momentum seed "feature";
- *   if the sampler is neither DDIM nor a flow's Euler, clips, or lands beside its list; if the model of a diffusion
+ *   if the sampler is neither DDIM nor a flow's Euler, adds noise, clips, or lands beside its list; if the model of a diffusion
  *   predicts v; or as the sampler itself
  */
 export function toMultistep(cache: CacheOptions | QualityName, sampling: LinearSampling): MultistepSolver {
   const { scheduler, presets = defaultPresets, schedules = [], qualities = {}, ...choice } = sampling;
   const levels = [OUTPUT, X0];
-  checkScheduler(scheduler);
   const sampler = createSampler(scheduler, choice);
+  if (isStochastic(sampler)) throw refused("scheduler", "that of a sampler without fresh noise", sampler.name);
+  checkScheduler(scheduler);
   const { timesteps, leaps, spacing } = sampler;
   const how = { sampler: sampler.name, timestepSpacing: spacing, numInferenceSteps: timesteps.length };
   const { settings } = chosenCache(cache, { levels, presets, schedules, qualities }, how);
@@ -206,7 +208,7 @@ function row(start: { x: number[]; from: Level }, end: { x: number[]; to: Level 
 }
 
 function checkScheduler(scheduler: SchedulerConfig): void {
-  if (scheduler.sampler === "euler") return;
+  if (processOf(scheduler) === "flow" && scheduler.sampler === "euler") return;
   if (scheduler.sampler !== "ddim") throw refused("scheduler", "that of DDIM, or Euler's of a flow", scheduler.sampler);
   if (scheduler.clipSample !== false)
     throw refused("scheduler: clipSample", "false, as clipping is not linear", "true");

@@ -23,7 +23,8 @@ export function plannedFlops(request: Request): GenerationReport["flops"] | unde
 /** Floating-point operations of the steps of a request if each were a plain one. */
 export function uncachedFlops(request: Request): number {
   const plain = request.backbone.cut({}).network;
-  return stepBatches(request).reduce((sum, { bindings }) => sum + request.numInferenceSteps * plain.flops(bindings), 0);
+  const { length } = request.sampler.timesteps;
+  return stepBatches(request).reduce((sum, { bindings }) => sum + length * plain.flops(bindings), 0);
 }
 
 /** The images that go through steps together. */

@@ -14,6 +14,7 @@ import {
 } from "../methods/index.js";
 import {
   createSampler,
+  isStochastic,
   ownSteps,
   type Sampler,
   type SamplerOption,
@@ -67,7 +68,7 @@ export interface GenerateOptions extends SubjectOptions {
    * -2^63 to 2^64 - 1, beyond 2^53 - 1 as a bigint; a negative one is 2^64 more, and after 2^64 - 1 comes 0. Default 0.
    */
   seed?: number | bigint;
-  /** Initial noise in place of the seed's, [images, C, H, W] row-major. */
+  /** Initial noise in place of the seed's, [images, C, H, W] row-major. A stochastic sampler still draws by the seed. */
   latents?: Float32Array;
   /** A sampler by its name, or a solver as data. Default: the model's own. */
   sampler?: SamplerOption;
@@ -107,7 +108,7 @@ export interface Request {
   readonly settings: Drawing["settings"];
   /** What the user should know, a sentence each. */
   readonly notes: readonly string[];
-  /** 0 .. 2^64 - 1, bigints beyond 2^53 - 1; undefined with latents of one's own. */
+  /** 0 .. 2^64 - 1, bigints beyond 2^53 - 1; undefined if nothing is drawn, as latents are given. */
   readonly seeds: readonly (number | bigint | undefined)[];
   readonly latents: Float32Array | undefined;
   readonly numInferenceSteps: number;
@@ -171,8 +172,8 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   const { sampler: chosenSampler, timestepSpacing = sampling?.timestepSpacing } = options;
   const sampler = createSampler(scheduler, { ...sampling, sampler: chosenSampler, timestepSpacing, numInferenceSteps });
   const cache = chosenCache(options.cache ?? "none", caching, samplingOf(sampler));
-  checkFullSteps(cache.settings, numInferenceSteps);
-  const seeds = subjects.map((_, i) => (latents ? undefined : seedAfter(seed, i)));
+  checkFullSteps(cache.settings, sampler.timesteps.length);
+  const seeds = subjects.map((_, i) => (latents && !isStochastic(sampler) ? undefined : seedAfter(seed, i)));
   const method = methodOf(cache.settings, backbone.model);
   method.checkSteps?.(sampler.timesteps.length);
   return {

@@ -1,7 +1,14 @@
-import { Conditioning, type Conditions, type DenoisingStep, denoise, type StepRecord } from "../denoising/index.js";
+import {
+  Conditioning,
+  type Conditions,
+  type DenoisingStep,
+  denoise,
+  type ImageStart,
+  type StepRecord,
+} from "../denoising/index.js";
 import { sizeOf } from "../graph/index.js";
 import { type Planes, type RgbImage, toRgb } from "../images/index.js";
-import { type SamplerName, TorchGenerator } from "../samplers/index.js";
+import { isStochastic, type SamplerName, samplerTitle, TorchGenerator } from "../samplers/index.js";
 import { type BatchGroup, batchGroups, rowsOf } from "./batches.js";
 import type { Condition, Encoded, PipelineParts, Subject } from "./family.js";
 import { uncachedFlops } from "./planned-flops.js";
@@ -55,14 +62,14 @@ export async function* runRequest(
             index,
             rows: rowsOf(request, index).map((row) => ({ ...row, condition: conditions.rowOf(row.condition) })),
             sizes: request.sizes,
-            latent: noise(request, index, dims),
+            ...startOf(request, index, dims),
           })),
           guidanceChannels: request.guidanceChannels,
           prefix: id,
           signal: request.signal,
           observe: request.observe,
         });
-        const done = yield* told(denoising, steps, request.numInferenceSteps);
+        const done = yield* told(denoising, steps, request.sampler.timesteps.length);
         costs.stateBytes = Math.max(costs.stateBytes, done.stateBytes);
         if (request.outputType === "image") request.onPhase?.("decoding");
         const decoding = performance.now();
@@ -112,12 +119,21 @@ async function* told<T>(
   }
 }
 
-/** The noise that an image starts from, [C, H, W]. */
-function noise({ latents, seeds, sampler }: Request, image: number, dims: readonly number[]): Float32Array {
+/** The noise that an image starts from, [C, H, W], and more from the same generator. */
+function startOf(
+  { latents, seeds, sampler }: Request,
+  image: number,
+  dims: readonly number[],
+): Pick<ImageStart, "latent" | "draw"> {
   const size = sizeOf(dims);
-  if (latents) return latents.slice(image * size, (image + 1) * size);
-  const normal = new TorchGenerator(seeds[image] as number | bigint).randn([1, ...dims]);
-  return sampler.initNoiseSigma === 1 ? normal : normal.map((x) => x * sampler.initNoiseSigma);
+  const seed = seeds[image];
+  const generator = seed === undefined ? undefined : new TorchGenerator(seed);
+  const draw = () => (generator as TorchGenerator).randn([1, ...dims]);
+  const drawn = generator && { draw };
+  if (latents) return { latent: latents.slice(image * size, (image + 1) * size), ...drawn };
+  const { initNoiseSigma } = sampler;
+  const normal = draw();
+  return { latent: initNoiseSigma === 1 ? normal : normal.map((x) => x * initNoiseSigma), ...drawn };
 }
 
 async function decoded({ decoder }: PipelineParts, request: Request, latent: Planes): Promise<RgbImage> {
@@ -134,6 +150,15 @@ function savingNotes({ cache: { settings }, numInferenceSteps: n }: Request, spe
   return [
     `The cache saved next to nothing: ${speedup.toFixed(2)} times fewer operations over ${n} steps. With so few steps, or ` +
       "at such settings, nearly every step is computed: leave the cache out, or give it a larger interval or threshold.",
+  ];
+}
+
+/** A sentence if steps add what no forecast from those before can know. */
+function noiseNotes({ cache: { settings }, sampler }: Request): string[] {
+  if (settings.method === "none" || !isStochastic(sampler)) return [];
+  return [
+    `${samplerTitle(sampler.name as SamplerName)} adds fresh noise in its steps, of which a forecast from the steps before ` +
+      "knows nothing: expect the cache to be further off than with a sampler that adds none.",
   ];
 }
 
@@ -167,6 +192,7 @@ function reportOf(
       ...request.notes,
       ...request.sampler.notes,
       ...request.cache.notes,
+      ...noiseNotes(request),
       ...savingNotes(request, uncached / done),
     ],
     cache: request.cache.settings,

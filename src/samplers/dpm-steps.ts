@@ -105,7 +105,7 @@ function stepsAt(
   const straight = {
     x: sde ? noiseRatio(now, next) * Math.exp(-h) : noiseRatio(now, next),
     feature: next.signal * gain,
-    ...(sde && { noise: next.noise * Math.sqrt(gain) }),
+    ...(sde && { noise: next.noise * Math.sqrt(Math.max(0, gain)) }),
   };
   const count = Math.min(options.solverOrder, i + 1);
   const most = highestOrder(options, levels, i);

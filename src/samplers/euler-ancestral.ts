@@ -36,10 +36,11 @@ export function eulerAncestral(config: EulerAncestralConfig): Sampler {
   };
 }
 
-/** up² + down² = σ′². */
+/** up² + down² = σ′². A chain without signal at its end may rise by a hair just before: nothing is drawn there. */
 function ancestralStep({ from, to }: Leap): LinearStep {
-  const up = Math.sqrt((to.noiseVariance * (from.noiseVariance - to.noiseVariance)) / from.noiseVariance);
-  const down = to.noiseVariance / from.noise; // √(σ′² − up²)
+  const falls = to.noiseVariance < from.noiseVariance;
+  const up = falls ? Math.sqrt((to.noiseVariance * (from.noiseVariance - to.noiseVariance)) / from.noiseVariance) : 0;
+  const down = falls ? to.noiseVariance / from.noise : to.noise; // √(σ′² − up²)
   const { x, x0 } = straightWeights({ from, to: sigmaLevel(down) });
   return { x, feature: x0, noise: up };
 }

@@ -33,7 +33,7 @@ export {
   type SamplerName,
   type SamplerOption,
   type SchedulerConfig,
-  samplersFor,
+  samplersOf,
   samplerTitle,
 } from "./table.js";
 export { roundHalfEven, type TimestepSpacing, timestepSpacings } from "./timesteps.js";

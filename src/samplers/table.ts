@@ -1,6 +1,6 @@
 import { ddimSampler } from "./ddim.js";
 import { ddpmSampler } from "./ddpm.js";
-import { type Process, processOf, type SamplerDefinition } from "./definition.js";
+import type { Process, SamplerDefinition } from "./definition.js";
 import { dpmSolverSampler } from "./dpm-solver.js";
 import { dpmSolverSdeSampler } from "./dpm-solver-sde.js";
 import { eulerSampler } from "./euler.js";
@@ -48,9 +48,6 @@ export const namedSamplers: readonly NamedSampler[] = [
 /** Of them those for such models. */
 export const samplersOf = (process: Process): readonly NamedSampler[] =>
   samplerTable.flatMap(({ name, process: own }) => (own === process && isNamed(name) ? [name] : []));
-
-/** Of them those for a model. */
-export const samplersFor = (scheduler: SchedulerConfig): readonly NamedSampler[] => samplersOf(processOf(scheduler));
 
 /** How many steps a sampler says by itself; undefined if that is left to the request. */
 export const ownSteps = (sampler: SamplerOption | undefined): number | undefined =>

@@ -102,11 +102,14 @@ function straightOn(leap: Leap, predictX0: boolean): { readonly x: number; reado
   return { x: to.signal / from.signal, feature: to.noise - (to.signal * from.noise) / from.signal };
 }
 
+/** The length in λ that a step must have to be of higher order: what is shorter is rounding. */
+const SHORTEST = 1e-6;
+
 /** That of a step's predictor, and of the corrector of where it lands. */
 function orderOf(options: Required<UniPcConfig>, levels: readonly Level[], i: number, known: number): number {
   const { solverOrder, lowerOrderFinal } = options;
   const [now, next] = levels.slice(i, i + 2) as [Level, Level];
-  if (next.noise === 0 || next.lambda === now.lambda) return 1;
+  if (next.noise === 0 || next.lambda - now.lambda < SHORTEST) return 1;
   return Math.min(solverOrder, lowerOrderFinal ? levels.length - 1 - i : solverOrder, known + 1);
 }
 

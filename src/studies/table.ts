@@ -102,10 +102,10 @@ export function bytesText(bytes: number): string {
 }
 
 /** "11 of 50", or "11-13 of 50" where that differs between images. */
-export function fullStepsText({ fullSteps, numInferenceSteps }: ComparisonRow): string {
+export function fullStepsText({ fullSteps, steps }: ComparisonRow): string {
   const counts = fullSteps.map(({ length }) => length);
   const [least, most] = [Math.min(...counts), Math.max(...counts)];
-  return `${least === most ? least : `${least}-${most}`} of ${numInferenceSteps}`;
+  return `${least === most ? least : `${least}-${most}`} of ${steps.length}`;
 }
 
 const width = (text: string): number => [...text].length;

@@ -5,9 +5,9 @@ import { checkInteger } from "../pipelines/option-types.js";
 import {
   type NamedSampler,
   ownSteps,
+  type Process,
   processOf,
   type SamplerOption,
-  samplersFor,
   samplerTitle,
   type TimestepSpacing,
 } from "../samplers/index.js";
@@ -192,15 +192,21 @@ function rivalSpacing(sampler: NamedSampler, steps: number, stepsOfReference: nu
   return 2 * steps <= stepsOfReference ? "leading" : "dit";
 }
 
-/** Fewer uncached steps of each sampler of the model at the same cost, if there is one to match. */
+/** The samplers whose fewer steps are rivals of caching. */
+const rivalSamplers: { readonly [P in Process]: readonly NamedSampler[] } = {
+  diffusion: ["ddim", "dpm-solver++"],
+  flow: ["euler", "dpm-solver++"],
+};
+
+/** Fewer uncached steps of the samplers that suit the model at the same cost, if there is one to match. */
 function rivals({ scheduler }: DiffusionPipeline, numInferenceSteps: number, speedup: number): CompareVariant[] {
   const steps = Math.max(1, Math.round(numInferenceSteps / speedup));
   if (steps >= numInferenceSteps) return [];
-  const isFlow = processOf(scheduler) === "flow";
-  return samplersFor(scheduler).map((sampler) => ({
+  const process = processOf(scheduler);
+  return rivalSamplers[process].map((sampler) => ({
     name: `${steps} ${samplerTitle(sampler)} ${steps === 1 ? "step" : "steps"}`,
     sampler,
-    ...(!isFlow && { timestepSpacing: rivalSpacing(sampler, steps, numInferenceSteps) }),
+    ...(process === "diffusion" && { timestepSpacing: rivalSpacing(sampler, steps, numInferenceSteps) }),
     numInferenceSteps: steps,
   }));
 }

@@ -89,7 +89,7 @@ describe("femo generate", () => {
 
   test.each([
     [["generate", "micha"], 2, '"micah"'],
-    [["generate", "micah", "--sampler", "euler"], 2, "ddim, dpm-solver++"],
+    [["generate", "micah", "--sampler", "heun"], 2, "ddim, dpm-solver++"],
     [["generate", "micah", "--sampler", "nowhere.json"], 1, "nowhere.json cannot be read"],
     [["generate", "micah", "--stepz", "4"], 2, "--steps"],
     [["generate", "micah", "--interval", "4"], 2, "--cache"],

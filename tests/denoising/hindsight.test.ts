@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { type Forecaster, fora, newton, taylorSeer } from "../../src/methods/forecasts/index.js";
 import { type Method, X0 } from "../../src/methods/index.js";
+import type { SchedulerConfig } from "../../src/samplers/index.js";
 import { graphNames } from "../../src/tracing/index.js";
 import { relativeError } from "../runtime/helpers.js";
 import { byPattern, tinyRuns } from "./tiny-runs.js";
@@ -129,6 +130,27 @@ describe("hindsight at the levels of the network", () => {
     const again = await run({ ...byPattern(blind as Forecaster, patterns, cuts), hindsight: true }, [0, 1]);
     for (const [i, latent] of again.latents.entries()) {
       expect(relativeError(latent, plain.latents[i] as Float32Array)).toBeLessThan(1e-5);
+    }
+  });
+
+  test.each<SchedulerConfig>([
+    { sampler: "ddpm", timestepSpacing: "dit", clipSample: false },
+    { sampler: "pndm" },
+    { sampler: "unipc", solverOrder: 3 },
+  ])("and of $sampler too, by what it drew and knew when it walked them first", async (scheduler) => {
+    const numSteps = scheduler.sampler === "pndm" ? 7 : 8; // of PNDM the model is called once more
+    const patterns = ["FffFfFff", "FFffFffF"];
+    const plain = await run(byPattern(fora(), patterns), [0, 1], numSteps, scheduler);
+    const again = await run(
+      { ...byPattern(blind as Forecaster, patterns), hindsight: true },
+      [0, 1],
+      numSteps,
+      scheduler,
+    );
+    for (const [i, latent] of again.latents.entries()) {
+      expect(relativeError(latent, plain.latents[i] as Float32Array)).toBeLessThan(1e-4);
+      const alone = await run(byPattern(fora(), patterns), [i], numSteps, scheduler);
+      expect(relativeError(alone.latents[0] as Float32Array, plain.latents[i] as Float32Array)).toBeLessThan(1e-4);
     }
   });
 

@@ -7,7 +7,7 @@ import type { Denoised, DenoisingStep, ImageStart } from "../../src/denoising/re
 import type { Forecaster } from "../../src/methods/forecasts/index.js";
 import type { Method } from "../../src/methods/index.js";
 import { Sessions } from "../../src/runtime/sessions.js";
-import { createSampler, ditScheduler } from "../../src/samplers/index.js";
+import { createSampler, ditScheduler, type SchedulerConfig, TorchGenerator } from "../../src/samplers/index.js";
 import { goldenFolder, openModel } from "../models/tiny.js";
 import { engineForTests, integers, noise } from "../runtime/helpers.js";
 
@@ -22,16 +22,20 @@ export function tinyRuns() {
   });
 
   /** Conditions 0 and 1 are classes, 2 is none. */
-  const image = (index: number): ImageStart => ({
-    index,
-    rows: guidanceRows(2, index % 2, 2),
-    sizes: {},
-    latent: noise(backbone().sampleDims({}), 40 + index).data as Float32Array,
-  });
+  const image = (index: number): ImageStart => {
+    const generator = new TorchGenerator(index);
+    return {
+      index,
+      rows: guidanceRows(2, index % 2, 2),
+      sizes: {},
+      latent: noise(backbone().sampleDims({}), 40 + index).data as Float32Array,
+      draw: () => generator.randn(backbone().sampleDims({})),
+    };
+  };
 
   let requests = 0;
-  const start = async (numInferenceSteps: number) => {
-    const sampler = createSampler(ditScheduler, { numInferenceSteps });
+  const start = async (numInferenceSteps: number, scheduler: SchedulerConfig = ditScheduler) => {
+    const sampler = createSampler(scheduler, { numInferenceSteps });
     const prefix = `test-${++requests}`;
     const feeds = { class_label: integers([3], [0, 3, 7]) };
     const conditioning = await Conditioning.compute(backbone(), prefix, sampler.timesteps, { count: 3, feeds });
@@ -43,10 +47,10 @@ export function tinyRuns() {
     backbone,
     image,
     start,
-    async run(method: Method, images: readonly number[], numInferenceSteps = 8) {
+    async run(method: Method, images: readonly number[], numInferenceSteps = 8, scheduler?: SchedulerConfig) {
       const steps: DenoisingStep[] = [];
       const loop = denoise({
-        ...(await start(numInferenceSteps)),
+        ...(await start(numInferenceSteps, scheduler)),
         method,
         images: images.map(image),
         guidanceChannels: "all",

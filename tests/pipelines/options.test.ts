@@ -1,6 +1,13 @@
 import { createContext, runInContext } from "node:vm";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type CacheOptions, cacheMethods, DiffusionPipeline, type GenerateOptions } from "../../src/pipelines/index.js";
+import {
+  type CacheOptions,
+  cacheMethods,
+  DiffusionPipeline,
+  type GenerateOptions,
+  type StepProgress,
+} from "../../src/pipelines/index.js";
+import { TorchGenerator } from "../../src/samplers/index.js";
 import { femoError } from "../weights/helpers.js";
 
 let pipeline: DiffusionPipeline;
@@ -58,7 +65,7 @@ const cases: [what: string, options: object, named: (string | RegExp)[]][] = [
   ["no steps", { numInferenceSteps: 0 }, ["numInferenceSteps", "0"]],
   ["half a step", { numInferenceSteps: 2.5 }, ["numInferenceSteps", "2.5"]],
   ["more steps than timesteps", { numInferenceSteps: 1001 }, ["numInferenceSteps", "1001"]],
-  ["an unknown sampler", { sampler: "euler" }, ["sampler", "ddim", "dpm-solver++", "euler"]],
+  ["an unknown sampler", { sampler: "heun" }, ["sampler", "ddim", "dpm-solver++", "heun"]],
   ["a solver without timesteps", { sampler: { sampler: "multistep", table: [[1], [0, 1]] } }, ["sampler: timesteps"]],
   ["a solver of another length", { sampler: solver }, ["numInferenceSteps: expected 3", "found 2"]],
   ["a spacing beside a solver", { sampler: solver, numInferenceSteps: 3, timestepSpacing: "dit" }, ["timestepSpacing"]],
@@ -166,6 +173,32 @@ test("the sampler is the model's own or the request's, and reported; it changes 
   expect(own.images).toEqual(ddim.images);
   expect(own.images[0]?.data).not.toEqual(other.images[0]?.data);
   expect(other.report.batches[0]?.steps.map(({ timestep }) => timestep)).toEqual([751, 501, 251]);
+});
+
+test("a sampler that adds noise draws it by the seed, with latents given too, and a cache is warned of it", async () => {
+  const request = { classLabels: 0, numInferenceSteps: 4, sampler: "euler-ancestral", outputType: "latent" } as const;
+  const [plain, cached] = [await pipeline.generate(request), await pipeline.generate({ ...request, cache: "fora" })];
+  expect(plain.report.warnings).toEqual([]);
+  expect(cached.report.warnings.join()).toMatch("Euler ancestral adds fresh noise in its steps");
+
+  const latents = new TorchGenerator(7).randn([1, 3, 64, 64]);
+  const drawn = async (options: object) => (await pipeline.generate({ ...request, ...options })).latents;
+  expect(await drawn({})).toEqual(plain.latents);
+  expect(await drawn({ latents, seed: 1 })).toEqual(await drawn({ latents, seed: 1 }));
+  expect(await drawn({ latents, seed: 1 })).not.toEqual(await drawn({ latents, seed: 2 }));
+});
+
+test("PNDM calls the model once more than it has steps, and says so in its steps and costs", async () => {
+  const request = { classLabels: 0, numInferenceSteps: 4, sampler: "pndm" } as const;
+  const seen: string[] = [];
+  const onStep = ({ step, numInferenceSteps }: StepProgress) => seen.push(`${step} of ${numInferenceSteps}`);
+  const { report } = await pipeline.generate({ ...request, onStep });
+  expect(seen).toEqual(["0 of 5", "1 of 5", "2 of 5", "3 of 5", "4 of 5"]);
+  expect(report.batches[0]?.steps.map(({ timestep }) => timestep)).toEqual([750, 500, 500, 250, 0]);
+  expect([report.flops.speedup, report.fullSteps]).toEqual([1, [[0, 1, 2, 3, 4]]]);
+  expect(pipeline.plannedFlops(request)).toEqual(report.flops);
+  const late = await pipeline.generate({ ...request, cache: { method: "fora", interval: 2 } });
+  expect(late.report.flops).toEqual(pipeline.plannedFlops({ ...request, cache: { method: "fora", interval: 2 } }));
 });
 
 test("a method's name alone is its preset, and fields replace the preset's", async () => {

@@ -1,13 +1,12 @@
 import { describe, expect, test } from "vitest";
 import {
   createSampler,
-  ditScheduler,
   type FlowConfig,
   flowDpmSolver,
   flowEuler,
   type SamplerChoice,
   type SchedulerConfig,
-  samplersFor,
+  samplersOf,
   schedulerFromConfig,
 } from "../../src/samplers/index.js";
 import { flowGolden, fluxScheduler, modelTimes, sigmasOf, type Walk } from "./flow-helpers.js";
@@ -119,8 +118,8 @@ describe("chosen for another model", () => {
   });
 
   test("which samplers there are depends on the model", () => {
-    expect(samplersFor(fluxScheduler)).toEqual(["euler", "dpm-solver++"]);
-    expect(samplersFor(ditScheduler)).toEqual([
+    expect(samplersOf("flow")).toEqual(["euler", "dpm-solver++"]);
+    expect(samplersOf("diffusion")).toEqual([
       ...["ddim", "dpm-solver++", "dpm-solver++-sde", "unipc", "pndm", "euler", "euler-ancestral", "ddpm", "lcm"],
     ]);
   });
