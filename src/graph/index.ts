@@ -12,4 +12,12 @@ export {
   type Shape,
   sizeOf,
 } from "./shape.js";
-export { type AttentionOptions, type Builder, type DType, type Node, type Part, Value } from "./value.js";
+export {
+  type AttentionOptions,
+  type Builder,
+  type ConvOptions,
+  type DType,
+  type Node,
+  type Part,
+  Value,
+} from "./value.js";

@@ -1,3 +1,4 @@
+import { FemoError } from "../errors.js";
 import type { Place, Region, Span } from "../tracing/index.js";
 import type { ModelFacts } from "./method.js";
 
@@ -12,12 +13,20 @@ export interface Blocks {
   across(first: number, end: number): Region;
 }
 
+/** @throws FemoError E_OPTION if the model has none, as U-Nets, whose layers are joined by skips */
 export function blocksOf({ chains }: Pick<ModelFacts, "chains">): Blocks {
   const spans: { readonly chain: string; readonly start: number; readonly length: number }[] = [];
   let count = 0;
   for (const [chain, length] of Object.entries(chains)) {
     if (length > 0) spans.push({ chain, start: count, length });
     count += length;
+  }
+  if (count === 0) {
+    throw new FemoError(
+      "E_OPTION",
+      "cache: the method divides a model between blocks in a row: expected a model that has some, found none. " +
+        'Use one that keeps features at a level, such as "femo".',
+    );
   }
   return {
     count,

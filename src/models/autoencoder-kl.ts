@@ -1,14 +1,15 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import { type Dim, Graph, productDim, type Value } from "../graph/index.js";
+import { type ConvOptions, type Dim, Graph, productDim, type Value } from "../graph/index.js";
 import { BATCH } from "../tracing/index.js";
 import type { Checkpoint } from "../weights/index.js";
 import { parseConfig, positive } from "./config.js";
 
-/** The config of diffusers' `AutoencoderKL`, as far as its decoder goes, in camelCase. */
+/** The config of diffusers' `AutoencoderKL`, in camelCase. */
 export interface AutoencoderKLConfig {
   latentChannels: number;
-  /** Of the image. */
+  /** Of the image that is encoded, and of the one that is decoded. */
+  inChannels: number;
   outChannels: number;
   /** Channels of each resolution, the image's first; every further one halves height and width. */
   blockOutChannels: readonly number[];
@@ -18,6 +19,7 @@ export interface AutoencoderKLConfig {
   actFn: "silu" | "mish" | "gelu" | "relu";
   /** Height and width of the images it was trained on: the size of a tile. */
   sampleSize: number;
+  useQuantConv: boolean;
   usePostQuantConv: boolean;
   midBlockAddAttention: boolean;
   /** What diffusion calls a latent is (the autoencoder's - shift) / scale; one number, or one for each channel. */
@@ -28,13 +30,16 @@ export interface AutoencoderKLConfig {
 const perChannel = z.array(z.number()).nullish();
 const jsonConfig = z.object({
   latent_channels: positive.default(4),
+  in_channels: positive.default(3),
   out_channels: positive.default(3),
+  down_block_types: z.array(z.literal("DownEncoderBlock2D")).default(["DownEncoderBlock2D"]),
   up_block_types: z.array(z.literal("UpDecoderBlock2D")).default(["UpDecoderBlock2D"]),
   block_out_channels: z.array(positive).min(1).max(12).default([64]),
   layers_per_block: positive.max(256).default(1),
   norm_num_groups: positive.default(32),
   act_fn: z.enum(["silu", "swish", "mish", "gelu", "relu"]).default("silu"),
   sample_size: z.union([positive, z.tuple([positive, positive])]).default(32),
+  use_quant_conv: z.boolean().default(true),
   use_post_quant_conv: z.boolean().default(true),
   mid_block_add_attention: z.boolean().default(true),
   scaling_factor: z.number().positive().default(0.18215),
@@ -44,7 +49,7 @@ const jsonConfig = z.object({
 });
 
 /**
- * Reads a `vae/config.json`; fields left out have diffusers' defaults, fields that do not touch decoding are ignored.
+ * Reads a `vae/config.json`; fields left out have diffusers' defaults, fields that do not touch inference are ignored.
  * @param file named in errors
  * @throws FemoError E_CONFIG naming each bad field
  */
@@ -64,12 +69,14 @@ export function autoencoderKLConfigFromJson(json: unknown, file = "vae/config.js
   check(!c.latents_mean === !c.latents_std, "latents_mean and latents_std: expected both or neither, found one");
   return {
     latentChannels: c.latent_channels,
+    inChannels: c.in_channels,
     outChannels: c.out_channels,
     blockOutChannels: c.block_out_channels,
     layersPerBlock: c.layers_per_block,
     normNumGroups: c.norm_num_groups,
     actFn: c.act_fn === "swish" ? "silu" : c.act_fn,
     sampleSize: typeof c.sample_size === "number" ? c.sample_size : c.sample_size[0],
+    useQuantConv: c.use_quant_conv,
     usePostQuantConv: c.use_post_quant_conv,
     midBlockAddAttention: c.mid_block_add_attention,
     latentScale: (c.latents_std ?? [1]).map((deviation) => deviation / c.scaling_factor),
@@ -85,21 +92,14 @@ export const decoderNames = { latent: "latent", image: "image", height: "height"
 
 const NORM_EPS = 1e-6; // of all norms, fixed in diffusers
 
-/**
- * Decoder of the autoencoder of latent diffusion (Rombach et al., arXiv 2112.10752), tensor names as in diffusers.
- * From "latent" as diffusion leaves it, [batch, latentChannels, height, width] (scale and shift are undone inside), to
- * "image" in [-1, 1], [batch, outChannels, s height, s width] with s = `latentStride`. One graph serves all sizes.
- * It has no conditioning and nothing to forecast, hence no trace.
- */
-export function autoencoderKLDecoder(config: AutoencoderKLConfig): Graph {
-  const { latentChannels, outChannels, layersPerBlock, normNumGroups } = config;
-  const graph = new Graph();
-
-  const conv = (x: Value, name: string, outputs: number, kernel = 3): Value =>
+/** What encoder and decoder are made of, over the weights of a graph. */
+export function autoencoderLayers(graph: Graph, config: AutoencoderKLConfig) {
+  const { normNumGroups } = config;
+  const conv = (x: Value, name: string, outputs: number, { kernel = 3, ...options }: KernelOptions = {}): Value =>
     x.conv(
       graph.weight(`${name}.weight`, [outputs, x.shape[1] as number, kernel, kernel]),
       graph.weight(`${name}.bias`, [outputs]),
-      { padding: (kernel - 1) / 2 },
+      { padding: (kernel - 1) / 2, ...options },
     );
   const norm = (x: Value, name: string): Value => {
     const channels = [x.shape[1] as number];
@@ -115,7 +115,7 @@ export function autoencoderKLDecoder(config: AutoencoderKLConfig): Graph {
   const resnet = (x: Value, name: string, outputs: number): Value => {
     const h = conv(activation(norm(x, `${name}.norm1`)), `${name}.conv1`, outputs);
     const y = conv(activation(norm(h, `${name}.norm2`)), `${name}.conv2`, outputs);
-    return (x.shape[1] === outputs ? x : conv(x, `${name}.conv_shortcut`, outputs, 1)).add(y);
+    return (x.shape[1] === outputs ? x : conv(x, `${name}.conv_shortcut`, outputs, { kernel: 1 })).add(y);
   };
 
   /** Every pixel attends to every other, in one head as wide as the channels.  x: [B, C, H, W] */
@@ -142,6 +142,25 @@ export function autoencoderKLDecoder(config: AutoencoderKLConfig): Graph {
     return resnet(a, `${name}.resnets.1`, channels);
   };
 
+  return { conv, norm, resnet, midBlock };
+}
+
+interface KernelOptions extends ConvOptions {
+  /** Side of the kernel; without a padding the convolution keeps height and width. Default: 3. */
+  readonly kernel?: number;
+}
+
+/**
+ * Decoder of the autoencoder of latent diffusion (Rombach et al., arXiv 2112.10752), tensor names as in diffusers.
+ * From "latent" as diffusion leaves it, [batch, latentChannels, height, width] (scale and shift are undone inside), to
+ * "image" in [-1, 1], [batch, outChannels, s height, s width] with s = `latentStride`. One graph serves all sizes.
+ * It has no conditioning and nothing to forecast, hence no trace.
+ */
+export function autoencoderKLDecoder(config: AutoencoderKLConfig): Graph {
+  const { latentChannels, outChannels, layersPerBlock } = config;
+  const graph = new Graph();
+  const { conv, norm, resnet, midBlock } = autoencoderLayers(graph, config);
+
   const upBlock = (x: Value, name: string, channels: number, last: boolean): Value => {
     let h = x;
     for (let i = 0; i <= layersPerBlock; i++) h = resnet(h, `${name}.resnets.${i}`, channels);
@@ -156,7 +175,7 @@ export function autoencoderKLDecoder(config: AutoencoderKLConfig): Graph {
 
   const channels = config.blockOutChannels.toReversed();
   const [widest] = channels as [number];
-  const input = config.usePostQuantConv ? conv(z, "post_quant_conv", latentChannels, 1) : z;
+  const input = config.usePostQuantConv ? conv(z, "post_quant_conv", latentChannels, { kernel: 1 }) : z;
   let h = midBlock(conv(input, "decoder.conv_in", widest), "decoder.mid_block", widest);
   for (const [i, outputs] of channels.entries()) {
     h = upBlock(h, `decoder.up_blocks.${i}`, outputs, i === channels.length - 1);
@@ -166,8 +185,10 @@ export function autoencoderKLDecoder(config: AutoencoderKLConfig): Graph {
   return graph;
 }
 
-/** True for the tensors of a whole autoencoder that its decoder does not use. */
+/** True for the tensors of a whole autoencoder that its decoder does not use, and for those that its encoder does not. */
 export const isEncoderTensor = (name: string): boolean => name.startsWith("encoder.") || name.startsWith("quant_conv.");
+export const isDecoderTensor = (name: string): boolean =>
+  name.startsWith("decoder.") || name.startsWith("post_quant_conv.");
 
 const OLD_ATTENTION = /^(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$/;
 const CURRENT_PART: Readonly<Record<string, string>> = {

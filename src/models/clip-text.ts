@@ -83,9 +83,15 @@ export const clipTextNames = { ids: "ids", pooledAt: "pooled_at", tokens: "token
  * - `pooled`: the last hidden state at one token of each prompt, [B, D];
  * - `projected`: the same through the text projection of `CLIPTextModelWithProjection`, [B, projectionDim];
  * - `last_hidden_state`: [B, T, D], behind the last norm;
- * - `hidden_states[n]`: [B, T, D] before any norm, 0 the embeddings, n what layer n - 1 gives; -1 is the last layer's.
+ * - `hidden_states[n]`: [B, T, D] before any norm, 0 the embeddings, n what layer n - 1 gives; -1 is the last layer's;
+ * - `normed_hidden_states[n]`: the same behind the last norm, which is what Stable Diffusion takes where it skips layers.
  */
-export type ClipTextOutput = "pooled" | "projected" | "last_hidden_state" | `hidden_states[${number}]`;
+export type ClipTextOutput =
+  | "pooled"
+  | "projected"
+  | "last_hidden_state"
+  | `hidden_states[${number}]`
+  | `normed_hidden_states[${number}]`;
 
 /**
  * Text encoder of CLIP (Radford et al., arXiv 2103.00020), transformers' `CLIPTextModel`; tensor names are those of
@@ -124,7 +130,8 @@ export function clipTextEncoder(config: ClipTextConfig, outputs: readonly ClipTe
   const states = [words.gather(ids).add(places.gather(ids.positions(1)))];
   for (let i = 0; i < numHiddenLayers; i++) states.push(layer(states[i] as Value, `encoder.layers.${i}`));
 
-  const last = norm(states[numHiddenLayers] as Value, "final_layer_norm");
+  const normed = (state: Value): Value => norm(state, "final_layer_norm");
+  const last = normed(states[numHiddenLayers] as Value);
   const pooled = (): Value => {
     const at = graph.input(clipTextNames.pooledAt, [BATCH, 1], "int64");
     return last.gatherRows(at).reshape([BATCH, width]);
@@ -134,9 +141,9 @@ export function clipTextEncoder(config: ClipTextConfig, outputs: readonly ClipTe
     if (output === "pooled") return pooled();
     if (output === "projected")
       return pooled().linear(graph.weight("text_projection.weight", [config.projectionDim, width]), null);
-    const at = /^hidden_states\[(-?\d+)\]$/.exec(output)?.[1];
+    const [, isNormed, at] = /^(normed_)?hidden_states\[(-?\d+)\]$/.exec(output) ?? [];
     const state = at === undefined ? undefined : states.at(Number(at));
-    if (state) return state;
+    if (state) return isNormed ? normed(state) : state;
     throw new FemoError("E_GRAPH", `${output}: the encoder has hidden states 0 to ${numHiddenLayers}`);
   };
   for (const output of outputs) graph.output(output, make(output));

@@ -1,11 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { countFlops } from "../../src/graph/index.js";
+import { countFlops, type Graph, nodeFlops, productsAnd } from "../../src/graph/index.js";
 import {
   autoencoderKLConfigFromJson,
   autoencoderKLDecoder,
+  isDecoderTensor,
   latentStride,
   withCurrentNames,
 } from "../../src/models/autoencoder-kl.js";
+import { autoencoderKLEncoder } from "../../src/models/autoencoder-kl-encoder.js";
 import { LatentDecoder } from "../../src/pipelines/decoder.js";
 import type { Engine } from "../../src/runtime/engine.js";
 import { Sessions } from "../../src/runtime/sessions.js";
@@ -44,6 +46,41 @@ describe("equals diffusers", () => {
     const { image } = await evaluate(engine, graph, { latent: await golden("latent") }, weights);
     expect(relativeError(numbers(image), numbers(await golden("image")))).toBeLessThan(1e-5);
   });
+});
+
+test.each(["sd", "encoder"])("the encoder of %s equals diffusers'", async (name) => {
+  const { config, checkpoint } = await openAutoencoder(name);
+  const golden = await openDecoded(name, "encoded");
+  const graph = autoencoderKLEncoder(config);
+  const outputs = await evaluate(engine, graph, { image: await golden("image") }, weightsOf(checkpoint));
+  for (const output of ["mean", "logvar"]) {
+    const wanted = await golden(output);
+    expect(outputs[output]?.dims).toEqual(wanted.dims);
+    expect(relativeError(numbers(outputs[output]), numbers(wanted))).toBeLessThan(1e-5);
+  }
+  const own = checkpoint.names().filter((tensor) => !isDecoderTensor(tensor));
+  expect(own.sort()).toEqual(
+    graph
+      .reachable()
+      .weights.map((weight) => weight.name)
+      .sort(),
+  );
+});
+
+test.each([
+  [512, "1.117", "2.515"],
+  [1024, "4.879", "10.47"],
+])("Stable Diffusion's at %i pixels: products of %s T to encode and %s T to decode", (pixels, encode, decode) => {
+  const config = autoencoderKLConfigFromJson({
+    ...{ block_out_channels: [128, 256, 512, 512], layers_per_block: 2, up_block_types: up(4) },
+  });
+  const sizes = { batch: 1, height: pixels / 8, width: pixels / 8 };
+  const tera = (graph: Graph): string => {
+    const { nodes } = graph.reachable();
+    return (nodes.reduce((sum, node) => sum + nodeFlops(node, sizes, productsAnd({})), 0) / 1e12).toFixed(3);
+  };
+  expect(tera(autoencoderKLEncoder(config))).toBe(encode);
+  expect(Number(tera(autoencoderKLDecoder(config))).toPrecision(4)).toBe(decode);
 });
 
 describe("a checkpoint that is not the decoder's", () => {
@@ -116,12 +153,14 @@ describe("configs", () => {
   test("what is left out has diffusers' defaults", () => {
     expect(autoencoderKLConfigFromJson({})).toEqual({
       latentChannels: 4,
+      inChannels: 3,
       outChannels: 3,
       blockOutChannels: [64],
       layersPerBlock: 1,
       normNumGroups: 32,
       actFn: "silu",
       sampleSize: 32,
+      useQuantConv: true,
       usePostQuantConv: true,
       midBlockAddAttention: true,
       latentScale: [1 / 0.18215],

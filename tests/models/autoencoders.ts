@@ -17,8 +17,8 @@ export async function openAutoencoder(name: string): Promise<{ config: Autoencod
 }
 
 /** What diffusers made of which input. */
-export async function openDecoded(name: string): Promise<(tensor: string) => Promise<HostTensor>> {
-  const checkpoint = await openCheckpoint(nodeFolder(folder), `${name}/golden.safetensors`);
+export async function openDecoded(name: string, file = "golden"): Promise<(tensor: string) => Promise<HostTensor>> {
+  const checkpoint = await openCheckpoint(nodeFolder(folder), `${name}/${file}.safetensors`);
   return async (tensor) => floats(checkpoint.get(tensor)?.shape ?? [], await checkpoint.readTensor(tensor));
 }
 

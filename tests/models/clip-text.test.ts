@@ -61,6 +61,28 @@ describe("equals transformers", () => {
     }
   });
 
+  test("hidden states behind the last norm, for whoever skips layers", async () => {
+    const golden = await openEncoded("clip-eos-2");
+    const { json, checkpoint } = await openTextEncoder("clip-eos-2");
+    const { layerNormEps, hiddenSize: width } = clipTextConfigFromJson(json);
+    const [scale, bias] = await Promise.all(
+      ["weight", "bias"].map((part) => checkpoint.readTensor(`text_model.final_layer_norm.${part}`)),
+    );
+    const { model } = await open("clip-eos-2", ["normed_hidden_states[-2]", "normed_hidden_states[-1]"]);
+    const found = await model.encode(await golden.ids("ids"));
+    const { data } = await golden.values("hidden_states[2]");
+    const wanted = Array.from(data, (x, i) => {
+      const row = Array.from(data.slice(i - (i % width), i - (i % width) + width));
+      const mean = row.reduce((a, b) => a + b, 0) / width;
+      const variance = row.reduce((sum, y) => sum + (y - mean) ** 2, 0) / width;
+      const [s, b] = [scale?.[i % width] as number, bias?.[i % width] as number];
+      return ((x - mean) / Math.sqrt(variance + layerNormEps)) * s + b;
+    });
+    expect(relativeError(numbers(found["normed_hidden_states[-2]"]), wanted)).toBeLessThan(TOLERANCE);
+    const last = await golden.values("last_hidden_state");
+    expect(relativeError(numbers(found["normed_hidden_states[-1]"]), last.data)).toBeLessThan(TOLERANCE);
+  });
+
   test("it runs again after it was released", async () => {
     const golden = await openEncoded("clip-eos-2");
     const { model } = await open("clip-eos-2", ["pooled"]);

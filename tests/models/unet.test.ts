@@ -43,7 +43,7 @@ describe.each(unetNames)("%s", (name) => {
   });
 });
 
-describe.each(["sd2", "sdxl"] as const)("%s, every level in its turn", (name) => {
+describe.each(["sd2", "inpaint"] as const)("%s, every level in its turn", (name) => {
   let tiny: TinyUNet;
   let step: Awaited<ReturnType<TinyUNet["feeds"]>>;
   let truth: typeof step;

@@ -1,0 +1,88 @@
+import { describe, expect, test } from "vitest";
+import { checkCuts } from "../../src/denoising/feature-state.js";
+import { Backbone, Conditioning, denoise, guidanceRows } from "../../src/denoising/index.js";
+import { type CacheMethod, type CacheOptions, cacheMethods } from "../../src/index.js";
+import { cacheLevels, cacheSettings, defaultPresets, methodOf } from "../../src/methods/index.js";
+import { Sessions } from "../../src/runtime/sessions.js";
+import { createSampler, ditScheduler } from "../../src/samplers/index.js";
+import { openUNet, unetNames } from "../models/unets.js";
+import { engineForTests, noise, relativeError } from "../runtime/helpers.js";
+import { watchedEngine } from "../runtime/watched-engine.js";
+import { femoError } from "../weights/helpers.js";
+
+const engine = engineForTests();
+/** Methods that divide a model between blocks in a row, or want more of attention and MLPs than a U-Net says. */
+const refused = ["toca", "duca", "teaCache", "firstBlock", "dbCache", "deltaDit", "chipmunk"] as const;
+type Refused = (typeof refused)[number];
+type Kept = Exclude<CacheMethod, "none" | Refused>;
+const kept = cacheMethods.filter((name): name is Kept => name !== "none" && !refused.includes(name as Refused));
+const withFields = (method: CacheMethod, fields: object = {}) =>
+  ({ method, ...(method === "magCache" && { ratios: [1, 1, 1] }), ...fields }) as CacheOptions;
+
+const tiny = await openUNet("sd2");
+const { model, checkpoint, tensors, sizes } = tiny;
+const built = (cache: CacheOptions) => methodOf(cacheSettings(cache, defaultPresets, cacheLevels(model)), model);
+
+test.each(refused)("%s is refused as an option", async (method) => {
+  expect(await femoError("E_OPTION", () => built(withFields(method)))).toMatch(/^cache: .*expected/);
+});
+
+test.each(kept)("the cuts of %s fit together at every level", (method) => {
+  const backbone = new Backbone(model, checkpoint, new Sessions(engine, 0));
+  for (const granularity of cacheLevels(model)) {
+    expect(() => checkCuts(backbone, built(withFields(method, { granularity })))).not.toThrow();
+  }
+});
+
+test("levels are named from the finest to the coarsest, a cut for each skip among them", async () => {
+  const opened = await Promise.all(unetNames.map(openUNet));
+  for (const { model } of opened) {
+    const skips = model.levels.filter((level) => level.startsWith("deep."));
+    expect(skips).toEqual(skips.map((_, i) => `deep.${skips.length - 1 - i}`));
+    expect(model.levels).toEqual(["module", "transformer", "block", ...skips, "stack", "output"]);
+  }
+});
+
+describe("two images under guidance", () => {
+  const { engine: watched, held } = watchedEngine(engine);
+  const backbone = new Backbone(model, checkpoint, new Sessions(watched, Number.POSITIVE_INFINITY));
+  const sampler = createSampler(ditScheduler, { numInferenceSteps: 5 });
+
+  async function draw(cache: CacheOptions, images: readonly number[] = [0, 1]) {
+    const { encoder_hidden_states: states } = tensors;
+    const feeds = { encoder_hidden_states: states as NonNullable<typeof states> };
+    const conditioning = await Conditioning.compute(backbone, "run", sampler.timesteps, { count: 2, feeds }, sizes);
+    const loop = denoise({
+      ...{ backbone, sampler, conditioning, prefix: "run", guidanceChannels: "all" as const },
+      method: built(cache),
+      images: images.map((index) => ({
+        index,
+        rows: guidanceRows(2, 0, 1),
+        sizes,
+        latent: noise(backbone.sampleDims(sizes), 40 + index).data as Float32Array,
+      })),
+    });
+    for (;;) {
+      const { done, value } = await loop.next();
+      if (!done) continue;
+      await conditioning.free();
+      expect([...held]).toEqual([]);
+      return value.latents.map((latent) => Array.from(latent));
+    }
+  }
+
+  test.each(["deep.1", "block"])(
+    "at %s: at an interval of 1 it is no cache, at 2 it is near, alone or together",
+    async (granularity) => {
+      const plain = await draw("none");
+      const cache = (interval: number) => withFields("femo", { interval, granularity });
+      const [all, half] = [await draw(cache(1)), await draw(cache(2))];
+      const [alone] = await draw(cache(2), [1]);
+      for (const [i, latent] of plain.entries()) {
+        expect(relativeError(all[i] as number[], latent)).toBeLessThan(1e-5);
+        expect(relativeError(half[i] as number[], latent)).toBeGreaterThan(1e-5);
+      }
+      expect(relativeError(alone as number[], half[1] as number[])).toBeLessThan(1e-5);
+    },
+  );
+});
