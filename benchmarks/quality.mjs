@@ -3,11 +3,12 @@
  *
  *     npm run build && node benchmarks/quality.mjs --csv table.csv [--methods all] [--speedups 3,5,7] [--levels output,module]
  *       [--rivals ddim/leading,dpm-solver++/lambda]
- *       [--images 64] [--steps 50] [--converged-steps 250] [--references DIR] [--timing-images 4] [--rounds 3] [--no-timing]
+ *       [--model avatars-dit] [--prompts FILE] [--caches FILE] [--images 64] [--steps 50] [--converged-steps 250] [--references DIR] [--timing-images 4] [--rounds 3] [--no-timing]
  *
  * Each method is set to each FLOPs speed-up, and each sampler takes as many steps as cost the same, in every spacing that
  * it has. PSNR and SSIM compare with the uncached images of the same seeds, and PSNR with those of so many more steps
- * too, where the sampler has converged; the classes take turns. `time_ratio` is the time of the uncached run over that of the
+ * too, where the sampler has converged; the classes take turns, or the lines of --prompts with a model that takes prompts.
+ * --caches: a JSON object of caches by name, as requests take them, measured as they are after the rest. `time_ratio` is the time of the uncached run over that of the
  * method: the median over rounds of two runs each, one after the other.
  *
  * A row is written as soon as it is measured; what fails is told and left out. Begun again with the same file, the rows
@@ -48,16 +49,13 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "3" },
     "no-timing": { type: "boolean", default: false },
     seed: { type: "string", default: "1000" },
-    guidance: { type: "string", default: "1.5" },
+    guidance: { type: "string" },
+    prompts: { type: "string" },
+    caches: { type: "string" },
     threads: { type: "string" },
   },
 });
-const [images, numInferenceSteps, seed, guidanceScale] = [
-  values.images,
-  values.steps,
-  values.seed,
-  values.guidance,
-].map(Number);
+const [images, numInferenceSteps, seed] = [values.images, values.steps, values.seed].map(Number);
 const [convergedSteps, costImages, timingImages, rounds] = [
   values["converged-steps"],
   values["cost-images"],
@@ -68,8 +66,19 @@ const speedups = values.speedups.split(",").map(Number);
 const pipeline = await DiffusionPipeline.fromPretrained(values.model, {
   ...(values.threads && { threads: Number(values.threads) }),
 });
-const classLabels = Array.from({ length: images }, (_, i) => i % pipeline.classes.size);
-const common = { classLabels, seed, guidanceScale, batchSize: 4 };
+const isPrompt = pipeline.subjectOption === "prompt";
+const choices = isPrompt
+  ? values.prompts
+    ? readFileSync(values.prompts, "utf8").split("\n").filter(Boolean)
+    : pipeline.examples
+  : [...pipeline.classes.keys()];
+/** What is drawn: classes or prompts, in turn. */
+const subjects = Array.from({ length: images }, (_, i) => choices[i % choices.length]);
+/** @param {typeof subjects} chosen */
+const drawing = (chosen) => ({ [pipeline.subjectOption]: chosen });
+const guidance = values.guidance ?? (isPrompt ? "own" : "1.5");
+const guided = guidance === "own" ? {} : { [isPrompt ? "trueCfgScale" : "guidanceScale"]: Number(guidance) };
+const common = { ...drawing(subjects), seed, ...guided, batchSize: 4 };
 const uncached = pipeline.plannedFlops({ ...common, numInferenceSteps })?.done ?? Number.NaN;
 
 const keys = ["model", "images", "steps", "seed", "guidance", "converged_steps", "cost", "level", "method"];
@@ -100,7 +109,7 @@ function show(row) {
 }
 
 const keyOf = (cost, level, method) =>
-  [values.model, images, numInferenceSteps, seed, guidanceScale, convergedSteps, cost, level, method].join(",");
+  [values.model, images, numInferenceSteps, seed, guidance, convergedSteps, cost, level, method].join(",");
 
 /**
  * Images without a cache, each drawn once and kept.
@@ -108,25 +117,24 @@ const keyOf = (cost, level, method) =>
  */
 async function references(steps) {
   const request = { ...common, numInferenceSteps: steps, ...spacingFor(steps) };
-  const { classLabels: _, seed: __, ...described } = request;
   const key = createHash("sha256")
-    .update(JSON.stringify([values.model, described]))
+    .update(JSON.stringify([values.model, { ...request, [pipeline.subjectOption]: choices, seed: undefined }]))
     .digest("hex")
     .slice(0, 16);
   const folder = join(values.references, key);
   mkdirSync(folder, { recursive: true });
-  const fileOf = (i) => join(folder, `${classLabels[i]}-${seed + i}.png`);
+  const fileOf = (i) => join(folder, `${i % choices.length}-${seed + i}.png`);
   for (let first = 0; first < images; first += common.batchSize) {
-    const labels = classLabels.slice(first, first + common.batchSize);
-    if (labels.every((_, i) => existsSync(fileOf(first + i)))) continue;
-    const drawn = await pipeline.generate({ ...request, classLabels: labels, seed: seed + first });
+    const some = subjects.slice(first, first + common.batchSize);
+    if (some.every((_, i) => existsSync(fileOf(first + i)))) continue;
+    const drawn = await pipeline.generate({ ...request, ...drawing(some), seed: seed + first });
     for (const [i, image] of drawn.images.entries()) {
       const file = fileOf(first + i);
       writeFileSync(`${file}.part`, encodePng(image));
       renameSync(`${file}.part`, file);
     }
   }
-  return classLabels.map((_, i) => decodePng(readFileSync(fileOf(i))).image);
+  return subjects.map((_, i) => decodePng(readFileSync(fileOf(i))).image);
 }
 
 /**
@@ -141,7 +149,7 @@ function spacingFor(steps) {
 /** @param {Partial<import("femo").GenerateOptions>} options */
 function fits(options) {
   try {
-    pipeline.plannedFlops({ classLabels: 0, ...options });
+    pipeline.plannedFlops({ ...drawing(subjects.slice(0, 1)), ...options });
     return true;
   } catch (error) {
     if (!(error instanceof FemoError) || error.code !== "E_OPTION") throw error;
@@ -161,10 +169,9 @@ async function timeRatio(options) {
   /** @param {Partial<import("femo").GenerateOptions>} options */
   const timeOf = async (options) => {
     await pipeline.warmUp(options.cache ?? "none");
-    const labels = classLabels.slice(0, timingImages);
     const { report } = await pipeline.generate({
       ...common,
-      classLabels: labels,
+      ...drawing(subjects.slice(0, timingImages)),
       numInferenceSteps,
       outputType: "latent",
       ...options,
@@ -253,7 +260,7 @@ for (const speedup of speedups) {
         const { settings } = await settingsAtCost(
           pipeline,
           /** @type {import("femo").CacheOptions} */ ({ method, ...(level !== "-" && { granularity: level }) }),
-          { ...common, classLabels: classLabels.slice(0, costImages), numInferenceSteps, speedup },
+          { ...common, ...drawing(subjects.slice(0, costImages)), numInferenceSteps, speedup },
         );
         return { cache: "measure" in settings ? { ...settings, measure: false } : settings };
       });
@@ -267,5 +274,11 @@ for (const speedup of speedups) {
       if (isRival && fits(options)) await measureOnce(keyOf(speedup, timestepSpacing, sampler), async () => options);
     }
   }
+}
+/** @type {Record<string, import("femo").CacheOptions>} */
+const caches = values.caches ? JSON.parse(readFileSync(values.caches, "utf8")) : {};
+for (const [name, cache] of Object.entries(caches)) {
+  const level = typeof cache === "object" && "granularity" in cache ? String(cache.granularity) : "-";
+  await measureOnce(keyOf("-", level, name), async () => ({ cache }));
 }
 await pipeline.close();

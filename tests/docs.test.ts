@@ -25,10 +25,16 @@ import { t5ConfigFromJson, t5Encoder } from "../src/models/t5.js";
 import { drawingDefaults } from "../src/pipelines/drawing-defaults.js";
 import {
   ddimDefaults,
+  ddpmDefaults,
   dpmSolverDefaults,
+  eulerAncestralDefaults,
+  eulerDefaults,
   flowDefaults,
   flowDpmSolverDefaults,
+  lcmDefaults,
   multistepDefaults,
+  pndmDefaults,
+  uniPcDefaults,
 } from "../src/samplers/index.js";
 import { type CompareOptions, compare } from "../src/studies/index.js";
 import { type Linears, type Model, modelLinears, networkLinears, traceCut } from "../src/tracing/index.js";
@@ -147,10 +153,13 @@ describe("docs/options.md has the options that there are", () => {
   test("of requests, and of comparisons", async () => {
     await using classes = await DiffusionPipeline.fromPretrained("avatars-dit", { threads: 1 });
     await using prompts = await DiffusionPipeline.fromPretrained(tinyFlux, { threads: 1 });
+    await using diffusion = await DiffusionPipeline.fromPretrained("tests/goldens/sd-pipeline/sdxl", { threads: 1 });
     expect(firstCells("generate")).toEqual(await named((options) => classes.generate({ classLabels: 0, ...options })));
     const ofPrompts = await named((options) => prompts.generate({ prompt: "", ...options }));
     expect(firstCells("Prompts")).toEqual(without(ofPrompts, firstCells("generate")));
     expect(without(firstCells("generate"), ofPrompts)).toEqual(["classLabels"]);
+    const ofDiffusion = await named((options) => diffusion.generate({ prompt: "", ...options }));
+    expect(firstCells("Prompts of Stable Diffusion")).toEqual(without(ofDiffusion, firstCells("generate")));
     expect(firstCells("compare")).toEqual(await named((options) => compare(classes, options as CompareOptions)));
   });
 
@@ -192,13 +201,19 @@ describe("docs/options.md has the options that there are", () => {
   });
 
   test.each<[string, object[]]>([
-    ["Samplers", [ddimDefaults, dpmSolverDefaults, multistepDefaults]],
+    [
+      "Samplers",
+      [
+        ...[ddimDefaults, dpmSolverDefaults, uniPcDefaults, pndmDefaults, eulerDefaults],
+        ...[eulerAncestralDefaults, ddpmDefaults, lcmDefaults, multistepDefaults],
+      ],
+    ],
     ["Samplers of flows", [flowDefaults, flowDpmSolverDefaults]],
   ])("of samplers, with their defaults: %s", (heading, defaults) => {
     const text = (value: unknown): string => (value === undefined ? "" : JSON.stringify(value));
-    const found = rowsUnder("docs/options.md", heading).map(
-      ([setting, ...cells]) => `${quoted(setting)[0]} ${cells.slice(0, defaults.length).join(" ")}`,
-    );
+    const found = rowsUnder("docs/options.md", heading)
+      .filter(([setting = "", ...cells]) => setting.startsWith("`") && cells.length > defaults.length) // not what they are
+      .map(([setting, ...cells]) => `${quoted(setting)[0]} ${cells.slice(0, defaults.length).join(" ")}`);
     const samplers = defaults.map((own): Record<string, unknown> => ({ ...own }));
     const settings = [...new Set(samplers.flatMap((own) => Object.keys(own)))];
     const wanted = settings.map((name) => `${name} ${samplers.map((own) => text(own[name])).join(" ")}`);

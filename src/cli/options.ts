@@ -55,6 +55,8 @@ export interface CommonFlags extends ModelFlags {
   height?: number;
   width?: number;
   maxSequenceLength?: number;
+  guidanceRescale?: number;
+  clipSkip?: number;
   vae?: string;
   textEncoder?: string;
   textEncoder2?: string;
@@ -149,7 +151,9 @@ export function addDrawing(command: Command, chosen: { images: string; batchSize
     .option("--negative-prompt2 <text>", "the same for the negative prompt")
     .option("--height <n>", "of images with prompts, in pixels", integer)
     .option("--width <n>", "of images with prompts, in pixels", integer)
-    .option("--max-sequence-length <n>", "tokens that the second text encoder reads", integer)
+    .option("--max-sequence-length <n>", "tokens that the second text encoder of FLUX reads", integer)
+    .option("--guidance-rescale <x>", "of Stable Diffusion: how much of the spread of guidance is taken back", number)
+    .option("--clip-skip <n>", "of Stable Diffusion: layers of CLIP left out at its end", integer)
     .option("--guidance-channels <n>", 'guide so many channels, or "all"', (value) =>
       value === "all" ? value : integer(value),
     )
@@ -173,6 +177,8 @@ const promptFlags = [
   "height",
   "width",
   "maxSequenceLength",
+  "guidanceRescale",
+  "clipSkip",
 ] as const satisfies readonly (keyof CommonFlags & keyof SubjectOptions)[];
 
 /** What a study is to draw. */

@@ -7,6 +7,7 @@ import type { Backbone, CutNetwork } from "./backbone.js";
 import type { DenoisedState } from "./denoised-state.js";
 import { cachesOf, FeatureState } from "./feature-state.js";
 import type { GuidanceRow } from "./guidance.js";
+import type { ImageStart } from "./records.js";
 import type { StepNoise } from "./step-noise.js";
 
 /** An image on its way. */
@@ -17,6 +18,9 @@ export interface ImageRun {
   /** What the symbols of the model's sample are for it. */
   readonly sizes: Bindings;
   state: SamplerState;
+  /** See `ImageStart`. */
+  readonly given: NonNullable<ImageStart["given"]>;
+  readonly keep: ImageStart["keep"];
   /** What its sampler draws. */
   readonly noise: StepNoise;
   /** Of the policy. */

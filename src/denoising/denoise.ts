@@ -19,11 +19,12 @@ export async function* denoise(run: Denoising): AsyncGenerator<DenoisingStep, De
   const { method, sampler, backbone } = run;
   checkCuts(backbone, method);
   const keepsX0 = Object.values(method.cuts).includes(X0);
-  const images: ImageRun[] = run.images.map(({ index, rows, sizes, latent, draw }) => ({
+  const images: ImageRun[] = run.images.map(({ index, rows, sizes, latent, draw, keep, given = {} }) => ({
     index,
     rows,
     sizes,
     state: { latent },
+    ...{ keep, given },
     noise: new StepNoise(draw),
     memory: method.policy.start(index),
     memoryBefore: undefined,

@@ -23,12 +23,15 @@ export const guidanceRows = <C>(scale: number, condition: C, without: C): readon
  * @param outputs of each row, [C', ...]
  * @param size elements of the sample, [C, ...]
  * @param guided how many of these, from the first on, are guided
+ * @param rescale how much of the spread that guidance adds is taken back (Lin et al., arXiv 2305.08891, equation 15): 0 nothing,
+ *   1 all of it
  */
 export function guide(
   rows: readonly GuidanceRow[],
   outputs: readonly Float32Array[],
   size: number,
   guided: number,
+  rescale = 0,
 ): Float32Array {
   const [first] = outputs as [Float32Array];
   if (rows.length === 1) return first.slice(0, size);
@@ -40,5 +43,16 @@ export function guide(
     }
     out[i] = sum;
   }
-  return out;
+  if (rescale === 0) return out;
+  const factor = rescale * (deviation(first, size) / deviation(out, size)) + 1 - rescale;
+  return out.map((x) => factor * x);
+}
+
+/** Standard deviation of the first elements; a ratio of two does not depend on whether it is that of a sample. */
+function deviation(values: Float32Array, size: number): number {
+  let mean = 0;
+  for (let i = 0; i < size; i++) mean += (values[i] as number) / size;
+  let squares = 0;
+  for (let i = 0; i < size; i++) squares += ((values[i] as number) - mean) ** 2;
+  return Math.sqrt(squares / size);
 }

@@ -168,7 +168,8 @@ export class Loop {
   #advance(image: ImageRun, output: Float32Array, step: number): void {
     const { sampler } = this.#run;
     const noise = sampler.draws?.(step) ? image.noise.at(step) : undefined;
-    image.state = sampler.step(step, image.state, output, noise);
+    const state = sampler.step(step, image.state, output, noise);
+    image.state = image.keep ? { ...state, latent: image.keep(step, state.latent) } : state;
     if (!allFinite(image.state.latent)) throw notFinite("latents are", image.index, step);
   }
 

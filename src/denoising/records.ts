@@ -45,6 +45,10 @@ export interface ImageStart {
   readonly sizes: Bindings;
   /** The noise that it starts from. */
   readonly latent: Float32Array;
+  /** The model's inputs that vary with the image, by name. */
+  readonly given?: Readonly<Record<string, Float32Array>>;
+  /** What becomes of a latent behind each step, such as what of a picture stays as it is; pure. */
+  readonly keep?: (step: number, latent: Float32Array) => Float32Array;
   /** Of a stochastic sampler: a fresh standard normal sample as long, from the generator that drew the latent. */
   readonly draw?: () => Float32Array;
 }
@@ -57,6 +61,8 @@ export interface Denoising {
   readonly images: readonly ImageStart[];
   /** How many channels are guided; "all" for every one. */
   readonly guidanceChannels: "all" | number;
+  /** As `guide` takes it. Default 0. */
+  readonly guidanceRescale?: number;
   /** Of the names under which the engine holds what the images need. */
   readonly prefix: string;
   readonly signal?: AbortSignal | undefined;

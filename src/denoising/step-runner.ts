@@ -172,11 +172,11 @@ export class StepRunner {
 
   /** Guides what the network gave for an image. */
   #guided(image: ImageRun, cohort: Cohort, rows: readonly Float32Array[]): Float32Array {
-    const { guidanceChannels } = this.#run;
+    const { guidanceChannels, guidanceRescale } = this.#run;
     const own = cohort.rowsOf([image]).map((row) => rows[row] as Float32Array);
     const size = image.state.latent.length;
     const guided = guidanceChannels === "all" ? size : (guidanceChannels * size) / this.#channels;
-    return guide(image.rows, own, size, guided);
+    return guide(image.rows, own, size, guided, guidanceRescale);
   }
 
   /** Feeds of a run: the sample, what timestep, condition and size give, and what earlier steps have left. */
@@ -192,6 +192,11 @@ export class StepRunner {
       const latents = concat(cohort.rows.map(({ image }) => image.state.latent));
       const dims = [rows.length, ...bindShape(sample.shape, cohort.sizes)];
       feeds[sample.name] = { dtype: "float32", dims, data: scale === 1 ? latents : latents.map((x) => x * scale) };
+    }
+    for (const { name, shape, varies } of backbone.model.inputs) {
+      if (varies !== "image" || !inputs.has(name)) continue;
+      const data = concat(cohort.rows.map(({ image }) => image.given[name] as Float32Array));
+      feeds[name] = { dtype: "float32", dims: [rows.length, ...bindShape(shape, cohort.sizes)], data };
     }
     for (const name of [...begin, ...takes]) if (inputs.has(name)) feeds[name] = { held: cohort.left(name) };
     if (forecasts.length > 0) {

@@ -1,5 +1,5 @@
 export { gridImage, type RgbImage } from "./image.js";
 export { type GenerationParameters, parametersText } from "./parameters.js";
-export { cropPlanes, type Planes, pastePlanes, toRgb } from "./planes.js";
+export { cropPlanes, fromRgb, type Planes, pastePlanes, toRgb } from "./planes.js";
 export { decodePng, encodePng } from "./png.js";
 export { checkTileSize, type TileOptions, tiledDecode } from "./tiled-decode.js";

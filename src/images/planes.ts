@@ -34,6 +34,16 @@ export function pastePlanes({ dims, data }: Planes, part: Planes, top: number, l
   }
 }
 
+/** Colours as planes of [-1, 1]: 2 (level / 255) - 1 in float32. */
+export function fromRgb({ width, height, data }: RgbImage): Planes {
+  const pixels = width * height;
+  const planes = new Float32Array(3 * pixels);
+  for (let i = 0; i < data.length; i++) {
+    planes[(i % 3) * pixels + Math.floor(i / 3)] = 2 * Math.fround((data[i] as number) / 255) - 1;
+  }
+  return { dims: [3, height, width], data: planes };
+}
+
 /**
  * Three planes of [-1, 1], or one of grey, as 8-bit colours, to the bit as diffusers' pipelines: round(255 clamp(x/2 +
  * 1/2)) in float32, halves to the even neighbour.

@@ -23,7 +23,7 @@ const MLP_RATIO = 4;
  * T: tokens, H W of them, S: tokens of the prompt.
  *
  * Inputs by condition: `encoder_hidden_states`; with `addition` `text_embeds` (pooled) and `time_ids` (numbers as
- * SDXL lists them, heights first); with `timeCondProjDim` `timestep_cond`; for inpainting `mask` (1: repaint) and
+ * SDXL lists them, heights first); with `timeCondProjDim` `timestep_cond`. By image, for inpainting: `mask` (1: repaint) and
  * `masked_image_latents`.
  * @param sizes in numbers for graphs of one size, else symbols
  * @throws FemoError E_CONFIG if input channels are neither those of a latent nor of one with mask and masked image
@@ -226,9 +226,12 @@ export function unet(config: UNetConfig, sizes: Readonly<Record<keyof typeof une
     }
   };
 
-  const byCondition = (name: string, shape: readonly Dim[]): Input => ({
-    ...{ name, dtype: "float32", shape, varies: "condition" },
-  });
+  const by =
+    (varies: Input["varies"]) =>
+    (name: string, shape: readonly Dim[]): Input => ({
+      ...{ name, dtype: "float32", shape, varies },
+    });
+  const [byCondition, byImage] = [by("condition"), by("image")];
   const skips = upBlocks.reduce((sum, { layers }) => sum + layers.length, 0);
   return {
     inputs: [
@@ -240,7 +243,7 @@ export function unet(config: UNetConfig, sizes: Readonly<Record<keyof typeof une
         : []),
       ...(hasText ? [byCondition("encoder_hidden_states", [text, config.crossAttentionDim])] : []),
       ...(repaints
-        ? [byCondition("mask", [1, height, width]), byCondition("masked_image_latents", [outChannels, height, width])]
+        ? [byImage("mask", [1, height, width]), byImage("masked_image_latents", [outChannels, height, width])]
         : []),
     ],
     output: [outChannels, height, width],

@@ -1,8 +1,10 @@
 import type { Backbone, Conditions, GuidanceRow } from "../denoising/index.js";
 import type { Bindings } from "../graph/index.js";
+import type { Planes } from "../images/index.js";
 import type { CacheFacts } from "../methods/index.js";
 import type { SamplerChoice, SchedulerConfig } from "../samplers/index.js";
 import type { LatentDecoder } from "./decoder.js";
+import type { LatentEncoder } from "./encoder.js";
 import type { ClassNames } from "./labels.js";
 import type { OptionType } from "./option-types.js";
 import type { SubjectOption, SubjectOptions } from "./subject-options.js";
@@ -22,8 +24,19 @@ export interface Shown {
 /** What the network is conditioned on, as a family makes it. Equal ones are one value: they are encoded once. */
 export type Condition = number | object;
 
+/** A picture to begin with, in place of noise alone. */
+export interface Beginning {
+  /** Of [-1, 1].  [3, H, W] */
+  readonly image: Planes;
+  /** What of it is drawn anew, 1, and what stays, 0, of each latent pixel; default: all of it is.  [h w] */
+  readonly mask?: Float32Array;
+  /** The picture with grey where it is drawn anew. */
+  readonly masked?: Planes;
+}
+
 /** What one image shows, and how it is drawn. */
 export interface Subject {
+  readonly beginning?: Beginning | undefined;
   /** The runs that it takes in each step, under which conditions, and how their outputs are weighted; as many for each image. */
   readonly rows: readonly GuidanceRow<Condition>[];
   /** What results and reports say of the image. */
@@ -36,6 +49,10 @@ export interface Drawing {
   readonly subjects: readonly Subject[];
   /** What the symbols of the model's inputs are. */
   readonly sizes: Bindings;
+  /** How much of a picture to begin with is noise at first, 0 to 1; so much of the steps is run. */
+  readonly strength?: number;
+  /** How much of the spread that guidance adds to a prediction is taken back, 0 to 1. Default 0. */
+  readonly guidanceRescale?: number;
   /** What the sampler has to know of it. */
   readonly sampling?: Partial<SamplerChoice>;
   /** What reports say of it besides what they say of every request. */
@@ -80,6 +97,8 @@ export interface PipelineParts {
   readonly backbone: Backbone;
   /** From latents to images; without it the model draws pixels. */
   readonly decoder: LatentDecoder | undefined;
+  /** Back from images to latents, for families that begin with pictures. */
+  readonly encoder?: LatentEncoder;
   readonly scheduler: SchedulerConfig;
   readonly caching: CacheFacts;
   /** What the user should know of how it was opened, a sentence each. */

@@ -16,6 +16,10 @@ export interface GenerationReport {
   readonly width?: number;
   /** Tokens that the second text encoder read, padding included. */
   readonly maxSequenceLength?: number;
+  /** Of Stable Diffusion, if requests say them. */
+  readonly guidanceRescale?: number;
+  readonly clipSkip?: number;
+  readonly strength?: number;
   readonly sampler: SamplerName;
   readonly timestepSpacing: string;
   /** What in these settings is known to cost quality, a sentence each. */

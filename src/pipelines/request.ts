@@ -18,6 +18,7 @@ import {
   ownSteps,
   type Sampler,
   type SamplerOption,
+  sampleRange,
   seedAfter,
   type TimestepSpacing,
 } from "../samplers/index.js";
@@ -115,6 +116,9 @@ export interface Request {
   /** 1 or less: not guided. */
   readonly guidanceScale: number;
   readonly guidanceChannels: "all" | number;
+  readonly guidanceRescale: number;
+  /** See `Drawing`. */
+  readonly strength: number | undefined;
   readonly batchSize: number;
   readonly sampler: Sampler;
   readonly cache: ChosenCache;
@@ -146,7 +150,8 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   checkInteger("batchSize", batchSize, 1, 1024);
   checkTileSize("decodeTileSize", decodeTileSize);
   checkFinite("guidanceScale", guidanceScale);
-  const { subjects: named, sizes, sampling, settings, notes } = family.drawing(options);
+  const drawing = family.drawing(options);
+  const { subjects: named, sizes, sampling, settings, notes, guidanceRescale = 0, strength } = drawing;
   const sampleDims = backbone.sampleDims(sizes);
   if (guidanceChannels !== "all") checkInteger("guidanceChannels", guidanceChannels, 1, sampleDims[0] as number);
   if (named.length === 0) {
@@ -170,7 +175,8 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   const bad = latents?.findIndex((x) => !Number.isFinite(x)) ?? -1;
   if (bad >= 0) throw new FemoError("E_OPTION", `latents: expected finite numbers, found ${latents?.[bad]} at ${bad}`);
   const { sampler: chosenSampler, timestepSpacing = sampling?.timestepSpacing } = options;
-  const sampler = createSampler(scheduler, { ...sampling, sampler: chosenSampler, timestepSpacing, numInferenceSteps });
+  const whole = createSampler(scheduler, { ...sampling, sampler: chosenSampler, timestepSpacing, numInferenceSteps });
+  const sampler = strength === undefined ? whole : sampleRange(whole, skippedSteps(strength, numInferenceSteps));
   const cache = chosenCache(options.cache ?? "none", caching, samplingOf(sampler));
   checkFullSteps(cache.settings, sampler.timesteps.length);
   const seeds = subjects.map((_, i) => (latents && !isStochastic(sampler) ? undefined : seedAfter(seed, i)));
@@ -187,6 +193,8 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
     numInferenceSteps,
     guidanceScale,
     guidanceChannels,
+    guidanceRescale,
+    strength,
     batchSize,
     sampler,
     cache,
@@ -208,6 +216,19 @@ export function checkFamily(options: GenerateOptions, { subjectOption, options: 
       `${name}: not of this model, which draws ${kind}: it takes ${Object.keys(own).join(", ")}`,
     );
   }
+}
+
+/**
+ * Steps that an image which begins with a picture leaves out.
+ * @throws FemoError E_OPTION if none is left
+ */
+function skippedSteps(strength: number, numInferenceSteps: number): number {
+  const run = Math.min(Math.trunc(numInferenceSteps * strength), numInferenceSteps);
+  if (strength <= 1 && run >= 1) return numInferenceSteps - run;
+  throw new FemoError(
+    "E_OPTION",
+    `strength: expected more than 0, at most 1, and with ${numInferenceSteps} steps at least ${1 / numInferenceSteps}, found ${strength}`,
+  );
 }
 
 /** How a sampler samples. */

@@ -1,20 +1,14 @@
-import {
-  Conditioning,
-  type Conditions,
-  type DenoisingStep,
-  denoise,
-  type ImageStart,
-  type StepRecord,
-} from "../denoising/index.js";
+import { Conditioning, type Conditions, type DenoisingStep, denoise, type StepRecord } from "../denoising/index.js";
 import { sizeOf } from "../graph/index.js";
 import { type Planes, type RgbImage, toRgb } from "../images/index.js";
-import { isStochastic, type SamplerName, samplerTitle, TorchGenerator } from "../samplers/index.js";
+import { isStochastic, type SamplerName, samplerTitle } from "../samplers/index.js";
 import { type BatchGroup, batchGroups, rowsOf } from "./batches.js";
 import type { Condition, Encoded, PipelineParts, Subject } from "./family.js";
 import { uncachedFlops } from "./planned-flops.js";
 import type { GenerationReport } from "./report.js";
 import type { Request, StepProgress } from "./request.js";
 import type { GeneratedImage, GenerationResult } from "./result.js";
+import { Starts } from "./starts.js";
 
 let requests = 0;
 
@@ -32,6 +26,7 @@ export async function* runRequest(
   const id = `request-${++requests}`;
   const dims = backbone.sampleDims(request.sizes);
   const size = sizeOf(dims);
+  const starts = new Starts(parts, request, dims);
   const latents = new Float32Array(request.subjects.length * size);
   const images: GeneratedImage[] = [];
   const batches: { images: readonly number[]; steps: StepRecord[] }[] = [];
@@ -58,13 +53,16 @@ export async function* runRequest(
           conditioning,
           sampler: request.sampler,
           method: request.method,
-          images: members.map((index) => ({
-            index,
-            rows: rowsOf(request, index).map((row) => ({ ...row, condition: conditions.rowOf(row.condition) })),
-            sizes: request.sizes,
-            ...startOf(request, index, dims),
-          })),
+          images: await Promise.all(
+            members.map(async (index) => ({
+              index,
+              rows: rowsOf(request, index).map((row) => ({ ...row, condition: conditions.rowOf(row.condition) })),
+              sizes: request.sizes,
+              ...(await starts.of(index)),
+            })),
+          ),
           guidanceChannels: request.guidanceChannels,
+          guidanceRescale: request.guidanceRescale,
           prefix: id,
           signal: request.signal,
           observe: request.observe,
@@ -117,23 +115,6 @@ async function* told<T>(
   } finally {
     await denoising.return(undefined as never);
   }
-}
-
-/** The noise that an image starts from, [C, H, W], and more from the same generator. */
-function startOf(
-  { latents, seeds, sampler }: Request,
-  image: number,
-  dims: readonly number[],
-): Pick<ImageStart, "latent" | "draw"> {
-  const size = sizeOf(dims);
-  const seed = seeds[image];
-  const generator = seed === undefined ? undefined : new TorchGenerator(seed);
-  const draw = () => (generator as TorchGenerator).randn([1, ...dims]);
-  const drawn = generator && { draw };
-  if (latents) return { latent: latents.slice(image * size, (image + 1) * size), ...drawn };
-  const { initNoiseSigma } = sampler;
-  const normal = draw();
-  return { latent: initNoiseSigma === 1 ? normal : normal.map((x) => x * initNoiseSigma), ...drawn };
 }
 
 async function decoded({ decoder }: PipelineParts, request: Request, latent: Planes): Promise<RgbImage> {

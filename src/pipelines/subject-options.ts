@@ -1,3 +1,4 @@
+import type { RgbImage } from "../images/index.js";
 import { isNumber, isString, type OptionTypes } from "./option-types.js";
 
 /** What requests say of what to draw, and what only some kinds of model ask. */
@@ -20,8 +21,32 @@ export interface SubjectOptions {
   /** Of the image in pixels. */
   height?: number;
   width?: number;
-  /** Tokens that the second text encoder reads, 1 to 512; the image depends on it. */
+  /** Of FLUX: tokens that the second text encoder reads, 1 to 512; the image depends on it. */
   maxSequenceLength?: number;
+  /** Of Stable Diffusion: how much of what guidance adds to the spread of the prediction is taken back, 0 to 1. Default 0. */
+  guidanceRescale?: number;
+  /** Of Stable Diffusion: layers of CLIP left out at its end, for the prompt alone. */
+  clipSkip?: number;
+  /** Of SDXL, [height, width] or [top, left] in pixels: the size of the picture that the image could be a crop of, */
+  originalSize?: readonly [number, number];
+  /** where it was cropped, */
+  cropsCoordsTopLeft?: readonly [number, number];
+  /** and the size that it has. Default: the image's own, not cropped. */
+  targetSize?: readonly [number, number];
+  /** The same for what guidance leads away from. Default: as for the image. */
+  negativeOriginalSize?: readonly [number, number];
+  negativeCropsCoordsTopLeft?: readonly [number, number];
+  negativeTargetSize?: readonly [number, number];
+  /** Of Stable Diffusion: a picture to begin with, in place of noise alone; for each prompt or for all. Its sides are the image's. */
+  image?: RgbImage | readonly RgbImage[];
+  /** How much of it is noise at first, above 0 to 1: so much of the steps is run. Default 0.8, of SDXL 0.3; with a mask 1. */
+  strength?: number;
+  /** What of the picture is drawn anew, white, and what stays, black. */
+  maskImage?: RgbImage | readonly RgbImage[];
+  /** Of SDXL's refiner. Default 6, */
+  aestheticScore?: number;
+  /** and 2.5. */
+  negativeAestheticScore?: number;
 }
 
 /** The options that name what to draw, one of which every family has. */
@@ -29,6 +54,15 @@ export type SubjectOption = "classLabels" | "prompt";
 
 const isText = (value: unknown): boolean => [value].flat().every(isString);
 const isLabel = (value: unknown): boolean => [value].flat().every((label) => isString(label) || isNumber(label));
+const isImage = (value: unknown): boolean => {
+  if (typeof value !== "object" || value === null) return false;
+  const { width, height, data } = value as Record<string, unknown>;
+  return isNumber(width) && isNumber(height) && ArrayBuffer.isView(data);
+};
+const isImages = (value: unknown): boolean => (Array.isArray(value) ? value.every(isImage) : isImage(value));
+const IMAGES = "an image, { width, height, data } in RGB, or a list of them";
+const isPair = (value: unknown): boolean => Array.isArray(value) && value.length === 2 && value.every(Number.isFinite);
+const PAIR = "a pair of numbers, the height or top first";
 const TEXTS = "a text, or a list of them";
 
 /** All of them, and of what type they are. */
@@ -42,4 +76,17 @@ export const subjectTypes: OptionTypes<SubjectOptions> = {
   height: [isNumber, "a number"],
   width: [isNumber, "a number"],
   maxSequenceLength: [isNumber, "a number"],
+  guidanceRescale: [isNumber, "a number"],
+  clipSkip: [isNumber, "a number"],
+  originalSize: [isPair, PAIR],
+  cropsCoordsTopLeft: [isPair, PAIR],
+  targetSize: [isPair, PAIR],
+  negativeOriginalSize: [isPair, PAIR],
+  negativeCropsCoordsTopLeft: [isPair, PAIR],
+  negativeTargetSize: [isPair, PAIR],
+  image: [isImages, IMAGES],
+  strength: [isNumber, "a number"],
+  maskImage: [isImages, IMAGES],
+  aestheticScore: [isNumber, "a number"],
+  negativeAestheticScore: [isNumber, "a number"],
 };

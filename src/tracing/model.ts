@@ -3,10 +3,10 @@ import type { Trace } from "./trace.js";
 
 /**
  * How often an input changes. "step": with every step, the noisy sample. "timestep": the same for all images of a step,
- * known before the first. "condition": one for each distinct prompt or class, known before the first step. "size": it
- * follows from the sizes alone.
+ * known before the first. "condition": one for each distinct prompt or class, known before the first step. "image": one for
+ * each image, known before the first step. "size": it follows from the sizes alone.
  */
-export type Rate = "step" | "timestep" | "condition" | "size";
+export type Rate = "step" | "timestep" | "condition" | "image" | "size";
 
 /** An input as a model declares it: nothing outside the model needs to know its name. */
 export interface Input {

@@ -155,7 +155,7 @@ class Tracer implements Trace {
     if (!input) throw new FemoError("E_GRAPH", `the model does not declare the input "${name}"`);
     const { shape, dtype, varies } = input;
     if (varies === "size") return this.graph.input(name, shape, dtype);
-    const tabled = varies !== "step" && this.#cut.hoisted === undefined;
+    const tabled = varies !== "step" && varies !== "image" && this.#cut.hoisted === undefined;
     if (!tabled) return this.graph.input(name, [BATCH, ...shape], dtype);
     return varies === "timestep" ? this.#row("pair", name, shape, dtype) : this.#row("condition", name, shape, dtype);
   }

@@ -15,6 +15,8 @@ export interface ModelIndex {
   readonly className: string;
   /** By name, such as "transformer"; null if the pipeline can have it and this one does not. */
   readonly components: Readonly<Record<string, ComponentClass | null>>;
+  /** Its other entries, options of the pipeline's class, as they stand there. */
+  readonly options: Readonly<Record<string, unknown>>;
   /** Names of the classes of a class-conditional model; synonyms are separated by ", ". */
   readonly id2label?: Readonly<Record<number, string>>;
 }
@@ -161,8 +163,13 @@ async function readModelIndex(folder: FolderSource): Promise<ModelIndex> {
   }
   const { _class_name: className, id2label, ...rest } = parsed.data;
   const components: [string, ComponentClass | null][] = [];
+  const options: [string, unknown][] = [];
   for (const [name, value] of Object.entries(rest)) {
-    if (name.startsWith("_") || !Array.isArray(value)) continue;
+    if (name.startsWith("_")) continue;
+    if (!Array.isArray(value)) {
+      options.push([name, value]);
+      continue;
+    }
     if (value.length === 2 && value.every((item) => item === null)) components.push([name, null]);
     else {
       const pair = componentSchema.safeParse(value);
@@ -179,6 +186,7 @@ async function readModelIndex(folder: FolderSource): Promise<ModelIndex> {
   return {
     className,
     components: Object.fromEntries(components),
+    options: Object.fromEntries(options),
     ...(id2label && { id2label: Object.fromEntries(Object.entries(id2label)) as Record<number, string> }),
   };
 }

@@ -14,7 +14,7 @@ import { findWeights, firstThatExists, variantByComponent } from "./weight-files
  */
 export async function pipelineFiles(folder: FolderSource, options: ComponentOptions = {}): Promise<string[]> {
   const { components } = await openModelFolder(folder);
-  const present = Object.keys(components).filter((component) => components[component]);
+  const present = Object.keys(components).filter((component) => components[component] && !UNREAD.has(component));
   const variantOf = await variantByComponent(folder, present, options.variant);
   const files = ["model_index.json"];
   for (const file of Object.values(MEASURED_FILES)) if (await folder.exists(file)) files.push(file);
@@ -23,6 +23,9 @@ export async function pipelineFiles(folder: FolderSource, options: ComponentOpti
   }
   return [...new Set(files)];
 }
+
+/** Parts of pipelines that draw nothing: what looks at finished images, or reads images as prompts. */
+const UNREAD: ReadonlySet<string> = new Set(["safety_checker", "feature_extractor", "image_encoder"]);
 
 /**
  * The files of one component: its config and, unless it has none, its weights.

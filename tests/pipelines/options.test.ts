@@ -194,7 +194,7 @@ test("PNDM calls the model once more than it has steps, and says so in its steps
   const onStep = ({ step, numInferenceSteps }: StepProgress) => seen.push(`${step} of ${numInferenceSteps}`);
   const { report } = await pipeline.generate({ ...request, onStep });
   expect(seen).toEqual(["0 of 5", "1 of 5", "2 of 5", "3 of 5", "4 of 5"]);
-  expect(report.batches[0]?.steps.map(({ timestep }) => timestep)).toEqual([750, 500, 500, 250, 0]);
+  expect(report.batches[0]?.steps.map(({ timestep }) => timestep)).toEqual([751, 501, 501, 251, 1]);
   expect([report.flops.speedup, report.fullSteps]).toEqual([1, [[0, 1, 2, 3, 4]]]);
   expect(pipeline.plannedFlops(request)).toEqual(report.flops);
   const late = await pipeline.generate({ ...request, cache: { method: "fora", interval: 2 } });

@@ -2,7 +2,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { clipTextConfigFromJson } from "../../src/models/clip-text.js";
 import { t5ConfigFromJson } from "../../src/models/t5.js";
-import { PromptEncoder } from "../../src/pipelines/prompts.js";
+import { PromptEncoder } from "../../src/pipelines/families/flux-prompts.js";
 import { ClipTextModel, T5EncoderModel } from "../../src/pipelines/text-encoders.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
 import type { Engine } from "../../src/runtime/engine.js";

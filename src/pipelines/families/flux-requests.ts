@@ -1,12 +1,12 @@
 import { concat, guidanceRows } from "../../denoising/index.js";
-import { FemoError } from "../../errors.js";
 import { fluxSizes } from "../../models/flux.js";
 import type { FluxConfig } from "../../models/flux-config.js";
 import type { DrawingDefaults } from "../drawing-defaults.js";
-import type { Condition, Family, Shown, Subject } from "../family.js";
+import type { Condition, Family, Subject } from "../family.js";
 import { checkFinite, checkInteger } from "../option-types.js";
-import type { PromptEncoder, PromptTexts } from "../prompts.js";
 import { type SubjectOptions, subjectTypes } from "../subject-options.js";
+import type { PromptEncoder, PromptTexts } from "./flux-prompts.js";
+import { checkSide, given, interned, promptTexts } from "./prompt-requests.js";
 
 /** Latent pixels along a side of a token. */
 export const PATCH = 2;
@@ -31,13 +31,16 @@ const diffusersDefaults = {
   ...{ height: 1024, width: 1024, examples },
 };
 const MAX_SEQUENCE_LENGTH = 512;
-/** The longest side, in pixels. */
-const MAX_SIDE = 8192;
 
 /** What the transformer is told: a prompt, and the guidance that it takes as an input. */
 interface FluxCondition extends PromptTexts {
   readonly guidance: number;
 }
+
+const fluxOptions = [
+  ...(["prompt", "prompt2", "negativePrompt", "negativePrompt2"] as const),
+  ...(["trueCfgScale", "height", "width", "maxSequenceLength"] as const),
+] satisfies readonly (keyof SubjectOptions)[];
 
 /** Requests give prompts. @param stride pixels of the image along a side of a latent pixel */
 export function fluxFamily(
@@ -48,7 +51,7 @@ export function fluxFamily(
 ): Family {
   const defaults = { ...diffusersDefaults, ...(!guidanceEmbeds && { guidanceScale: 1 }), ...own };
   const side = PATCH * stride;
-  const { classLabels: _, ...options } = subjectTypes;
+  const options = Object.fromEntries(fluxOptions.map((name) => [name, subjectTypes[name]]));
 
   return {
     subjectOption: "prompt",
@@ -121,57 +124,6 @@ export function fluxFamily(
         },
       };
     },
-  };
-}
-
-function checkSide(name: string, pixels: number, multiple: number): void {
-  if (Number.isInteger(pixels) && pixels >= multiple && pixels <= MAX_SIDE && pixels % multiple === 0) return;
-  const near = Math.min(MAX_SIDE, Math.max(multiple, Math.round(pixels / multiple) * multiple));
-  throw new FemoError(
-    "E_OPTION",
-    `${name}: expected a multiple of ${multiple} from ${multiple} to ${MAX_SIDE} pixels, found ${pixels}. The nearest is ${Number.isFinite(near) ? near : multiple}.`,
-  );
-}
-
-type Texts = Shown & { readonly prompt: string };
-
-/** What each image is to show; a text beside the prompts is for all of them, or there are as many. */
-function promptTexts(request: SubjectOptions, ownNegative: string | undefined): readonly Omit<Texts, "title">[] {
-  const prompts = [request.prompt as string | readonly string[]].flat();
-  const of = (name: "prompt2" | "negativePrompt" | "negativePrompt2", otherwise?: string) => {
-    const texts = [request[name] ?? otherwise ?? []].flat();
-    if (typeof request[name] === "object" && texts.length !== prompts.length) {
-      throw new FemoError(
-        "E_OPTION",
-        `${name}: expected one text, or one for each of the ${prompts.length} prompts, found a list of ${texts.length}`,
-      );
-    }
-    return (i: number): string | undefined => texts[texts.length > 1 ? i : 0];
-  };
-  const [second, negative, negative2] = [of("prompt2"), of("negativePrompt", ownNegative), of("negativePrompt2")];
-  return prompts.map((prompt, i) => {
-    const [prompt2, negativePrompt, negativePrompt2] = [second(i), negative(i), negative2(i)];
-    return {
-      prompt,
-      ...(prompt2 !== undefined && { prompt2 }),
-      ...(negativePrompt !== undefined && { negativePrompt }),
-      ...(negativePrompt2 !== undefined && { negativePrompt2 }),
-    };
-  });
-}
-
-/** Those of the fields that are there. */
-const given = <K extends keyof Texts>(texts: Omit<Texts, "title">, names: readonly K[]): Partial<Pick<Texts, K>> =>
-  Object.fromEntries(Object.entries(texts).filter(([name]) => names.includes(name as K))) as Partial<Pick<Texts, K>>;
-
-/** Equal arguments give the same value. */
-function interned<A extends readonly string[], T>(make: (...texts: A) => T): (...texts: A) => T {
-  const made = new Map<string, T>();
-  return (...texts) => {
-    const key = JSON.stringify(texts);
-    const value = made.get(key) ?? make(...texts);
-    made.set(key, value);
-    return value;
   };
 }
 

@@ -24,11 +24,11 @@ import { LatentDecoder } from "../decoder.js";
 import { type DrawingDefaults, drawingDefaults } from "../drawing-defaults.js";
 import type { PipelineParts } from "../family.js";
 import type { PartFiles } from "../part-files.js";
-import { PromptEncoder } from "../prompts.js";
 import { ClipTextModel, T5EncoderModel } from "../text-encoders.js";
 import { cachingOf, nothingMeasured } from "./caching.js";
 import { checkChannels, dtypeOf, type FamilyContext } from "./context.js";
 import { paperPresets } from "./flux-presets.js";
+import { PromptEncoder } from "./flux-prompts.js";
 import { fluxFamily, PATCH } from "./flux-requests.js";
 
 /** All that a FLUX pipeline is made of. */

@@ -1,5 +1,6 @@
 import { FemoError } from "../../errors.js";
 import { isOriginalFlux } from "../../models/flux-original.js";
+import { isOriginalUnet } from "../../models/unet-original.js";
 import type { Checkpoint, ModelFolder } from "../../weights/index.js";
 import type { PipelineParts } from "../family.js";
 import type { ClassNames } from "../labels.js";
@@ -8,6 +9,12 @@ import type { PretrainedOptions } from "../pretrained-options.js";
 import type { FamilyContext } from "./context.js";
 import { ditClasses, ditFileClasses, ditFromFile, ditFromFolder } from "./dit.js";
 import { fluxFromFile, fluxFromFolder, fluxPartOptions } from "./flux.js";
+import {
+  stableDiffusionFromFile,
+  stableDiffusionFromFolder,
+  stableDiffusionPartOptions,
+  stableDiffusionPipelines,
+} from "./stable-diffusion.js";
 
 interface FamilyDefinition {
   open(folder: ModelFolder, context: FamilyContext): Promise<PipelineParts>;
@@ -19,6 +26,9 @@ interface FamilyDefinition {
 const families: Readonly<Record<string, FamilyDefinition>> = {
   DiTPipeline: { open: ditFromFolder, classes: ditClasses },
   FluxPipeline: { open: fluxFromFolder, classes: noClasses },
+  ...Object.fromEntries(
+    stableDiffusionPipelines.map((name) => [name, { open: stableDiffusionFromFolder, classes: noClasses }]),
+  ),
 };
 
 /**
@@ -37,7 +47,7 @@ export function familyOf(folder: ModelFolder): FamilyDefinition {
 
 /** The classes that a file's model draws. @throws FemoError E_OPTION if it draws prompts */
 export const fileClasses = async (file: Checkpoint): Promise<ClassNames> =>
-  isOriginalFlux(file) ? noClasses(file) : ditFileClasses(file);
+  isOriginalFlux(file) || isOriginalUnet(file) ? noClasses(file) : ditFileClasses(file);
 
 /** @throws FemoError E_OPTION */
 async function noClasses({ name }: { readonly name: string }): Promise<never> {
@@ -52,12 +62,14 @@ export interface FileFamily {
 }
 
 /**
- * The family that a file's model is of, by the names of its tensors: FLUX.1, or a DiT of the original release.
+ * The family that a file's model is of, by the names of its tensors: FLUX.1, Stable Diffusion, or a DiT, of the original
+ * releases.
  * @param heads of a DiT whose width is not one of the paper's
  */
-export const fileFamilyOf = (file: Checkpoint, heads: number | undefined): FileFamily =>
-  isOriginalFlux(file)
-    ? { options: fluxPartOptions, open: fluxFromFile }
-    : { options: ["vae", "heads"], open: (...of) => ditFromFile(heads, ...of) };
+export function fileFamilyOf(file: Checkpoint, heads: number | undefined): FileFamily {
+  if (isOriginalFlux(file)) return { options: fluxPartOptions, open: fluxFromFile };
+  if (isOriginalUnet(file)) return { options: stableDiffusionPartOptions, open: stableDiffusionFromFile };
+  return { options: ["vae", "heads"], open: (...of) => ditFromFile(heads, ...of) };
+}
 
 export type { FamilyContext } from "./context.js";

@@ -1,0 +1,202 @@
+import { Backbone } from "../../denoising/index.js";
+import { FemoError } from "../../errors.js";
+import { type CacheFacts, type CachePresets, cacheLevels, defaultPresets } from "../../methods/index.js";
+import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
+import { clipTextConfigFromJson } from "../../models/clip-text.js";
+import { stableDiffusionLora } from "../../models/stable-diffusion-lora.js";
+import {
+  originalStableDiffusion,
+  type StableDiffusionParts,
+  stableDiffusionParts,
+} from "../../models/stable-diffusion-original.js";
+import { unet } from "../../models/unet.js";
+import { type UNetConfig, unetConfigFromJson } from "../../models/unet-config.js";
+import { type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
+import { openTokenizer, type Tokenizer } from "../../tokenizers/index.js";
+import { modelLinears, once } from "../../tracing/index.js";
+import type { Checkpoint, DerivedTensor, ModelComponent, ModelFolder } from "../../weights/index.js";
+import { LatentDecoder } from "../decoder.js";
+import { type DrawingDefaults, drawingDefaults } from "../drawing-defaults.js";
+import { LatentEncoder } from "../encoder.js";
+import type { PipelineParts } from "../family.js";
+import type { PartFiles } from "../part-files.js";
+import { cachingOf, nothingMeasured } from "./caching.js";
+import { checkChannels, dtypeOf, type FamilyContext } from "./context.js";
+import { type ClipPart, ClipPromptEncoder } from "./stable-diffusion-prompts.js";
+import { checkText, stableDiffusionFamily } from "./stable-diffusion-requests.js";
+
+/** All that such a pipeline is made of. */
+interface DiffusionSource {
+  readonly name: string;
+  readonly unet: ModelComponent;
+  readonly vae: ModelComponent;
+  readonly textEncoder: ModelComponent | undefined;
+  readonly textEncoder2: ModelComponent | undefined;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly tokenizer2: Tokenizer | undefined;
+  readonly scheduler: SchedulerConfig;
+  readonly forceZerosForEmptyPrompt: boolean;
+  readonly defaults: DrawingDefaults;
+  caching(levels: readonly string[], published: CachePresets): Promise<CacheFacts>;
+}
+
+/** Classes of pipelines that have the same parts; they differ in what diffusers' own requests ask for. */
+export const stableDiffusionPipelines = [
+  "StableDiffusionPipeline",
+  "StableDiffusionImg2ImgPipeline",
+  "StableDiffusionInpaintPipeline",
+  "StableDiffusionXLPipeline",
+  "StableDiffusionXLImg2ImgPipeline",
+  "StableDiffusionXLInpaintPipeline",
+  "LatentConsistencyModelPipeline",
+] as const;
+
+/**
+ * A `StableDiffusionPipeline`, `StableDiffusionXLPipeline` or one of their kin in diffusers' layout.
+ * @throws FemoError E_CONFIG, E_FILE or E_WEIGHT if the folder is not such a pipeline in full
+ */
+export async function stableDiffusionFromFolder(folder: ModelFolder, context: FamilyContext): Promise<PipelineParts> {
+  const has = (name: string): boolean => Boolean(folder.components[name]);
+  const component = async (name: string) => (has(name) ? folder.component(name) : undefined);
+  const tokenizer = async (name: string) => (has(name) ? openTokenizer(folder.part(name), ".") : undefined);
+  return diffusionParts(
+    {
+      name: folder.model,
+      unet: await folder.component("unet"),
+      vae: await folder.component("vae"),
+      textEncoder: await component("text_encoder"),
+      textEncoder2: await component("text_encoder_2"),
+      tokenizer: await tokenizer("tokenizer"),
+      tokenizer2: await tokenizer("tokenizer_2"),
+      scheduler: schedulerFromConfig(schedulerConfig(folder, await folder.config("scheduler"))),
+      forceZerosForEmptyPrompt: isXl(folder) && folder.options.force_zeros_for_empty_prompt !== false,
+      defaults: await drawingDefaults(folder),
+      caching: (levels, published) => cachingOf(folder, levels, published),
+    },
+    context,
+    folder.name,
+  );
+}
+
+const isXl = ({ className }: ModelFolder): boolean => className.startsWith("StableDiffusionXL");
+
+/** The pipelines of Stable Diffusion 1 and 2 repair schedulers of early files: an offset of 1, and no clipping. */
+const schedulerConfig = (folder: ModelFolder, config: unknown): unknown =>
+  isXl(folder) || typeof config !== "object" || config === null
+    ? config
+    : { ...config, steps_offset: 1, ...("clip_sample" in config && { clip_sample: false }) };
+
+/** Options of what a single file may lack. */
+export const stableDiffusionPartOptions = ["vae", "textEncoder", "textEncoder2", "tokenizer", "tokenizer2"] as const;
+
+/**
+ * A model in one file of the original release's names, with what it lacks in files or folders of their own.
+ * @throws FemoError E_OPTION if a part is missing, and as those that open them
+ */
+export async function stableDiffusionFromFile(
+  name: string,
+  file: Checkpoint,
+  parts: PartFiles,
+  context: FamilyContext,
+): Promise<PipelineParts> {
+  const { family, unet, scheduler, imageSize } = await originalStableDiffusion(file);
+  const original = stableDiffusionParts(family, { imageSize });
+  const part = async <K extends "vae" | "textEncoder" | "textEncoder2">(option: K, component: string) => {
+    const own: StableDiffusionParts[K] = original[option];
+    if (!own) return undefined;
+    const found = (await parts.component(option, component, own.open)) ?? (own.isThere(file) && (await own.open(file)));
+    if (found) return found;
+    throw new FemoError(
+      "E_OPTION",
+      `${option}: expected the ${WORDS[option]}, which ${file.name} does not have: a file, a folder or a repository ` +
+        "on the Hub, of the part alone or of a pipeline; found nothing",
+    );
+  };
+  return diffusionParts(
+    {
+      ...{ name, unet },
+      vae: (await part("vae", "vae")) as ModelComponent,
+      textEncoder: await part("textEncoder", "text_encoder"),
+      textEncoder2: await part("textEncoder2", "text_encoder_2"),
+      tokenizer: original.textEncoder && (await parts.tokenizer("tokenizer", "tokenizer")),
+      tokenizer2: original.textEncoder2 && (await parts.tokenizer("tokenizer2", "tokenizer_2")),
+      scheduler: schedulerFromConfig(scheduler),
+      forceZerosForEmptyPrompt: family !== "sd1" && family !== "sd2" && family !== "sdxl-refiner",
+      defaults: {},
+      caching: async (levels, published) => nothingMeasured(levels, published),
+    },
+    context,
+    name,
+  );
+}
+
+const WORDS = { vae: "autoencoder", textEncoder: "text encoder", textEncoder2: "second text encoder" } as const;
+
+/** The parts with LoRA files merged in, and what the user should know of that. */
+async function merged(source: DiffusionSource, { lora, keep }: FamilyContext) {
+  const { unet, textEncoder, textEncoder2 } = source;
+  if (lora.length === 0) return { unet, textEncoder, textEncoder2, notes: [] };
+  const bases = { unet: unet.checkpoint, textEncoder: textEncoder?.checkpoint, textEncoder2: textEncoder2?.checkpoint };
+  const { notes, ...derived } = await stableDiffusionLora(bases, lora);
+  const kept = async (of: ModelComponent | undefined, changed: readonly DerivedTensor[]) =>
+    of && { ...of, checkpoint: await keep(of.checkpoint.withDerived(changed)) };
+  return {
+    notes,
+    unet: { ...unet, checkpoint: unet.checkpoint.withDerived(derived.unet) },
+    textEncoder: await kept(textEncoder, derived.textEncoder),
+    textEncoder2: await kept(textEncoder2, derived.textEncoder2),
+  };
+}
+
+/** @param where the parts come from, for messages */
+async function diffusionParts(source: DiffusionSource, context: FamilyContext, where: string): Promise<PipelineParts> {
+  const { name, vae } = source;
+  const { sessions, keep } = context;
+  const { unet: network, textEncoder, textEncoder2, notes: loraNotes } = await merged(source, context);
+  const clip = (
+    part: "text_encoder" | "text_encoder_2",
+    of: ModelComponent | undefined,
+    tokenizer: Tokenizer | undefined,
+  ) => of && clipPart(`${where}/${part}/config.json`, of, tokenizer);
+  const first = clip("text_encoder", textEncoder, source.tokenizer);
+  const second = clip("text_encoder_2", textEncoder2, source.tokenizer2);
+  const config = told(unetConfigFromJson(network.config, `${where}/unet/config.json`), second?.config.projectionDim);
+  const encoder = new ClipPromptEncoder({ ...(first && { first }), ...(second && { second }) }, sessions);
+  checkText(name, config, encoder, second?.config.projectionDim);
+  const vaeConfig = autoencoderKLConfigFromJson(vae.config, `${where}/vae/config.json`);
+  const decoder = new LatentDecoder(vaeConfig, vae.checkpoint, sessions);
+  checkChannels(name, config.outChannels, decoder);
+  const model = unet(config);
+  const linears = once(() => modelLinears(model));
+  const { dtype, notes } = dtypeOf(context, network.checkpoint, linears);
+  const { forceZerosForEmptyPrompt, defaults: own } = source;
+  return {
+    name,
+    family: stableDiffusionFamily({ config, stride: decoder.stride, forceZerosForEmptyPrompt, own }, encoder),
+    backbone: await new Backbone(model, network.checkpoint, sessions).in(dtype, keep, linears),
+    decoder,
+    encoder: new LatentEncoder(vaeConfig, vae.checkpoint, sessions),
+    scheduler: source.scheduler,
+    notes: [...loraNotes, ...notes],
+    caching: await source.caching(cacheLevels(model), defaultPresets),
+  };
+}
+
+/** The width of pooled text tells how many numbers XL takes beside it. */
+function told({ addition, ...config }: UNetConfig, pooledProjectionDim: number | undefined): UNetConfig {
+  if (!addition || pooledProjectionDim === undefined) return { ...config, addition };
+  const { timeEmbedDim } = addition;
+  const timeIds = addition.timeIds + (addition.pooledProjectionDim - pooledProjectionDim) / timeEmbedDim;
+  return {
+    ...config,
+    addition: timeIds === 5 || timeIds === 6 ? { timeEmbedDim, timeIds, pooledProjectionDim } : addition,
+  };
+}
+
+function clipPart(file: string, { config, checkpoint }: ModelComponent, tokenizer: Tokenizer | undefined): ClipPart {
+  if (tokenizer?.kind === "clip") return { tokenizer, config: clipTextConfigFromJson(config, file), checkpoint };
+  throw new FemoError(
+    "E_CONFIG",
+    `${file}: expected a tokenizer of CLIP beside it, found ${tokenizer?.kind ?? "none"}`,
+  );
+}

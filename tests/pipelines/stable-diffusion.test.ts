@@ -1,0 +1,53 @@
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { DiffusionPipeline, type GenerateOptions } from "../../src/pipelines/index.js";
+import { nodeFolder } from "../../src/platform/node/folder.js";
+import { openCheckpoint } from "../../src/weights/index.js";
+
+const goldens = fileURLToPath(new URL("../goldens/sd-pipeline", import.meta.url));
+const { seed, defaults, requests } = JSON.parse(readFileSync(`${goldens}/requests.json`, "utf8")) as {
+  seed: number;
+  defaults: Record<string, unknown>;
+  requests: Record<string, Record<string, Record<string, unknown>>>;
+};
+const models = ["sd1", "sd2", "sdxl", "refiner", "lcm", "inpaint"] as const;
+type Model = (typeof models)[number];
+const inCamelCase = (key: string): string => key.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+
+/** Keyword arguments of diffusers as options. */
+const optionsOf = (request: Record<string, unknown>): GenerateOptions => ({
+  ...Object.fromEntries(Object.entries({ ...defaults, ...request }).map(([key, value]) => [inCamelCase(key), value])),
+  seed,
+});
+
+const pipelines = {} as Record<Model, DiffusionPipeline>;
+beforeAll(async () => {
+  for (const model of models) {
+    pipelines[model] = await DiffusionPipeline.fromPretrained(`${goldens}/${model}`, { threads: 1 });
+  }
+});
+afterAll(() => Promise.all(models.map((model) => pipelines[model].close())));
+
+const input = await openCheckpoint(nodeFolder(goldens), "input.safetensors");
+const picture = { width: 64, height: 64, data: await input.readBytes("image") };
+const mask = await input.readBytes("mask");
+const maskImage = {
+  ...picture,
+  data: Uint8Array.from({ length: 3 * mask.length }, (_, i) => mask[Math.floor(i / 3)] as number),
+};
+
+describe.each(models)("draws what diffusers draws from the same seeds: %s", (model) => {
+  test.each(Object.entries(requests[model] ?? {}))("%s", async (name, asked) => {
+    const golden = await openCheckpoint(nodeFolder(`${goldens}/${model}`), "golden.safetensors");
+    const wanted = await golden.readBytes(name);
+    const begins = "strength" in asked && { image: picture, ...(name.startsWith("masked") && { maskImage }) };
+    const { images } = await pipelines[model].generate({ ...optionsOf(asked), ...begins });
+    const [count, height, width] = golden.get(name)?.shape ?? [];
+    expect(images.map((image) => [image.height, image.width])).toEqual(new Array(count).fill([height, width]));
+    const off = images.flatMap(({ data }) => [...data]).map((level, i) => Math.abs(level - (wanted[i] as number)));
+    expect(off.length).toBe(wanted.length);
+    expect(Math.max(...off)).toBeLessThanOrEqual(1);
+    expect(off.filter((levels) => levels > 0).length / off.length).toBeLessThan(0.01);
+  });
+});
