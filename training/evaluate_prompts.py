@@ -64,7 +64,7 @@ def main():
     parser.add_argument("--classifier", type=Path, default=MODELS / "avatars-flux-classifier")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=60, help="stop sampling after this time, with fewer images")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--guidance", type=float, default=3.0, help="true CFG scale")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)

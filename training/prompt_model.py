@@ -26,8 +26,16 @@ def use_plain_attention() -> None:
     flux.dispatch_attention_fn = _attention
 
 
-def model_configs(args, clip_vocabulary: int, t5_vocabulary: int) -> dict:
-    """Configurations of the three networks; the last two ids of CLIP's vocabulary are begin and end of text."""
+def add_text_arguments(parser) -> None:
+    """Sizes of the text encoders, options of every script that makes them."""
+    parser.add_argument("--t5-width", type=int, default=192)
+    parser.add_argument("--t5-layers", type=int, default=3)
+    parser.add_argument("--clip-width", type=int, default=128)
+    parser.add_argument("--clip-layers", type=int, default=2)
+
+
+def text_configs(args, clip_vocabulary: int, t5_vocabulary: int) -> dict:
+    """Configurations of the encoders; the last two ids of CLIP's vocabulary are begin and end of text."""
     return {
         "clip": {
             "vocab_size": clip_vocabulary,
@@ -56,29 +64,45 @@ def model_configs(args, clip_vocabulary: int, t5_vocabulary: int) -> dict:
             "pad_token_id": 0,
             "eos_token_id": 1,
         },
-        "transformer": {
-            "patch_size": 1,
-            "in_channels": 4 * args.latent_channels,
-            "num_layers": args.double,
-            "num_single_layers": args.single,
-            "attention_head_dim": 64,
-            "num_attention_heads": args.width // 64,
-            "joint_attention_dim": args.t5_width,
-            "pooled_projection_dim": args.clip_width,
-            "guidance_embeds": False,
-            "axes_dims_rope": [16, 24, 24],
-        },
     }
 
 
-class TextToImage(nn.Module):
-    """Predicts the velocity noise - image of packed latents from two token sequences."""
+def transformer_config(args, text: dict) -> dict:
+    """Configuration of the transformer that reads what the encoders of `text` write."""
+    return {
+        "patch_size": 1,
+        "in_channels": 4 * args.latent_channels,
+        "num_layers": args.double,
+        "num_single_layers": args.single,
+        "attention_head_dim": 64,
+        "num_attention_heads": args.width // 64,
+        "joint_attention_dim": text["t5"]["d_model"],
+        "pooled_projection_dim": text["clip"]["hidden_size"],
+        "guidance_embeds": False,
+        "axes_dims_rope": [16, 24, 24],
+    }
+
+
+class TextEncoders(nn.Module):
+    """CLIP's and T5's small siblings."""
 
     def __init__(self, configs: dict):
         super().__init__()
-        self.configs = configs
         self.clip = CLIPTextModel._from_config(CLIPTextConfig(**configs["clip"]), attn_implementation="eager")
         self.t5 = T5EncoderModel(T5Config(**configs["t5"]))
+
+    def encode_text(self, clip_ids, t5_ids):
+        """Ids [B, T] -> pooled [B, Dc] and sequence [B, T, Dt]. No mask: padding is read, as FLUX does."""
+        pooled = self.clip(clip_ids, return_dict=True).pooler_output
+        return pooled, self.t5(t5_ids, return_dict=True).last_hidden_state
+
+
+class TextToImage(TextEncoders):
+    """Predicts the velocity noise - image of packed latents from two token sequences."""
+
+    def __init__(self, configs: dict):
+        super().__init__(configs)
+        self.configs = configs
         self.transformer = FluxTransformer2DModel(**configs["transformer"])
         self.reset_transformer()
         side = torch.arange(LATENT_SIZE // 2).float()
@@ -95,11 +119,6 @@ class TextToImage(nn.Module):
                 if modulation or name == "proj_out":
                     nn.init.zeros_(module.weight)
 
-    def encode_text(self, clip_ids, t5_ids):
-        """Ids [B, T] -> pooled [B, Dc] and sequence [B, T, Dt]. No mask: padding is read, as FLUX does."""
-        pooled = self.clip(clip_ids, return_dict=True).pooler_output
-        return pooled, self.t5(t5_ids, return_dict=True).last_hidden_state
-
     def velocity(self, x, t, pooled, text):
         """x [B, tokens, 4 C], t [B] in 0..1 (1 is noise)."""
         text_ids = torch.zeros(text.shape[1], 3, device=x.device)
@@ -112,9 +131,6 @@ class TextToImage(nn.Module):
             txt_ids=text_ids,
             return_dict=False,
         )[0]
-
-    def forward(self, x, t, clip_ids, t5_ids):
-        return self.velocity(x, t, *self.encode_text(clip_ids, t5_ids))
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:

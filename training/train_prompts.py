@@ -1,9 +1,9 @@
-"""Trains the text-to-image transformer and its two text encoders together, on a CPU or with --device cuda.
+"""Trains the text-to-image transformer; its text encoders stay as they are, as in FLUX, on a CPU or with --device cuda.
 
     python train_prompts.py --data DIR --run RUN --minutes 90        (or --until 00:40)
 
 RUN holds what came before: tokenizer/ and tokenizer_2/ (prompt_tokenizers.py, which also wrote the captions' token ids),
-vae/ and latents.pt (encode_latents.py). Writes RUN/checkpoint.pt and sheets of samples; --resume continues with the
+text_encoders.pt (train_text_encoders.py), vae/ and latents.pt (encode_latents.py). Writes RUN/checkpoint.pt and sheets of samples; --resume continues with the
 original start time, --stop-file ends the run at once with a final checkpoint. The learning rate follows the clock.
 
 Ingredients
@@ -26,7 +26,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
-from prompt_model import IMAGE_TOKENS, TextToImage, model_configs, sample, unpack, use_plain_attention
+from prompt_model import IMAGE_TOKENS, TextToImage, sample, transformer_config, unpack, use_plain_attention
 from prompt_tokenizers import encode, load_tokenizers
 from train import lr_factor, save_grid
 from train_autoencoder import end_time
@@ -54,14 +54,12 @@ def draw_times(count: int, shift: float, device: torch.device) -> torch.Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
-def make_optimizers(model: TextToImage, muon_lr: float, adam_lr: float):
-    """Muon for the matrices of attention and feed-forward layers in all three networks, AdamW for everything else."""
+def make_optimizers(transformer: torch.nn.Module, muon_lr: float, adam_lr: float):
+    """Muon for the matrices of attention and feed-forward layers, AdamW for everything else."""
     hidden, rest = [], []
-    for name, parameter in model.named_parameters():
-        inside = any(part in name for part in (".attn.", ".ff.", ".ff_context.", ".proj_mlp.", ".proj_out.", "attention", "Attention", ".mlp.", "DenseReluDense"))
-        head = name == "transformer.proj_out.weight"
-        matrix = parameter.ndim == 2 and not head and "relative_attention_bias" not in name
-        (hidden if inside and matrix else rest).append(parameter)
+    for name, parameter in transformer.named_parameters():
+        inside = any(part in name for part in (".attn.", ".ff.", ".ff_context.", ".proj_mlp.", ".proj_out."))
+        (hidden if inside and parameter.ndim == 2 else rest).append(parameter)
     return [
         torch.optim.Muon(hidden, lr=muon_lr, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.99), weight_decay=0.0),
@@ -94,14 +92,11 @@ def parse_args():
     end.add_argument("--minutes", type=float, help="length of the run")
     end.add_argument("--until", help="end of the run, the next HH:MM")
     parser.add_argument("--resume", action="store_true", help="continue from RUN/checkpoint.pt")
+    parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="begin a new run with the transformer of another")
     parser.add_argument("--stop-file", type=Path)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--double", type=int, default=2, help="double blocks")
     parser.add_argument("--single", type=int, default=6, help="single blocks")
-    parser.add_argument("--t5-width", type=int, default=192)
-    parser.add_argument("--t5-layers", type=int, default=3)
-    parser.add_argument("--clip-width", type=int, default=128)
-    parser.add_argument("--clip-layers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=1.5e-3)
@@ -138,10 +133,22 @@ def main():
 
     checkpoint_path = args.run / "checkpoint.pt"
     saved = torch.load(checkpoint_path, weights_only=True, map_location=device) if args.resume else None
-    configs = saved["configs"] if saved else model_configs(args, *(len(t) for t in tokenizers))
+    if saved:
+        configs = saved["configs"]
+    else:
+        encoders = torch.load(args.run / "text_encoders.pt", weights_only=True, map_location=device)
+        configs = encoders["configs"] | {"transformer": transformer_config(args, encoders["configs"])}
     model = TextToImage(configs).to(device)
+    if not saved:
+        model.load_state_dict(encoders["model"], strict=False)
+    if args.start_from:
+        earlier = torch.load(args.start_from, weights_only=True, map_location=device)["ema"]
+        model.load_state_dict({name: part for name, part in earlier.items() if name.startswith("transformer.")}, strict=False)
+    model.clip.requires_grad_(False)
+    model.t5.requires_grad_(False)
+    trained = list(model.transformer.parameters())
     ema = copy.deepcopy(model).requires_grad_(False).eval()
-    optimizers = make_optimizers(model, args.muon_lr, args.adam_lr)
+    optimizers = make_optimizers(model.transformer, args.muon_lr, args.adam_lr)
     batches = Batches(latents, ids, args.batch, args.seed)
     step, seen, start, spent = 0, 0, time.time(), 0.0
     if saved:
@@ -199,16 +206,18 @@ def main():
         noise = torch.randn_like(x)
         mixed = torch.lerp(x, noise, t[:, None, None])
         with torch.autocast(device.type, torch.bfloat16):
-            predicted = model(mixed, t, clip_ids, t5_ids).float()
+            with torch.no_grad():
+                prompt = model.encode_text(clip_ids, t5_ids)
+            predicted = model.velocity(mixed, t, *prompt).float()
         loss = (predicted - (noise - x)).square().mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         step, seen = step + 1, seen + args.batch
         decay = (1 - 1 / step) ** (args.ema_gamma + 1)
-        torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
+        torch._foreach_lerp_(list(ema.transformer.parameters()), trained, 1 - decay)
 
         recent.append(loss.detach())
         now = time.time()

@@ -75,10 +75,10 @@ export interface CommonFlags extends ModelFlags {
 
 export const methodNames = cacheMethods.join(", ");
 
-/** Adds the options that say which model. */
-export const addModel = (command: Command): Command =>
+/** Adds the options that say which model. @param chosen the one that is taken if none is said */
+export const addModel = (command: Command, chosen = "avatars-flux"): Command =>
   command
-    .option("--model <name>", "embedded model, folder, file, or owner/name[@revision] on the Hub", "avatars-dit")
+    .option("--model <name>", "embedded model, folder, file, or owner/name[@revision] on the Hub", chosen)
     .option("--revision <name>", "branch, tag or commit of a model on the Hub (default: main)")
     .option("--cache-dir <path>", "folder of downloads (default: that of huggingface_hub)");
 

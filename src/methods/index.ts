@@ -2,6 +2,7 @@ export { adaptedFemo } from "./adapted-femo.js";
 export { chipmunk } from "./chipmunk.js";
 export { type CacheFacts, type ChosenCache, chosenCache } from "./choice.js";
 export { dbCache } from "./db-cache.js";
+export { deepCache } from "./deep-cache.js";
 export { deltaDit } from "./delta-dit.js";
 export { duca } from "./duca.js";
 export { femo } from "./femo.js";

@@ -1,6 +1,7 @@
 import { adaptedFemoMethod } from "./adapted-femo.js";
 import { chipmunkMethod } from "./chipmunk.js";
 import { dbCacheMethod } from "./db-cache.js";
+import { deepCacheMethod } from "./deep-cache.js";
 import { deltaDitMethod } from "./delta-dit.js";
 import { ducaMethod } from "./duca.js";
 import { femoMethod } from "./femo.js";
@@ -34,5 +35,6 @@ export const methodTable = [
   firstBlockMethod,
   dbCacheMethod,
   deltaDitMethod,
+  deepCacheMethod,
   chipmunkMethod,
 ] as const;

@@ -237,7 +237,7 @@ export class DiffusionPipeline {
 
   /**
    * Opens a pipeline.
-   * @param pathOrName the name of an embedded model, "avatars-dit"; a folder in diffusers' layout; a file of the original
+   * @param pathOrName the name of an embedded model, "avatars-flux" or "avatars-dit"; a folder in diffusers' layout; a file of the original
    *   release of DiT or FLUX.1, "DiT-XL-2-256x256.pt", "flux1-dev.safetensors", with options for the parts that it lacks; or
    *   a model on the Hugging Face Hub, "owner/name" or "owner/name@revision", which is downloaded unless the cache has it
    * @throws FemoError E_FILE, E_CONFIG or E_WEIGHT if there is no such model or it is not whole; E_NETWORK or E_ACCESS if

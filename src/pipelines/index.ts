@@ -9,6 +9,7 @@ export {
   cacheMethods,
   chipmunk,
   dbCache,
+  deepCache,
   deltaDit,
   duca,
   femo,

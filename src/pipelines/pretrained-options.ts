@@ -98,7 +98,7 @@ export function checkPretrained(pathOrName: unknown, options: PretrainedOptions)
   if (!isText(pathOrName)) {
     throw new FemoError(
       "E_OPTION",
-      'the model: expected its name, such as "avatars-dit", the path of a folder or file, or owner/name on the Hub; found ' +
+      'the model: expected its name, such as "avatars-flux", the path of a folder or file, or owner/name on the Hub; found ' +
         describe(pathOrName),
     );
   }

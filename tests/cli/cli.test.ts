@@ -88,8 +88,8 @@ describe("femo generate", () => {
   });
 
   test.each([
-    [["generate", "micha"], 2, '"micah"'],
-    [["generate", "micah", "--sampler", "heun"], 2, "ddim, dpm-solver++"],
+    [["generate", "micha", "--model", "avatars-dit"], 2, '"micah"'],
+    [["generate", "micah", "--model", "avatars-dit", "--sampler", "heun"], 2, "ddim, dpm-solver++"],
     [["generate", "micah", "--sampler", "nowhere.json"], 1, "nowhere.json cannot be read"],
     [["generate", "micah", "--stepz", "4"], 2, "--steps"],
     [["generate", "micah", "--interval", "4"], 2, "--cache"],
@@ -100,9 +100,9 @@ describe("femo generate", () => {
     [["generate", "micah", "--seed", "18446744073709551616"], 2, "-2^63 to 2^64 - 1"],
     [["generate", "micah", "--num-images-per-prompt", "0"], 2, "from 1 to 100000"],
     [["generate", "micah", "--num-images-per-prompt", "1000000000000"], 2, "from 1 to 100000"],
-    [["generate", "micah", "--num-images-per-prompt", "100000"], 2, "69905 images"],
+    [["generate", "micah", "--num-images-per-prompt", "100000"], 2, "65536 images"],
     [["compare", "--steps", "1000000000000"], 2, "numInferenceSteps"],
-    [["compare", "--classes", "0", "--num-images-per-prompt", "100000"], 2, "images in all"],
+    [["compare", "--model", "avatars-dit", "--classes", "0", "--num-images-per-prompt", "100000"], 2, "images in all"],
     [["compare", "--speedup", "3", "--interval", "3"], 2, "--interval"],
     [["compare", "--speedup", "0"], 2, "speedup"],
     [["compare", "--cache", "all,fora"], 2, "Expected one of"],

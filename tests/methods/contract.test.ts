@@ -23,7 +23,8 @@ const numInferenceSteps = 8;
 const classLabels = ["oak", "ibis", "micah"];
 
 type Caching = Exclude<CacheMethod, "none">;
-const caching = cacheMethods.filter((method): method is Caching => method !== "none");
+/** All of them but DeepCache, which is for U-Nets: tests/methods/unet.test.ts. */
+const caching = cacheMethods.filter((method): method is Caching => method !== "none" && method !== "deepCache");
 /** Keep features and nothing else. */
 const plain: readonly Caching[] = [
   "fora",

@@ -18,6 +18,11 @@ type Kept = Exclude<CacheMethod, "none" | Refused>;
 const kept = cacheMethods.filter((name): name is Kept => name !== "none" && !refused.includes(name as Refused));
 const withFields = (method: CacheMethod, fields: object = {}) =>
   ({ method, ...(method === "magCache" && { ratios: [1, 1, 1] }), ...fields }) as CacheOptions;
+/** The cuts of a method that has no level of its own to choose: each of its own. */
+const choices = (method: Kept): object[] =>
+  method === "deepCache"
+    ? model.levels.filter((level) => level.startsWith("deep.")).map((_, cacheBranchId) => ({ cacheBranchId }))
+    : cacheLevels(model).map((granularity) => ({ granularity }));
 
 const tiny = await openUNet("sd2");
 const { model, checkpoint, tensors, sizes } = tiny;
@@ -29,8 +34,8 @@ test.each(refused)("%s is refused as an option", async (method) => {
 
 test.each(kept)("the cuts of %s fit together at every level", (method) => {
   const backbone = new Backbone(model, checkpoint, new Sessions(engine, 0));
-  for (const granularity of cacheLevels(model)) {
-    expect(() => checkCuts(backbone, built(withFields(method, { granularity })))).not.toThrow();
+  for (const fields of choices(method)) {
+    expect(() => checkCuts(backbone, built(withFields(method, fields)))).not.toThrow();
   }
 });
 
@@ -70,6 +75,27 @@ describe("two images under guidance", () => {
       return value.latents.map((latent) => Array.from(latent));
     }
   }
+
+  test("DeepCache is the last features again at its level, and takes every second step in full, or those around one", async () => {
+    const [deep, fora] = [
+      await draw(withFields("deepCache", { interval: 2, cacheBranchId: 1 })),
+      await draw(withFields("fora", { interval: 2, firstEnhance: 1, granularity: "deep.1", fullSteps: [0, 2, 4] })),
+    ];
+    expect(deep).toEqual(fora);
+    const around = { interval: 2, cacheBranchId: 1, uniform: false, center: 2, power: 1 };
+    const crowded = await draw(withFields("deepCache", around));
+    expect(crowded).toEqual(await draw(withFields("fora", { granularity: "deep.1", fullSteps: [0, 2, 3] })));
+    expect(await draw(withFields("deepCache", { interval: 1 }))).toEqual(await draw("none"));
+  });
+
+  test("DeepCache names the cuts that there are, and the kind of model that it is for", async () => {
+    expect(await femoError("E_OPTION", () => built(withFields("deepCache", { cacheBranchId: 99 })))).toMatch(
+      /cacheBranchId: expected 0 to \d+, found 99/,
+    );
+    const facts = { levels: ["output"], chains: {}, marks: [] };
+    const settings = cacheSettings("deepCache", defaultPresets, ["output"]);
+    expect(await femoError("E_OPTION", () => methodOf(settings, facts))).toContain("expected a U-Net");
+  });
 
   test.each(["deep.1", "block"])(
     "at %s: at an interval of 1 it is no cache, at 2 it is near, alone or together",

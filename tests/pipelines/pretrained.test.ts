@@ -53,7 +53,7 @@ describe("options", () => {
     femoError("E_OPTION", () => DiffusionPipeline.fromPretrained(path as string, options as PretrainedOptions));
 
   test.each([undefined, null, 3, "", {}, ["avatars-dit"]])("a model cannot be %j", async (path) => {
-    expect(await refused(path)).toMatch(/^the model: expected its name, such as "avatars-dit".*found /);
+    expect(await refused(path)).toMatch(/^the model: expected its name, such as "avatars-flux".*found /);
   });
 
   test.each([null, "int8", 3, []])("options cannot be %j", async (options) => {
@@ -292,7 +292,9 @@ describe("weights", () => {
 test("what is no model, where nothing else is known", async () => {
   mkdirSync(join(root, "empty"));
   expect(await femoError("E_FILE", () => open(join(root, "empty")))).toContain("found no model_index.json");
-  expect(await femoError("E_FILE", () => openPretrained("nowhere"))).toContain('an embedded model ("avatars-dit")');
+  expect(await femoError("E_FILE", () => openPretrained("nowhere"))).toContain(
+    'an embedded model ("avatars-dit", "avatars-flux")',
+  );
 });
 
 test("a package without its models opens others, and says nothing of embedded ones", async () => {
