@@ -1,14 +1,13 @@
 import { writeFile } from "node:fs/promises";
 import { DiffusionPipeline, encodePng, femo } from "femo";
 
-const pipeline = await DiffusionPipeline.fromPretrained("avatars-dit");
+const pipeline = await DiffusionPipeline.fromPretrained("avatars-flux");
 const { images, report } = await pipeline.generate({
-  classLabels: ["lorelei", "micah"], // names or numbers
+  prompt: ["a lorelei portrait, red hair, round glasses, blue background", "pixel-art avatar with a green mohawk"],
   numImagesPerPrompt: 2, // of each
   numInferenceSteps: 50,
-  guidanceScale: 1.5,
   seed: 42, // image i is torch.randn under seed 42 + i
-  cache: femo({ interval: 5 }), // or just "femo", or "balanced"; default "none"
+  cache: femo({ interval: 5 }), // or just "femo"; default "none"
   signal: AbortSignal.timeout(600_000),
   onStep: ({ step, kind, durationMs }) => console.log(step, kind, durationMs),
 });

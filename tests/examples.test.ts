@@ -13,12 +13,12 @@ async function run(name: string) {
   return { stdout, files: readdirSync(cwd).sort(), read: (file: string) => readFileSync(join(cwd, file)) };
 }
 
-test("01-generate draws four images with 11 of 50 steps in full", async () => {
+test("01-generate draws four images with 12 of 50 steps in full", async () => {
   const { stdout, files, read } = await run("01-generate.mjs");
   expect(files).toEqual([0, 1, 2, 3].map((i) => `avatar-${i}.png`));
-  for (const file of files) expect(decodePng(read(file)).image.width).toBe(64);
-  expect(stdout.match(/^\d+ full /gm)).toHaveLength(11);
-  expect(stdout.match(/^\d+ forecast /gm)).toHaveLength(39);
+  for (const file of files) expect(decodePng(read(file)).image.width).toBe(128);
+  expect(stdout.match(/^\d+ full /gm)).toHaveLength(12);
+  expect(stdout.match(/^\d+ forecast /gm)).toHaveLength(38);
 }, 120_000);
 
 test("02-compare prints a table and writes a report", async () => {
