@@ -100,7 +100,7 @@ def model_index() -> dict:
 def defaults() -> dict:
     """What femo's requests go by that do not say: the size and length it was trained for, and what it was judged at."""
     return {
-        "numInferenceSteps": 28,
+        "numInferenceSteps": 50,
         "trueCfgScale": 3,
         "negativePrompt": "",
         "height": 128,
