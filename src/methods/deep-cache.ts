@@ -2,8 +2,8 @@ import { z } from "zod";
 import { FemoError } from "../errors.js";
 import { fora } from "./forecasts/index.js";
 import { common, defineMethod, methodValue, type Policy } from "./method.js";
-import { intervalKnob, keptAt } from "./scheduled.js";
-import { crowdedSteps } from "./schedules/index.js";
+import { intervalKnob, keptAt, schedulePolicy } from "./scheduled.js";
+import { crowdedSteps, everyInterval } from "./schedules/index.js";
 
 /**
  * DeepCache (Ma et al., arXiv 2312.00858): steps in between compute the shallow layers of a U-Net on either side of a hidden
@@ -48,15 +48,9 @@ export const deepCacheMethod = defineMethod({
       measure: false,
       firstDifference: 0,
       ...(!uniform && { checkSteps: fullSteps }),
-      policy: uniform ? everyNth(interval) : listed(fullSteps),
+      policy: uniform ? schedulePolicy(everyInterval({ interval, firstEnhance: 1 })) : listed(fullSteps),
     };
   },
-});
-
-const everyNth = (interval: number): Policy => ({
-  looks: [],
-  start: () => undefined,
-  decide: (memory, { step, due }) => ({ memory, kind: due || step % interval === 0 ? "full" : "forecast" }),
 });
 
 /** @param stepsOf the full steps, of how many steps there are */

@@ -68,7 +68,8 @@ const listed = (steps: Placed["fullSteps"]): steps is readonly number[] => typeo
 export const keptAt = (level: string): Pick<Method, "cuts">["cuts"] =>
   level === X0 ? { full: {}, forecast: X0 } : { full: { capture: { level } }, forecast: { forecast: { level } } };
 
-const schedulePolicy = ({ isFull }: Schedule): Policy => ({
+/** Full steps by a schedule, whatever the number of steps. */
+export const schedulePolicy = ({ isFull }: Schedule): Policy => ({
   looks: [],
   start: () => undefined,
   decide: (memory, { step, due }) => ({ memory, kind: due || isFull(step) ? "full" : "forecast" }),

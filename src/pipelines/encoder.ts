@@ -1,7 +1,6 @@
 import { FemoError } from "../errors.js";
 import type { Planes } from "../images/index.js";
-import type { AutoencoderKLConfig } from "../models/autoencoder-kl.js";
-import { withCurrentNames } from "../models/autoencoder-kl.js";
+import { type AutoencoderKLConfig, isDecoderTensor, withCurrentNames } from "../models/autoencoder-kl.js";
 import { autoencoderKLEncoder, encoderNames } from "../models/autoencoder-kl-encoder.js";
 import type { Network } from "../runtime/network.js";
 import type { Sessions } from "../runtime/sessions.js";
@@ -63,5 +62,3 @@ export class LatentEncoder {
     };
   }
 }
-
-const isDecoderTensor = (name: string): boolean => /^(decoder\.|post_quant_conv\.)/.test(name);

@@ -1,4 +1,4 @@
-import { concat, guidanceRows } from "../../denoising/index.js";
+import { guidanceRows } from "../../denoising/index.js";
 import { fluxSizes } from "../../models/flux.js";
 import type { FluxConfig } from "../../models/flux-config.js";
 import type { DrawingDefaults } from "../drawing-defaults.js";
@@ -6,7 +6,7 @@ import type { Condition, Family, Subject } from "../family.js";
 import { checkFinite, checkInteger } from "../option-types.js";
 import { type SubjectOptions, subjectTypes } from "../subject-options.js";
 import type { PromptEncoder, PromptTexts } from "./flux-prompts.js";
-import { checkSide, given, interned, promptTexts } from "./prompt-requests.js";
+import { checkSide, conditionTable, given, interned, promptTexts } from "./prompt-requests.js";
 
 /** Latent pixels along a side of a token. */
 export const PATCH = 2;
@@ -99,24 +99,19 @@ export function fluxFamily(
       const texts = conditions as readonly FluxCondition[];
       const { encoded, notes } = await encoder.encode(texts, signal);
       const length = texts[0]?.maxSequenceLength ?? 0;
-      const table = (dims: readonly number[], rows: readonly Float32Array[]) => ({
-        dtype: "float32" as const,
-        dims: [rows.length, ...dims],
-        data: concat(rows),
-      });
       return {
         notes,
         feeds: {
-          pooled_projection: table(
+          pooled_projection: conditionTable(
             [pooledProjectionDim],
             encoded.map(({ pooled }) => pooled),
           ),
-          encoder_hidden_states: table(
+          encoder_hidden_states: conditionTable(
             [length, jointAttentionDim],
             encoded.map(({ states }) => states),
           ),
           ...(guidanceEmbeds && {
-            guidance: table(
+            guidance: conditionTable(
               [],
               texts.map(({ guidance }) => Float32Array.of(guidance)),
             ),

@@ -1,4 +1,6 @@
+import { concat } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
+import type { HostTensor } from "../../runtime/engine.js";
 import type { Shown } from "../family.js";
 import type { SubjectOptions } from "../subject-options.js";
 
@@ -51,12 +53,17 @@ export const given = <K extends keyof Texts>(
   Object.fromEntries(Object.entries(texts).filter(([name]) => names.includes(name as K))) as Partial<Pick<Texts, K>>;
 
 /** Equal arguments give the same value. */
-export function interned<A extends readonly string[], T>(make: (...texts: A) => T): (...texts: A) => T {
+export function interned<A extends readonly unknown[], T>(make: (...data: A) => T): (...data: A) => T {
   const made = new Map<string, T>();
-  return (...texts) => {
-    const key = JSON.stringify(texts);
-    const value = made.get(key) ?? make(...texts);
+  return (...data) => {
+    const key = JSON.stringify(data);
+    const value = made.get(key) ?? make(...data);
     made.set(key, value);
     return value;
   };
 }
+
+/** Conditions as an input of the model, a row for each. @param dims of a row */
+export const conditionTable = (dims: readonly number[], rows: readonly Float32Array[]): HostTensor => ({
+  ...{ dtype: "float32", dims: [rows.length, ...dims], data: concat(rows) },
+});

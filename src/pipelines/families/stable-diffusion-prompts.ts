@@ -77,7 +77,7 @@ export class ClipPromptEncoder {
     const notes = new Set<string>();
     const [tokens, width] = this.dims;
     const states = prompts.map(() => new Float32Array(tokens * width));
-    let pooled: readonly Float32Array[] = [];
+    const pooled: (Float32Array | undefined)[] = [];
     let at = 0;
     for (const [name, part] of this.#all()) {
       for (const clipSkip of new Set(prompts.map((prompt) => prompt.clipSkip))) {
@@ -88,7 +88,7 @@ export class ClipPromptEncoder {
         for (const [k, i] of own.entries()) {
           const [hidden, projected] = outputs.map((output) => read[k]?.[output] as Float32Array);
           place(states[i] as Float32Array, hidden as Float32Array, at, width);
-          if (projected) pooled = Object.assign([...pooled], { [i]: projected });
+          if (projected) pooled[i] = projected;
         }
       }
       at += part.config.hiddenSize;
@@ -97,10 +97,10 @@ export class ClipPromptEncoder {
   }
 
   #all(): ["first" | "second", ClipPart][] {
-    const { first, second } = this.#parts;
-    return [...(first ? [["first", first] as const] : []), ...(second ? [["second", second] as const] : [])].map(
-      ([name, part]) => [name, part],
-    );
+    return (["first", "second"] as const).flatMap((name) => {
+      const part = this.#parts[name];
+      return part ? [[name, part]] : [];
+    });
   }
 
   /** What is taken of an encoder: hidden states, and of the second of XL the projected token. */

@@ -1,4 +1,4 @@
-import { concat, guidanceRows } from "../../denoising/index.js";
+import { guidanceRows } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
 import { unetSizes } from "../../models/unet.js";
 import type { UNetConfig } from "../../models/unet-config.js";
@@ -7,7 +7,7 @@ import type { Condition, Family, Subject } from "../family.js";
 import { checkFinite, checkInteger } from "../option-types.js";
 import { type SubjectOptions, subjectTypes } from "../subject-options.js";
 import { beginnings, checkBeginning } from "./beginnings.js";
-import { checkSide, given, interned, promptTexts } from "./prompt-requests.js";
+import { checkSide, conditionTable, given, interned, promptTexts } from "./prompt-requests.js";
 import type { ClipPromptEncoder } from "./stable-diffusion-prompts.js";
 
 /** What the requests of a model go by, beside its networks. */
@@ -120,8 +120,7 @@ export function stableDiffusionFamily(
       const guided = guidanceScale > 1 && !isDistilled;
       const guidance = isDistilled ? guidanceScale : 0;
       const ids = addition ? timeIds(request, [height, width], addition.timeIds) : { own: [], negative: [] };
-      const conditionOf = interned((...key: readonly [string]) => JSON.parse(key[0]) as DiffusionCondition);
-      const condition = (of: DiffusionCondition): Condition => conditionOf(JSON.stringify(of));
+      const condition = interned((of: DiffusionCondition): Condition => of);
       return {
         ...(beginningOf && { strength }),
         subjects: promptTexts(request, own.negativePrompt).map((about, i): Subject => {
@@ -160,31 +159,26 @@ export function stableDiffusionFamily(
       let next = 0;
       const read = all.map(({ prompt }) => (prompt === undefined ? undefined : encoded[next++]));
       const [, width] = encoder.dims;
-      const table = (dims: readonly number[], rows: readonly Float32Array[]) => ({
-        dtype: "float32" as const,
-        dims: [rows.length, ...dims],
-        data: concat(rows),
-      });
       const zeros = new Float32Array(tokens * width);
       return {
         notes,
         feeds: {
-          encoder_hidden_states: table(
+          encoder_hidden_states: conditionTable(
             [tokens, crossAttentionDim],
             read.map((of) => of?.states ?? zeros),
           ),
           ...(addition && {
-            text_embeds: table(
+            text_embeds: conditionTable(
               [addition.pooledProjectionDim],
               read.map((of) => of?.pooled ?? new Float32Array(addition.pooledProjectionDim)),
             ),
-            time_ids: table(
+            time_ids: conditionTable(
               [addition.timeIds],
               all.map((of) => Float32Array.from(of.timeIds)),
             ),
           }),
           ...(timeCondProjDim !== undefined && {
-            timestep_cond: table(
+            timestep_cond: conditionTable(
               [timeCondProjDim],
               all.map(({ guidance }) => guidanceEmbedding(guidance, timeCondProjDim)),
             ),
