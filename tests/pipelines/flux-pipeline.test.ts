@@ -2,9 +2,8 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { cacheMethods, DiffusionPipeline, type GenerateOptions } from "../../src/pipelines/index.js";
-import { nodeFolder } from "../../src/platform/node/folder.js";
-import { openCheckpoint } from "../../src/weights/index.js";
 import { femoError } from "../weights/helpers.js";
+import { expectGolden, optionsOf } from "./golden-images.js";
 
 const goldens = fileURLToPath(new URL("../goldens/flux-pipeline", import.meta.url));
 const { seed, defaults, requests } = JSON.parse(readFileSync(`${goldens}/requests.json`, "utf8")) as {
@@ -13,14 +12,6 @@ const { seed, defaults, requests } = JSON.parse(readFileSync(`${goldens}/request
   requests: Record<string, Record<string, unknown>>;
 };
 const models = ["dev", "schnell"] as const;
-const inCamelCase = (key: string): string => key.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
-
-/** Keyword arguments of diffusers as options. */
-const optionsOf = (request: Record<string, unknown>): GenerateOptions => ({
-  ...Object.fromEntries(Object.entries({ ...defaults, ...request }).map(([key, value]) => [inCamelCase(key), value])),
-  seed,
-});
-
 const pipelines = {} as Record<(typeof models)[number], DiffusionPipeline>;
 beforeAll(async () => {
   for (const model of models) {
@@ -36,15 +27,8 @@ const request: GenerateOptions = {
 
 describe.each(models)("draws what diffusers' FluxPipeline draws from the same seeds: %s", (model) => {
   test.each(Object.entries(requests))("%s", async (name, asked) => {
-    const golden = await openCheckpoint(nodeFolder(`${goldens}/${model}`), "golden.safetensors");
-    const wanted = await golden.readBytes(name);
-    const { images } = await pipelines[model].generate(optionsOf(asked));
-    const [count, height, width] = golden.get(name)?.shape ?? [];
-    expect(images.map((image) => [image.height, image.width])).toEqual(new Array(count).fill([height, width]));
-    const off = images.flatMap(({ data }) => [...data]).map((level, i) => Math.abs(level - (wanted[i] as number)));
-    expect(off.length).toBe(wanted.length);
-    expect(Math.max(...off)).toBeLessThanOrEqual(1);
-    expect(off.filter((levels) => levels > 0).length / off.length).toBeLessThan(0.01);
+    const { images } = await pipelines[model].generate(optionsOf({ ...defaults, ...asked, seed }));
+    await expectGolden(`${goldens}/${model}`, name, images);
   });
 });
 
