@@ -1,6 +1,7 @@
 """Encodes the pictures once, so that the transformer trains on latents.
 
     python encode_latents.py --data DIR --autoencoder RUN/autoencoder.pt --out RUN [--rows 40000]
+    python encode_latents.py --data DIR --autoencoder RUN/vae --out RUN     # more rows of the same latents
 
 First every latent channel is brought to the same variance, which changes no picture: the encoder's last
 convolution is divided by the channels' standard deviations and the decoder's first multiplied. One shift and one scale,
@@ -23,7 +24,9 @@ from train_autoencoder import build, psnr
 
 
 def load_autoencoder(path: Path) -> AutoencoderKL:
-    """The EMA weights of a checkpoint of train_autoencoder.py."""
+    """The EMA weights of a checkpoint of train_autoencoder.py, or a `vae` folder."""
+    if path.is_dir():
+        return AutoencoderKL.from_pretrained(path).eval().requires_grad_(False)
     saved = torch.load(path, weights_only=True, map_location="cpu")
     model = build(saved["config"]).eval().requires_grad_(False)
     model.load_state_dict(saved["ema"])
@@ -67,16 +70,21 @@ def main():
     model = load_autoencoder(args.autoencoder).to(args.device)
     images = load_images(args.data, "train")
     images = images[: min(args.rows or len(images), rendered(images))]
-    whiten(model, torch.cat([encode(model, part, args.device) for part in images[:1024].split(args.batch)]))
+    parts = []
+    if args.autoencoder.is_dir():
+        parts.append(torch.load(args.out / "latents.pt", weights_only=True)[: len(images)])
+    else:
+        whiten(model, torch.cat([encode(model, part, args.device) for part in images[:1024].split(args.batch)]))
+        model.cpu().save_pretrained(args.out / "vae")
+        model.to(args.device)
     shift, scale = model.config.shift_factor, model.config.scaling_factor
-    model.cpu().save_pretrained(args.out / "vae")
-    model.to(args.device)
 
-    start, parts = time.time(), []
-    for part in images.split(args.batch):
+    done = sum(map(len, parts))
+    start = time.time()
+    for at, part in enumerate(images[done:].split(args.batch)):
         parts.append(pack((encode(model, part, args.device) - shift) * scale).half().cpu())
-        if len(parts) % 100 == 0:
-            print(f"{len(parts) * args.batch}/{len(images)} images, {time.time() - start:.0f} s", flush=True)
+        if at % 100 == 99:
+            print(f"{done + (at + 1) * args.batch}/{len(images)} images, {time.time() - start:.0f} s", flush=True)
     latents = torch.cat(parts)
     temporary = args.out / "latents.tmp"
     torch.save(latents, temporary)

@@ -1,7 +1,7 @@
 /**
  * Renders captioned avatars for the text-to-image model: five DiceBear styles at 128x128 RGB.
  *
- *   node render-prompts.mjs --out DIR [--train 200000] [--heldout 10000] [--captions 6] [--workers 2]
+ *   node render-prompts.mjs --out DIR [--train 200000] [--heldout 10000] [--captions 6] [--workers 2] [--resume]
  *
  * Writes, for each split (held-out first, so that training may begin on the first part),
  *   <split>_images.bin      uint8 [N, 128, 128, 3], RGB
@@ -11,9 +11,18 @@
  * and index.json (attributes and their values, counts, how many held-out pictures training also has).
  *
  * Picture and captions are pure functions of the split and the row. Two rows with the same attributes
- * are the same picture.
+ * are the same picture. --resume keeps the pictures that are there.
  */
-import { closeSync, createWriteStream, ftruncateSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  createWriteStream,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -54,11 +63,19 @@ function renderAvatar(attributes) {
   return rgb;
 }
 
-/** Renders every `stride`-th chunk of a split into its file, starting with chunk `first`. */
+/** Whether a row is there: a chunk is written as a whole, and no picture is all black. */
+function isRendered(file, row) {
+  const rgb = new Uint8Array(PIXELS * 3);
+  readSync(file, rgb, 0, rgb.length, row * PIXELS * 3);
+  return rgb.some((byte) => byte !== 0);
+}
+
+/** Renders every `stride`-th chunk of a split into its file, starting with chunk `first`, but for those that are there. */
 function renderShare({ path, split, count, first, stride }) {
   const file = openSync(path, "r+");
   for (let start = first * CHUNK; start < count; start += stride * CHUNK) {
     const end = Math.min(start + CHUNK, count);
+    if (isRendered(file, end - 1)) continue;
     const rgb = new Uint8Array((end - start) * PIXELS * 3);
     for (let row = start; row < end; row++) {
       rgb.set(renderAvatar(drawAttributes(sourceOf(split, row))), (row - start) * PIXELS * 3);
@@ -69,9 +86,9 @@ function renderShare({ path, split, count, first, stride }) {
   closeSync(file);
 }
 
-async function renderSplit(out, split, count, workers) {
+async function renderSplit(out, split, count, workers, resume) {
   const path = join(out, `${split}_images.bin`);
-  const file = openSync(path, "w");
+  const file = openSync(path, resume ? "a" : "w");
   ftruncateSync(file, count * PIXELS * 3);
   closeSync(file);
   let done = 0;
@@ -125,6 +142,7 @@ async function main() {
       heldout: { type: "string", default: "10000" },
       captions: { type: "string", default: "6" },
       workers: { type: "string", default: String(availableParallelism()) },
+      resume: { type: "boolean", default: false },
     },
   });
   if (!values.out) throw new Error("--out DIR is needed");
@@ -146,7 +164,9 @@ async function main() {
     heldoutAlsoInTrain: keys.heldout.filter((key) => trained.has(key)).length,
   };
   writeFileSync(join(values.out, "index.json"), `${JSON.stringify(index, null, 2)}\n`);
-  for (const split of Object.keys(counts)) await renderSplit(values.out, split, counts[split], Number(values.workers));
+  for (const split of Object.keys(counts)) {
+    await renderSplit(values.out, split, counts[split], Number(values.workers), values.resume);
+  }
   console.log("done");
 }
 
