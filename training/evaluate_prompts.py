@@ -1,6 +1,6 @@
-"""Judges the exported text-to-image model on descriptions of held-out pictures.
+"""Judges an exported text-to-image model on descriptions of held-out pictures, drawn by diffusers.
 
-    python evaluate_prompts.py --data DIR [--images 1000]
+    python evaluate_prompts.py --data DIR [--model ../models/avatars-sd] [--images 1000]
 
 The prompts tell everything of held-out pictures. The classifier of models/avatars-flux-classifier then names what was
 drawn: accuracy per attribute, beside its accuracy on the held-out pictures themselves; and Frechet distances in its features, which mean nothing beside published FIDs. Writes evaluation.json,
@@ -9,15 +9,14 @@ samples.png (the first pictures, uncurated, with prompts.txt) and other-words.pn
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 
 import torch
+from diffusers import DiffusionPipeline
 
 from evaluate import frechet
-from export_prompts import load_exported
-from prompt_model import IMAGE_TOKENS, sample, unpack, use_plain_attention
-from prompt_tokenizers import encode, load_tokenizers
 from prompts_classifier import accuracies, load_classifier, run
 from prompts_data import load_attributes, load_images, load_index, rendered
 from train import save_grid
@@ -40,18 +39,26 @@ OTHER_WORDS = [
 ]
 
 
+def request(folder: Path, args) -> dict:
+    """Arguments of the diffusers pipeline: what the model's defaults.json says, and what the command line says."""
+    defaults = json.loads((folder / "defaults.json").read_text())
+    defaults.pop("examples")
+    named = {re.sub("([A-Z])", r"_\1", name).lower(): value for name, value in defaults.items()}
+    named["num_inference_steps"] = args.steps
+    if args.guidance is not None:
+        named["true_cfg_scale" if "true_cfg_scale" in named else "guidance_scale"] = args.guidance
+    return named
+
+
 @torch.no_grad()
-def draw(model, vae, tokenizers, prompts: list[str], args, seed: int) -> torch.Tensor:
-    """Images in [-1, 1] for the prompts, in batches; stops early when the time is over."""
-    empty = tuple(part.to(args.device) for part in encode(tokenizers, [""]))
+def draw(pipeline, prompts: list[str], arguments: dict, args, seed: int) -> torch.Tensor:
+    """Images in [0, 1] for the prompts, in batches; stops early when the time is over."""
     generator, parts, start = torch.Generator().manual_seed(seed), [], time.time()
     for at in range(0, len(prompts), args.batch):
         texts = prompts[at : at + args.batch]
-        ids = tuple(part.to(args.device) for part in encode(tokenizers, texts))
-        noise = torch.randn(len(texts), IMAGE_TOKENS, model.transformer.config.in_channels, generator=generator)
-        x = sample(model, ids, empty, args.steps, args.guidance, noise.to(args.device), torch.bfloat16)
-        z = unpack(x) / vae.config.scaling_factor + vae.config.shift_factor
-        parts.append(vae.decode(z).sample.clamp(-1, 1).cpu())
+        given = arguments | {"negative_prompt": [arguments.get("negative_prompt", "")] * len(texts)}
+        with torch.autocast(args.device.type, torch.bfloat16):
+            parts.append(pipeline(texts, generator=generator, output_type="pt", **given).images.float().cpu())
         if time.time() - start > 60 * args.minutes:
             break
     return torch.cat(parts)
@@ -65,40 +72,39 @@ def main():
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=60, help="stop sampling after this time, with fewer images")
     parser.add_argument("--steps", type=int, default=28)
-    parser.add_argument("--guidance", type=float, default=3.0, help="true CFG scale")
+    parser.add_argument("--guidance", type=float, help="(true) CFG scale (default: the model's)")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", type=torch.device, default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.device.type == "cpu":
-        use_plain_attention()
-
-    model, vae = (part.to(args.device) for part in load_exported(args.model))
-    tokenizers, classifier = load_tokenizers(args.model), load_classifier(args.classifier)
+    pipeline = DiffusionPipeline.from_pretrained(args.model, torch_dtype=torch.float32, local_files_only=True).to(args.device)
+    pipeline.set_progress_bar_config(disable=True)
+    arguments, classifier = request(args.model, args), load_classifier(args.classifier)
     index = load_index(args.data)
     names = list(index["attributes"])
 
-    other = draw(model, vae, tokenizers, OTHER_WORDS, args, seed=1)
-    save_grid(other, 4, args.model / "other-words.png", zoom=1)
+    other = draw(pipeline, OTHER_WORDS, arguments, args, seed=1)
+    save_grid(2 * other - 1, 4, args.model / "other-words.png", zoom=1)
     prompts = (args.data / "heldout_prompts.txt").read_text().splitlines()[: args.images]
     start = time.time()
-    images = draw(model, vae, tokenizers, prompts, args, seed=0)
+    images = draw(pipeline, prompts, arguments, args, seed=0)
     seconds, count = time.time() - start, len(images)
     prompts = prompts[:count]
-    save_grid(images[:24], 6, args.model / "samples.png", zoom=1)
+    save_grid(2 * images[:24] - 1, 6, args.model / "samples.png", zoom=1)
     (args.model / "prompts.txt").write_text("".join(f"{i + 1}. {text}\n" for i, text in enumerate(prompts[:24])))
 
-    drawn = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    drawn = (images * 255).round().byte().permute(0, 2, 3, 1)
     drawn_classes, drawn_features = run(classifier, drawn)
     heldout, truth = load_images(args.data, "heldout"), load_attributes(args.data, "heldout")
     heldout_classes, heldout_features = run(classifier, heldout)
     train = load_images(args.data, "train")
     _, train_features = run(classifier, train[: min(count, rendered(train))])
 
+    scale = arguments.get("true_cfg_scale", arguments.get("guidance_scale"))
     result = {
         "images": count,
-        "sampler": f"flow-matching Euler, {args.steps} steps, true CFG {args.guidance}, bf16, seed 0",
+        "sampler": f"{type(pipeline.scheduler).__name__}, {args.steps} steps, guidance {scale}, bf16, seed 0",
         "samplingSeconds": round(seconds),
         "accuracy": {
             "generated": accuracies(drawn_classes, truth[:count], names),

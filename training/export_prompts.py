@@ -40,18 +40,6 @@ def load_ema(path: Path) -> tuple[TextToImage, dict]:
     return model, facts
 
 
-def load_exported(folder: Path) -> tuple[TextToImage, AutoencoderKL]:
-    """The training model with the weights of an exported folder, in fp32."""
-    pipeline = load_pipeline(folder)
-    model = TextToImage.__new__(TextToImage)
-    torch.nn.Module.__init__(model)
-    model.clip, model.t5, model.transformer = pipeline.text_encoder, pipeline.text_encoder_2, pipeline.transformer
-    side = torch.arange(int(IMAGE_TOKENS**0.5)).float()
-    ids = torch.stack(torch.meshgrid(torch.zeros(1), side, side, indexing="ij"), dim=-1).view(-1, 3)
-    model.register_buffer("image_ids", ids, persistent=False)
-    return model.eval().requires_grad_(False), pipeline.vae.eval().requires_grad_(False)
-
-
 def load_pipeline(folder: Path) -> FluxPipeline:
     pipeline = FluxPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)

@@ -25,6 +25,7 @@ import {
 } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import * as collection from "@dicebear/collection";
@@ -71,7 +72,7 @@ function isRendered(file, row) {
 }
 
 /** Renders every `stride`-th chunk of a split into its file, starting with chunk `first`, but for those that are there. */
-function renderShare({ path, split, count, first, stride }) {
+async function renderShare({ path, split, count, first, stride }) {
   const file = openSync(path, "r+");
   for (let start = first * CHUNK; start < count; start += stride * CHUNK) {
     const end = Math.min(start + CHUNK, count);
@@ -82,6 +83,7 @@ function renderShare({ path, split, count, first, stride }) {
     }
     writeSync(file, rgb, 0, rgb.length, start * PIXELS * 3);
     parentPort.postMessage(end - start);
+    await setImmediate(); // lets Node free the renderer's memory
   }
   closeSync(file);
 }
@@ -173,5 +175,5 @@ async function main() {
 if (isMainThread) {
   await main();
 } else {
-  renderShare(workerData);
+  await renderShare(workerData);
 }

@@ -1,5 +1,12 @@
 import { Command, Option } from "commander";
-import { costTableNames, costTablesCsv, costTablesText, paperCosts } from "../studies/index.js";
+import {
+  costTableNames,
+  costTablesCsv,
+  costTablesText,
+  paperCosts,
+  speedReadingsText,
+  table2Readings,
+} from "../studies/index.js";
 import { listOf } from "./options.js";
 
 interface CostsFlags {
@@ -10,7 +17,10 @@ interface CostsFlags {
 
 /** `femo study`: results of the FEMO paper, made again. */
 export const studyCommand = (): Command =>
-  new Command("study").description("make results of the FEMO paper again").addCommand(costsCommand());
+  new Command("study")
+    .description("make results of the FEMO paper again")
+    .addCommand(costsCommand())
+    .addCommand(table2Command());
 
 const costsCommand = (): Command =>
   new Command("costs")
@@ -22,4 +32,18 @@ const costsCommand = (): Command =>
       const tables = paperCosts(table?.map((name) => name.toUpperCase()));
       const text = json ? JSON.stringify({ tables }, null, 2) : csv ? costTablesCsv(tables) : costTablesText(tables);
       process.stdout.write(`${text}\n`);
+    });
+
+const table2Command = (): Command =>
+  new Command("table2")
+    .description(
+      "what the speed-ups of the paper's Table 2 (SDXL) can be read as, by operations of every level and cut",
+    )
+    .addOption(new Option("--size <pixels>", "height and width of the image").choices(["512", "1024"]).default("1024"))
+    .option("--json", "print JSON")
+    .action(({ size, json }: { size: string; json?: boolean }) => {
+      const readings = table2Readings(Number(size));
+      process.stdout.write(
+        `${json ? JSON.stringify({ readings }, null, 2) : speedReadingsText(Number(size), readings)}\n`,
+      );
     });

@@ -244,3 +244,18 @@ function additionOf(c: Json, fail: (message: string) => never): UNetAddition | u
 
 /** Width of what OpenCLIP's bigG makes of pooled text. */
 const BIG_G = 1280;
+
+/** SDXL base: 2,567 M parameters. */
+export const sdxlBase: UNetConfig = unetConfigFromJson({
+  sample_size: 128,
+  block_out_channels: [320, 640, 1280],
+  down_block_types: ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+  up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+  transformer_layers_per_block: [1, 2, 10],
+  attention_head_dim: [5, 10, 20],
+  cross_attention_dim: 2048,
+  use_linear_projection: true,
+  addition_embed_type: "text_time",
+  addition_time_embed_dim: 256,
+  projection_class_embeddings_input_dim: 2816,
+});

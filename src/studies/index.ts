@@ -25,6 +25,7 @@ export {
   paperCosts,
   type Verdict,
 } from "./costs/costs.js";
+export { type SpeedReading, type SpeedRow, speedReadingsText, table2Readings } from "./costs/sdxl.js";
 export { costTablesCsv, costTablesText } from "./costs/table.js";
 export { type ComparisonPlan, planComparison } from "./plan.js";
 export { type Quality, qualityOf } from "./quality.js";
