@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmdirSync, type Stats, statSync } from "node
 import { writeFile } from "node:fs/promises";
 import { dirname, extname, join, resolve } from "node:path";
 import { FemoError } from "../errors.js";
+import { decodePng, type RgbImage } from "../images/index.js";
 import { writeWhole } from "../platform/node/whole-files.js";
 
 /** Where a command writes to: the one file that was named, or a folder. */
@@ -66,9 +67,27 @@ export async function writeFiles(
 }
 
 /** @throws FemoError E_FILE if it cannot be read */
-export function textOf(path: string): string {
+export const textOf = (path: string): string => bytesOf(path).toString("utf8");
+
+/**
+ * The picture that a flag names.
+ * @throws FemoError E_FILE if it cannot be read, E_IMAGE if it is not a PNG, naming the flag and the file
+ */
+export const pictureOf =
+  (flag: string) =>
+  (path: string): RgbImage => {
+    try {
+      return decodePng(bytesOf(path)).image;
+    } catch (error) {
+      if (!(error instanceof FemoError)) throw error;
+      const where = error.code === "E_IMAGE" ? `${path}: ` : "";
+      throw new FemoError(error.code, `${flag}: ${where}${error.message}`, { cause: error });
+    }
+  };
+
+function bytesOf(path: string): Buffer {
   try {
-    return readFileSync(path, "utf8");
+    return readFileSync(path);
   } catch (error) {
     throw new FemoError("E_FILE", `${path} cannot be read: ${reasonOf(error)}`, { cause: error });
   }

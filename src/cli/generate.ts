@@ -1,17 +1,24 @@
 import { join } from "node:path";
 import { Command } from "commander";
 import { FemoError } from "../errors.js";
-import { encodePng, parametersText } from "../images/index.js";
-import type { DiffusionPipeline, GeneratedImage, GenerationReport, Phase } from "../pipelines/index.js";
+import { encodePng, parametersText, type RgbImage } from "../images/index.js";
+import type { DiffusionPipeline, GeneratedImage, GenerationReport, Phase, SubjectOptions } from "../pipelines/index.js";
 import { classId, className } from "../pipelines/labels.js";
 import { samplerTitle, seedAfter } from "../samplers/index.js";
 import { addCacheFlags, type CacheFlags, cacheOf } from "./cache-flags.js";
-import { checkFree, outputTarget, type Target, writeFiles } from "./files.js";
-import { addCommon, type CommandContext, type CommonFlags, openPipeline, requestOf } from "./options.js";
+import { checkFree, outputTarget, pictureOf, type Target, writeFiles } from "./files.js";
+import { addCommon, type CommandContext, type CommonFlags, number, openPipeline, requestOf } from "./options.js";
 import { jsonText, print, warn } from "./output.js";
 import { progressLine } from "./progress.js";
 
-type GenerateFlags = CommonFlags & CacheFlags;
+/** A picture to begin with. */
+interface BeginningFlags {
+  readonly image?: RgbImage;
+  readonly maskImage?: RgbImage;
+  readonly strength?: number;
+}
+
+type GenerateFlags = CommonFlags & CacheFlags & BeginningFlags;
 
 /** `femo generate`: images of the prompts given or the classes named, as PNG files. */
 export const generateCommand = (context: CommandContext): Command =>
@@ -19,6 +26,13 @@ export const generateCommand = (context: CommandContext): Command =>
     .description("draw images of prompts, or of classes")
     .argument("<subject...>", "prompts, or classes by name or number, as the model takes them")
     .option("--out <path>", "PNG file, or folder (default: femo-<subject>-<seed>.png here)")
+    .option("--image <file>", "of Stable Diffusion: PNG to begin with; its sides are the images'", pictureOf("--image"))
+    .option("--strength <x>", "how much of it is noise at first, above 0 to 1", number)
+    .option(
+      "--mask-image <file>",
+      "PNG of what of it is drawn anew, white, and what stays, black",
+      pictureOf("--mask-image"),
+    )
     .action((subjects: string[], flags: GenerateFlags) => generate(subjects, flags, context));
 
 async function generate(subjects: string[], flags: GenerateFlags, { version, signal }: CommandContext): Promise<void> {
@@ -41,6 +55,7 @@ async function generate(subjects: string[], flags: GenerateFlags, { version, sig
     signal.throwIfAborted();
     const { images, report } = await pipeline.generate({
       ...requestOf(flags),
+      ...beginningOf(flags),
       [pipeline.subjectOption]: subjects,
       cache,
       signal,
@@ -63,6 +78,12 @@ async function generate(subjects: string[], flags: GenerateFlags, { version, sig
     await pipeline.close();
   }
 }
+
+const beginningOf = ({ image, maskImage, strength }: BeginningFlags): SubjectOptions => ({
+  ...(image && { image }),
+  ...(maskImage && { maskImage }),
+  ...(strength !== undefined && { strength }),
+});
 
 const PHASES: Readonly<Record<Phase, string>> = {
   encoding: "reading the prompts",
@@ -106,7 +127,7 @@ function shown({ width: _, height: __, data: ___, seed: ____, title: _____, ...a
 function png(image: GeneratedImage, report: GenerationReport, version: string): Uint8Array {
   const { title, negativePrompt, seed = 0, width, height } = image;
   const { model, sampler, numInferenceSteps, guidanceScale, guidanceChannels, timestepSpacing, dtype, cache } = report;
-  const { trueCfgScale, maxSequenceLength } = report;
+  const { trueCfgScale, maxSequenceLength, strength } = report;
   const parameters = parametersText({
     prompt: title,
     ...(negativePrompt !== undefined && { negativePrompt }),
@@ -117,7 +138,12 @@ function png(image: GeneratedImage, report: GenerationReport, version: string): 
     width,
     height,
     model,
-    extra: { Cache: cache.method, Precision: dtype, Version: `femo ${version}` },
+    extra: {
+      ...(strength !== undefined && { "Denoising strength": strength }),
+      Cache: cache.method,
+      Precision: dtype,
+      Version: `femo ${version}`,
+    },
   });
   const all = {
     version,
@@ -128,6 +154,7 @@ function png(image: GeneratedImage, report: GenerationReport, version: string): 
     guidanceScale,
     guidanceChannels,
     ...(trueCfgScale !== undefined && { trueCfgScale, height, width, maxSequenceLength }),
+    ...(strength !== undefined && { height, width, strength }),
     sampler,
     timestepSpacing,
     dtype,
