@@ -34,6 +34,7 @@ import {
   isString,
   type OptionTypes,
 } from "./option-types.js";
+import { repaints } from "./repainting.js";
 import { type SubjectOptions, subjectTypes } from "./subject-options.js";
 
 /** Told after every run of the network. */
@@ -172,6 +173,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
       `latents: expected ${expected} values, [${[subjects.length, ...sampleDims].join(", ")}], found ${latents.length}`,
     );
   }
+  checkBeginnings(named, latents, repaints(backbone.model));
   const bad = latents?.findIndex((x) => !Number.isFinite(x)) ?? -1;
   if (bad >= 0) throw new FemoError("E_OPTION", `latents: expected finite numbers, found ${latents?.[bad]} at ${bad}`);
   const { sampler: chosenSampler, timestepSpacing = sampling?.timestepSpacing } = options;
@@ -216,6 +218,18 @@ export function checkFamily(options: GenerateOptions, { subjectOption, options: 
       `${name}: not of this model, which draws ${kind}: it takes ${Object.keys(own).join(", ")}`,
     );
   }
+}
+
+/** @throws FemoError E_OPTION if images begin with two things at once, or a network that repaints is given nothing to repaint */
+function checkBeginnings(subjects: readonly Subject[], latents: Float32Array | undefined, needsMask: boolean): void {
+  if (latents && subjects.some(({ beginning }) => beginning)) {
+    throw new FemoError(
+      "E_OPTION",
+      "latents: expected none beside image, which begins otherwise: leave one of them out",
+    );
+  }
+  if (!needsMask || subjects.every(({ beginning }) => beginning?.mask)) return;
+  throw new FemoError("E_OPTION", "maskImage: expected one, and an image, as this model repaints pictures; found none");
 }
 
 /**

@@ -1,17 +1,13 @@
 import type { ImageStart } from "../denoising/index.js";
-import { FemoError } from "../errors.js";
 import { sizeOf } from "../graph/index.js";
 import type { Planes } from "../images/index.js";
 import { noised, TorchGenerator } from "../samplers/index.js";
 import type { LatentDistribution } from "./encoder.js";
 import type { PipelineParts, Subject } from "./family.js";
+import { repaintingInputs as names, repaints } from "./repainting.js";
 import type { Request } from "./request.js";
 
 type Start = Omit<ImageStart, "index" | "rows" | "sizes">;
-
-/** Inputs of a network that was trained to repaint, by the names that diffusers gives them. */
-const MASK = "mask";
-const MASKED = "masked_image_latents";
 
 /** What images start from: noise, or a picture and noise. Each draws from a generator of its own, in diffusers' order. */
 export class Starts {
@@ -27,41 +23,31 @@ export class Starts {
     this.#dims = dims;
   }
 
-  /** @param image its index in the request. @throws FemoError E_OPTION if a network that repaints is given nothing to repaint */
+  /** @param image its index in the request */
   async of(image: number): Promise<Start> {
-    const { latents, seeds, sampler, subjects, backbone } = this.#request;
+    const { latents, seeds, sampler, subjects } = this.#request;
     const size = sizeOf(this.#dims);
     const seed = seeds[image];
     const generator = seed === undefined ? undefined : new TorchGenerator(seed);
     const draw = (): Float32Array => (generator as TorchGenerator).randn([1, ...this.#dims]);
     const { beginning } = subjects[image] as Subject;
-    const repaints = backbone.model.inputs.some(({ name }) => name === MASKED);
-    if (repaints && !beginning?.mask) {
-      throw new FemoError(
-        "E_OPTION",
-        "maskImage: expected one, and an image, as this model repaints pictures; found none",
-      );
-    }
-    if (beginning) return { ...(await this.#begun(beginning, draw, repaints)), draw };
+    if (beginning) return { ...(await this.#begun(beginning, draw)), draw };
     if (latents) return { latent: latents.slice(image * size, (image + 1) * size), ...(generator && { draw }) };
     return { latent: scaled(draw(), sampler.initNoiseSigma), draw };
   }
 
-  async #begun(
-    { image, mask, masked }: NonNullable<Subject["beginning"]>,
-    draw: () => Float32Array,
-    repaints: boolean,
-  ): Promise<Start> {
-    const { sampler, strength = 1 } = this.#request;
+  async #begun({ image, mask, masked }: NonNullable<Subject["beginning"]>, draw: () => Float32Array): Promise<Start> {
+    const { sampler, strength = 1, backbone } = this.#request;
+    const takesMask = repaints(backbone.model);
     const fresh = mask !== undefined && strength === 1;
     const picture = await this.#distribution(image);
     // A network that repaints does not need the picture where nothing of it is left.
-    const clean = repaints && fresh ? undefined : picture.sample(draw());
+    const clean = takesMask && fresh ? undefined : picture.sample(draw());
     const noise = draw();
     const latent = fresh || !clean ? scaled(noise, sampler.initNoiseSigma) : noised(sampler, 0, clean, noise);
     if (!mask || !masked) return { latent };
     const latentOfMasked = (await this.#distribution(masked)).sample(draw());
-    if (repaints) return { latent, given: { [MASK]: mask, [MASKED]: latentOfMasked } };
+    if (takesMask) return { latent, given: { [names.mask]: mask, [names.masked]: latentOfMasked } };
     const known = clean as Float32Array;
     return {
       latent,

@@ -1,9 +1,10 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DiffusionPipeline } from "../../src/pipelines/index.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
 import { openCheckpoint } from "../../src/weights/index.js";
+import { femoError } from "../weights/helpers.js";
 import { expectGolden, optionsOf } from "./golden-images.js";
 
 const goldens = fileURLToPath(new URL("../goldens/sd-pipeline", import.meta.url));
@@ -35,5 +36,18 @@ describe.each(models)("draws what diffusers draws from the same seeds: %s", (mod
     const begins = "strength" in asked && { image: picture, ...(name.startsWith("masked") && { maskImage }) };
     const { images } = await pipelines[model].generate({ ...optionsOf({ ...defaults, ...asked, seed }), ...begins });
     await expectGolden(`${goldens}/${model}`, name, images);
+  });
+});
+
+describe("refuses before any prompt is read", () => {
+  const phases: string[] = [];
+  const request = { prompt: "a fox", numInferenceSteps: 2, onPhase: (phase: string) => phases.push(phase) };
+  test.each<[what: string, model: Model, options: object, message: string]>([
+    ["a picture and latents", "sd1", { image: picture, latents: new Float32Array(4 * 64) }, "latents: expected none"],
+    ["nothing to repaint", "inpaint", {}, "maskImage: expected one, and an image"],
+    ["a picture without a mask, of which a model repaints", "inpaint", { image: picture }, "maskImage: expected one"],
+  ])("%s", async (_, model, options, message) => {
+    expect(await femoError("E_OPTION", () => pipelines[model].generate({ ...request, ...options }))).toContain(message);
+    expect(phases).toEqual([]);
   });
 });
