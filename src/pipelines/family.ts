@@ -51,6 +51,9 @@ export interface Drawing {
   readonly sizes: Bindings;
   /** How much of a picture to begin with is noise at first, 0 to 1; so much of the steps is run. */
   readonly strength?: number;
+  /** Of the training timesteps, from the noisiest: the fractions that others have done, and up to which steps are run; 0 to 1. */
+  readonly denoisingStart?: number;
+  readonly denoisingEnd?: number;
   /** How much of the spread that guidance adds to a prediction is taken back, 0 to 1. Default 0. */
   readonly guidanceRescale?: number;
   /** What the sampler has to know of it. */

@@ -20,6 +20,8 @@ export interface GenerationReport {
   readonly guidanceRescale?: number;
   readonly clipSkip?: number;
   readonly strength?: number;
+  readonly denoisingStart?: number;
+  readonly denoisingEnd?: number;
   readonly sampler: SamplerName;
   readonly timestepSpacing: string;
   /** What in these settings is known to cost quality, a sentence each. */

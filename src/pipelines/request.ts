@@ -18,9 +18,9 @@ import {
   ownSteps,
   type Sampler,
   type SamplerOption,
-  sampleRange,
   seedAfter,
   type TimestepSpacing,
+  trainingChainDefaults,
 } from "../samplers/index.js";
 import type { Drawing, PipelineParts, Subject } from "./family.js";
 import {
@@ -34,6 +34,7 @@ import {
   isString,
   type OptionTypes,
 } from "./option-types.js";
+import { partOfSteps } from "./part-of-steps.js";
 import { repaints } from "./repainting.js";
 import { type SubjectOptions, subjectTypes } from "./subject-options.js";
 
@@ -173,12 +174,13 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
       `latents: expected ${expected} values, [${[subjects.length, ...sampleDims].join(", ")}], found ${latents.length}`,
     );
   }
-  checkBeginnings(named, latents, repaints(backbone.model));
+  checkBeginnings(drawing, latents, repaints(backbone.model));
   const bad = latents?.findIndex((x) => !Number.isFinite(x)) ?? -1;
   if (bad >= 0) throw new FemoError("E_OPTION", `latents: expected finite numbers, found ${latents?.[bad]} at ${bad}`);
   const { sampler: chosenSampler, timestepSpacing = sampling?.timestepSpacing } = options;
   const whole = createSampler(scheduler, { ...sampling, sampler: chosenSampler, timestepSpacing, numInferenceSteps });
-  const sampler = strength === undefined ? whole : sampleRange(whole, skippedSteps(strength, numInferenceSteps));
+  const { numTrainTimesteps = trainingChainDefaults.numTrainTimesteps } = scheduler;
+  const sampler = partOfSteps(whole, drawing, numInferenceSteps, numTrainTimesteps);
   const cache = chosenCache(options.cache ?? "none", caching, samplingOf(sampler));
   checkFullSteps(cache.settings, sampler.timesteps.length);
   const seeds = subjects.map((_, i) => (latents && !isStochastic(sampler) ? undefined : seedAfter(seed, i)));
@@ -221,7 +223,14 @@ export function checkFamily(options: GenerateOptions, { subjectOption, options: 
 }
 
 /** @throws FemoError E_OPTION if images begin with two things at once, or a network that repaints is given nothing to repaint */
-function checkBeginnings(subjects: readonly Subject[], latents: Float32Array | undefined, needsMask: boolean): void {
+function checkBeginnings(
+  { subjects, denoisingStart }: Drawing,
+  latents: Float32Array | undefined,
+  needsMask: boolean,
+): void {
+  if (denoisingStart !== undefined && !latents) {
+    throw new FemoError("E_OPTION", "denoisingStart: expected latents beside it, which it goes on from, found none");
+  }
   if (latents && subjects.some(({ beginning }) => beginning)) {
     throw new FemoError(
       "E_OPTION",
@@ -230,19 +239,6 @@ function checkBeginnings(subjects: readonly Subject[], latents: Float32Array | u
   }
   if (!needsMask || subjects.every(({ beginning }) => beginning?.mask)) return;
   throw new FemoError("E_OPTION", "maskImage: expected one, and an image, as this model repaints pictures; found none");
-}
-
-/**
- * Steps that an image which begins with a picture leaves out.
- * @throws FemoError E_OPTION if none is left
- */
-function skippedSteps(strength: number, numInferenceSteps: number): number {
-  const run = Math.min(Math.trunc(numInferenceSteps * strength), numInferenceSteps);
-  if (strength <= 1 && run >= 1) return numInferenceSteps - run;
-  throw new FemoError(
-    "E_OPTION",
-    `strength: expected more than 0, at most 1, and with ${numInferenceSteps} steps at least ${1 / numInferenceSteps}, found ${strength}`,
-  );
 }
 
 /** How a sampler samples. */

@@ -43,6 +43,13 @@ export interface SubjectOptions {
   strength?: number;
   /** What of the picture is drawn anew, white, and what stays, black. */
   maskImage?: RgbImage | readonly RgbImage[];
+  /**
+   * Of SDXL, for a base and a refiner that share the steps: above 0 to below 1, the part of the noise that is gone when the
+   * request ends, to be gone on with by another one; give it `outputType: "latent"`.
+   */
+  denoisingEnd?: number;
+  /** The part that is gone in `latents`, which the request goes on from: what the one before had as `denoisingEnd`. */
+  denoisingStart?: number;
   /** Of SDXL's refiner. Default 6, */
   aestheticScore?: number;
   /** and 2.5. */
@@ -87,6 +94,8 @@ export const subjectTypes: OptionTypes<SubjectOptions> = {
   image: [isImages, IMAGES],
   strength: [isNumber, "a number"],
   maskImage: [isImages, IMAGES],
+  denoisingEnd: [isNumber, "a number"],
+  denoisingStart: [isNumber, "a number"],
   aestheticScore: [isNumber, "a number"],
   negativeAestheticScore: [isNumber, "a number"],
 };

@@ -37,5 +37,5 @@ export {
   samplerTitle,
 } from "./table.js";
 export { roundHalfEven, type TimestepSpacing, timestepSpacings } from "./timesteps.js";
-export type { BetaSchedule } from "./training-chain.js";
+export { type BetaSchedule, trainingChainDefaults } from "./training-chain.js";
 export { type UniPcConfig, uniPc, uniPcDefaults } from "./unipc.js";

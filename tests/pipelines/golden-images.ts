@@ -10,8 +10,13 @@ export const optionsOf = (request: Record<string, unknown>): GenerateOptions =>
   Object.fromEntries(Object.entries(request).map(([key, value]) => [inCamelCase(key), value]));
 
 /** That these are the images which diffusers drew, within one 8-bit level and 99 of 100 levels equal. */
-export async function expectGolden(folder: string, name: string, images: readonly GeneratedImage[]): Promise<void> {
-  const golden = await openCheckpoint(nodeFolder(folder), "golden.safetensors");
+export async function expectGolden(
+  folder: string,
+  name: string,
+  images: readonly GeneratedImage[],
+  file = "golden.safetensors",
+): Promise<void> {
+  const golden = await openCheckpoint(nodeFolder(folder), file);
   const wanted = await golden.readBytes(name);
   const [count, height, width] = golden.get(name)?.shape ?? [];
   expect(images.map((image) => [image.height, image.width])).toEqual(new Array(count).fill([height, width]));

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DiffusionPipeline } from "../../src/pipelines/index.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
 import { openCheckpoint } from "../../src/weights/index.js";
+import { relativeError } from "../runtime/helpers.js";
 import { femoError } from "../weights/helpers.js";
 import { expectGolden, optionsOf } from "./golden-images.js";
 
@@ -36,6 +37,49 @@ describe.each(models)("draws what diffusers draws from the same seeds: %s", (mod
     const begins = "strength" in asked && { image: picture, ...(name.startsWith("masked") && { maskImage }) };
     const { images } = await pipelines[model].generate({ ...optionsOf({ ...defaults, ...asked, seed }), ...begins });
     await expectGolden(`${goldens}/${model}`, name, images);
+  });
+});
+
+describe("base and refiner share the steps", () => {
+  const steps = { prompt: "a red fox", numInferenceSteps: 9, seed };
+  test.each([0.6, 0.85])("as diffusers does, %s of the noise gone between them", async (part) => {
+    const { sdxl, refiner } = pipelines;
+    const golden = await openCheckpoint(nodeFolder(goldens), "ensemble.safetensors");
+    const first = await sdxl.generate({ ...steps, denoisingEnd: part, outputType: "latent" });
+    expect(relativeError(first.latents, await golden.readTensor(`latents_${part}`))).toBeLessThan(1e-4);
+    expect(first.report).toMatchObject({ numInferenceSteps: 9, denoisingEnd: part });
+    const second = await refiner.generate({ ...steps, denoisingStart: part, latents: first.latents });
+    await expectGolden(goldens, `images_${part}`, second.images, "ensemble.safetensors");
+    const run = [first, second].map(({ report }) => report.fullSteps[0]?.length ?? 0);
+    expect((run[0] as number) + (run[1] as number)).toBe(steps.numInferenceSteps);
+  });
+
+  test("a model that shares them with itself draws what it draws alone, image after image", async () => {
+    const draw = (options: object) =>
+      pipelines.sdxl.generate({ ...steps, prompt: ["a fox", "a frog"], outputType: "latent", ...options });
+    const { latents } = await draw({ denoisingEnd: 0.3 });
+    const between = await draw({ latents, denoisingStart: 0.3, denoisingEnd: 0.7 });
+    const found = await draw({ latents: between.latents, denoisingStart: 0.7 });
+    expect(found.latents).toEqual((await draw({})).latents);
+  });
+
+  test.each<[options: object, message: string]>([
+    [{ denoisingEnd: 1 }, "denoisingEnd: expected a number above 0 and below 1, found 1"],
+    [{ denoisingStart: 0, latents: new Float32Array(256) }, "denoisingStart: expected a number above 0"],
+    [{ denoisingStart: 0.5 }, "denoisingStart: expected latents beside it"],
+    [
+      { denoisingStart: 0.5, denoisingEnd: 0.5 },
+      "denoisingEnd: expected a number above denoisingStart, 0.5, found 0.5",
+    ],
+    [{ denoisingStart: 0.5, denoisingEnd: 0.51, latents: new Float32Array(256) }, "denoisingEnd: expected a fraction"],
+    [{ denoisingEnd: 0.05 }, "denoisingEnd: expected a fraction that leaves some of 9 steps"],
+  ])("%j is refused", async (options, message) => {
+    expect(await femoError("E_OPTION", () => pipelines.sdxl.generate({ ...steps, ...options }))).toContain(message);
+  });
+
+  test("of XL alone", async () => {
+    const message = await femoError("E_OPTION", () => pipelines.sd1.generate({ ...steps, denoisingEnd: 0.5 }));
+    expect(message).toContain("denoisingEnd: not of this model");
   });
 });
 

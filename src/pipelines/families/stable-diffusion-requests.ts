@@ -64,6 +64,8 @@ const xlOptions = [
   "negativeOriginalSize",
   "negativeCropsCoordsTopLeft",
   "negativeTargetSize",
+  "denoisingEnd",
+  "denoisingStart",
   "aestheticScore",
   "negativeAestheticScore",
 ] as const satisfies readonly (keyof SubjectOptions)[];
@@ -117,12 +119,14 @@ export function stableDiffusionFamily(
       checkFinite("strength", strength);
       checkFinite("guidanceRescale", guidanceRescale);
       if (clipSkip !== undefined) checkInteger("clipSkip", clipSkip, 0, encoder.maxClipSkip);
+      const share = sharedSteps(request);
       const guided = guidanceScale > 1 && !isDistilled;
       const guidance = isDistilled ? guidanceScale : 0;
       const ids = addition ? timeIds(request, [height, width], addition.timeIds) : { own: [], negative: [] };
       const condition = interned((of: DiffusionCondition): Condition => of);
       return {
         ...(beginningOf && { strength }),
+        ...share,
         subjects: promptTexts(request, own.negativePrompt).map((about, i): Subject => {
           const beginning = beginningOf?.of(i);
           const { prompt, prompt2 = prompt, negativePrompt, negativePrompt2 = negativePrompt ?? "" } = about;
@@ -145,6 +149,7 @@ export function stableDiffusionFamily(
         settings: {
           ...{ height, width },
           ...(beginningOf && { strength, guidanceScale }),
+          ...share,
           ...(clipSkip !== undefined && { clipSkip }),
           ...(guided && guidanceRescale > 0 && { guidanceRescale }),
         },
@@ -186,6 +191,27 @@ export function stableDiffusionFamily(
         },
       };
     },
+  };
+}
+
+/** Which part of the noise is left to this model, where several share the steps. @throws FemoError E_OPTION if that is none */
+function sharedSteps({ denoisingStart, denoisingEnd }: SubjectOptions) {
+  for (const [name, value] of Object.entries({ denoisingStart, denoisingEnd })) {
+    if (value === undefined || (value > 0 && value < 1)) continue;
+    throw new FemoError(
+      "E_OPTION",
+      `${name}: expected a number above 0 and below 1, found ${value}: leave it out for all`,
+    );
+  }
+  if (denoisingStart !== undefined && denoisingEnd !== undefined && denoisingStart >= denoisingEnd) {
+    throw new FemoError(
+      "E_OPTION",
+      `denoisingEnd: expected a number above denoisingStart, ${denoisingStart}, found ${denoisingEnd}`,
+    );
+  }
+  return {
+    ...(denoisingStart !== undefined && { denoisingStart }),
+    ...(denoisingEnd !== undefined && { denoisingEnd }),
   };
 }
 
