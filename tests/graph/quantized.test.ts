@@ -7,6 +7,8 @@ import { Graph, type QuantizedLocation, toOnnx, type WeightLocation } from "../.
 import { dit, ditConfigFromJson } from "../../src/models/dit.js";
 import { flux } from "../../src/models/flux.js";
 import { fluxConfigFromJson } from "../../src/models/flux-config.js";
+import { unet } from "../../src/models/unet.js";
+import { unetConfigFromJson } from "../../src/models/unet-config.js";
 import { nodeFolder } from "../../src/platform/node/folder.js";
 import { keptCheckpoint } from "../../src/platform/node/kept.js";
 import { graphWriter } from "../../src/runtime/graph-writer.js";
@@ -272,6 +274,46 @@ test("of FLUX, double and single blocks are main, their modulation apart, embedd
   );
   const ends = ["x_embedder", "context_embedder", "norm_out.linear", "proj_out"].map((name) => `${name}.weight`);
   expect(other.filter((name) => !embedders.includes(name)).toSorted()).toEqual(ends.toSorted());
+});
+
+test("of a U-Net, transformers and what they make of the prompt are main, what residual blocks are told is modulation", () => {
+  const { main, modulation, other } = modelLinears(
+    unet(
+      unetConfigFromJson({
+        ...{ block_out_channels: [8, 16], down_block_types: ["DownBlock2D", "CrossAttnDownBlock2D"] },
+        ...{ up_block_types: ["CrossAttnUpBlock2D", "UpBlock2D"], layers_per_block: 1, attention_head_dim: 2 },
+        ...{
+          norm_num_groups: 2,
+          cross_attention_dim: 12,
+          use_linear_projection: true,
+          addition_embed_type: "text_time",
+        },
+        ...{ addition_time_embed_dim: 4, projection_class_embeddings_input_dim: 38 },
+      }),
+    ),
+  );
+  const blocks = [
+    "down_blocks.1.attentions.0",
+    "mid_block.attentions.0",
+    ...[0, 1].map((i) => `up_blocks.0.attentions.${i}`),
+  ];
+  const [attention, ff] = [
+    ["to_q", "to_k", "to_v", "to_out.0"],
+    ["net.0.proj", "net.2"],
+  ];
+  const layers = [
+    ...[1, 2].flatMap((i) => attention.map((name) => `attn${i}.${name}`)),
+    ...ff.map((name) => `ff.${name}`),
+  ];
+  const parts = ["proj_in", "proj_out", ...layers.map((name) => `transformer_blocks.0.${name}`)];
+  const wanted = blocks.flatMap((block) => parts.map((part) => `${block}.${part}.weight`));
+  expect(main.toSorted()).toEqual(wanted.toSorted());
+  const resnets = ["down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"].flatMap((block) =>
+    Array.from({ length: /^down/.test(block) ? 1 : 2 }, (_, i) => `${block}.resnets.${i}.time_emb_proj.weight`),
+  );
+  expect(modulation.toSorted()).toEqual(resnets.toSorted());
+  const embedders = ["time_embedding", "add_embedding"].flatMap((of) => [1, 2].map((i) => `${of}.linear_${i}.weight`));
+  expect(other.toSorted()).toEqual(embedders.toSorted());
 });
 
 test("of a network alone all linear layers are main, but not what is looked up too", () => {

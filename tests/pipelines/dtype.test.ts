@@ -125,16 +125,22 @@ describe("caching works as it does in float32", () => {
   );
 });
 
-test.each<[string, string, PretrainedOptions]>([
-  ["a folder with an autoencoder", "dit-pipeline", {}],
-  ["a file of the original release", "torch/DiT-tiny.pt", { heads: 2, vae: goldens("dit-pipeline") }],
-])("%s draws in 8 bits", async (_, path, options) => {
+test.each<[string, string, PretrainedOptions, Partial<GenerateOptions>]>([
+  ["a folder with an autoencoder", "dit-pipeline", {}, { classLabels: 1 }],
+  [
+    "a file of the original release",
+    "torch/DiT-tiny.pt",
+    { heads: 2, vae: goldens("dit-pipeline") },
+    { classLabels: 1 },
+  ],
+  ["a U-Net with prompts", "sd-pipeline/sdxl", {}, { prompt: "a fox", height: 32, width: 32 }],
+])("%s draws in 8 bits", async (_, path, options, subject) => {
   const drawn: Float32Array[] = [];
   for (const dtype of ["float32", "int8"] as const) {
     const pipeline = await DiffusionPipeline.fromPretrained(goldens(path), { threads: 1, ...options, dtype });
     try {
       const onStep: GenerateOptions["onStep"] = ({ latents }) => drawn.push(Float32Array.from(latents));
-      await pipeline.generate({ classLabels: 1, numInferenceSteps: 1, onStep });
+      await pipeline.generate({ ...subject, numInferenceSteps: 1, onStep });
     } finally {
       await pipeline.close();
     }
