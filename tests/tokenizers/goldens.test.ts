@@ -9,7 +9,7 @@ const json = (path: string): unknown => JSON.parse(readFileSync(`${goldens}/${pa
 const LENGTH = 77;
 
 const texts = json("texts.json") as string[];
-const folders = ["clip", "clip-json", "clip-bare", "t5", "t5-json", "t5-identity"] as const;
+const folders = ["clip", "clip-sd2", "clip-sdxl", "clip-json", "clip-bare", "t5", "t5-json", "t5-identity"] as const;
 
 describe.each(folders)("%s", (name) => {
   const expected = json(`${name}/expected.json`) as [tokens: number, ...ids: number[]][];

@@ -6,6 +6,8 @@ Needs transformers, tokenizers and sentencepiece. Folders, each with expected.js
 
     clip            vocab.json, merges.txt and both configs; all bytes, as CLIP has them
     clip-json       tokenizer.json alone, of few letters: others are unknown; a pad token that is an ordinary character
+    clip-sd2        the same but for the pad token, which one config says to be "!" and the other the end's, as of Stable Diffusion 2
+    clip-sdxl       the same, "!" an added token, as of the second text encoder of SDXL
     clip-bare       vocab.json and merges.txt alone
     t5              spiece.model alone, normalizing by SentencePiece's own nmt_nfkc
     t5-json         tokenizer.json, normalizing by a few rules, some of which end in combining marks; added tokens of all kinds
@@ -171,6 +173,19 @@ write_json(
     dict(bos_token=token(start, normalized=True), eos_token=end, pad_token=end, unk_token=token(end)),
 )
 write_expected("clip", CLIPTokenizer.from_pretrained(HERE / "clip"), texts)
+
+write_vocab("clip-sd2", vocab, merges)
+ends = dict(bos_token=start, eos_token=end, unk_token=end)
+plain = dict(ends, pad_token=end, do_lower_case=True, model_max_length=LENGTH, tokenizer_class="CLIPTokenizer")
+write_json(HERE / "clip-sd2" / "tokenizer_config.json", plain)
+write_json(HERE / "clip-sd2" / "special_tokens_map.json", dict(ends, pad_token="!"))
+write_expected("clip-sd2", CLIPTokenizer.from_pretrained(HERE / "clip-sd2"), texts)
+
+write_vocab("clip-sdxl", vocab, merges)
+with_pad = dict(config, pad_token="!", added_tokens_decoder={vocab["!"]: token("!"), **config["added_tokens_decoder"]})
+write_json(HERE / "clip-sdxl" / "tokenizer_config.json", with_pad)
+write_json(HERE / "clip-sdxl" / "special_tokens_map.json", dict(ends, pad_token="!"))
+write_expected("clip-sdxl", CLIPTokenizer.from_pretrained(HERE / "clip-sdxl"), texts)
 
 write_vocab("clip-bare", vocab, merges)
 write_expected("clip-bare", CLIPTokenizer.from_pretrained(HERE / "clip-bare"), texts)
