@@ -24,8 +24,8 @@ export function blocksOf({ chains }: Pick<ModelFacts, "chains">): Blocks {
   if (count === 0) {
     throw new FemoError(
       "E_OPTION",
-      "cache: the method divides a model between blocks in a row: expected a model that has some, found none. " +
-        'Use one that keeps features at a level, such as "femo".',
+      "cache: the method divides a model between blocks in a row: expected a model that has some, found none, as of a U-Net, " +
+        'whose layers are joined by skips. Use one that keeps features at a level, such as "femo", or "deepCache".',
     );
   }
   return {

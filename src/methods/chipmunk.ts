@@ -45,7 +45,8 @@ export const chipmunkMethod = defineMethod({
     if (Object.keys(chains).length === 0) {
       throw new FemoError(
         "E_OPTION",
-        "cache: chipmunk: expected a model of blocks with MLPs and attention, found none",
+        "cache: chipmunk: expected blocks in a row whose MLPs and attention it can compute in part, found none, as of a U-Net, " +
+          "which does most of its work in convolutions and in MLPs with gates",
       );
     }
     const sparse = (step: Sparse["step"]): { sparse: Sparse } => ({ sparse: { step, ...shares } });

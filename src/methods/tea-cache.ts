@@ -48,7 +48,10 @@ export const teaCache = methodValue(teaCacheMethod);
 function accumulating(coefficients: readonly number[], threshold: number, model: ModelFacts): Policy {
   if (!model.marks.includes(MARK)) {
     const found = model.marks.join(", ") || "none";
-    throw new FemoError("E_OPTION", `cache: teaCache: expected a model that gives out "${MARK}", found ${found}`);
+    throw new FemoError(
+      "E_OPTION",
+      `cache: teaCache: expected a model that gives out "${MARK}", what enters its first block of several in a row, found ${found}, as of a U-Net`,
+    );
   }
   const policy: Policy<number> = {
     looks: [

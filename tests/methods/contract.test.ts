@@ -1,167 +1,36 @@
 import { describe, expect, test } from "vitest";
-import type { z } from "zod";
-import { Backbone, Conditioning, denoise, guidanceRows, isFull } from "../../src/denoising/index.js";
-import { type CacheMethod, type CacheOptions, cacheMethods, type GenerateOptions } from "../../src/index.js";
-import { cacheLevels, cacheSettings, defaultPresets, knobOf, type Method, methodOf } from "../../src/methods/index.js";
-import { methodTable } from "../../src/methods/table.js";
+import { Backbone, Conditioning, denoise, guidanceRows } from "../../src/denoising/index.js";
+import { cacheLevels, cacheSettings, defaultPresets, methodOf } from "../../src/methods/index.js";
 import { Sessions } from "../../src/runtime/sessions.js";
 import { createSampler, ditScheduler } from "../../src/samplers/index.js";
-import { settingsAtCost } from "../../src/studies/index.js";
 import { goldenFolder, openModel } from "../models/tiny.js";
-import { engineForTests, integers, noise, relativeError } from "../runtime/helpers.js";
+import { engineForTests, integers, noise } from "../runtime/helpers.js";
 import { watchedEngine } from "../runtime/watched-engine.js";
 import { openTinyPipeline } from "../tiny-pipeline.js";
-import { femoError } from "../weights/helpers.js";
+import { caching, methodContract, type Needed, withFields } from "./contract.js";
 
-/** Fields that a method needs on a model of two blocks, or that no model has of itself. */
-const needed: { readonly [M in CacheMethod]?: object } = {
+/** On a model of two blocks. */
+const needed: Needed = {
   magCache: { ratios: [1, 1.02, 0.98, 0.97], retentionRatio: 0.1 },
   dbCache: { maxWarmupSteps: 1 },
   chipmunk: { denseLayers: 0, mlpGroup: 8, attentionGroup: 8 },
 };
 const numInferenceSteps = 8;
-const classLabels = ["oak", "ibis", "micah"];
-
-type Caching = Exclude<CacheMethod, "none">;
-/** All of them but DeepCache, which is for U-Nets: tests/methods/unet.test.ts. */
-const caching = cacheMethods.filter((method): method is Caching => method !== "none" && method !== "deepCache");
-/** Keep features and nothing else. */
-const plain: readonly Caching[] = [
-  "fora",
-  "taylorSeer",
-  "newton",
-  "femo",
-  "adaptedFemo",
-  "hindsight",
-  "hiCache",
-  "foca",
-];
-const withFields = (method: Caching, fields: object = {}): Exclude<CacheOptions, string> =>
-  ({ method, ...needed[method], ...fields }) as Exclude<CacheOptions, string>;
+/** All but DeepCache, which is for U-Nets: unet-contract.test.ts. */
+const methods = caching.filter((method) => method !== "deepCache");
 
 const { pipeline } = await openTinyPipeline();
-
-const draw = (cache: CacheOptions, options: Partial<GenerateOptions> = {}) =>
-  pipeline.generate({ classLabels, numInferenceSteps, seed: 3, outputType: "latent", ...options, cache });
-
-/** The method at settings that skip some of the work. */
-async function saving(method: Caching, speedup = 1.6): Promise<CacheOptions> {
-  const options = { classLabels: classLabels.slice(0, 2), numInferenceSteps, seed: 3, speedup };
-  return (await settingsAtCost(pipeline, withFields(method), options)).settings;
-}
-
-describe.each(caching)("%s", (method) => {
-  test("with its knob at the start computes every step, and draws what no cache does", async () => {
-    const knob = knobOf(method);
-    expect(knob).toBeDefined();
-    const cache = withFields(method, { [knob?.field ?? ""]: knob?.from });
-    const [found, wanted] = [await draw(cache), await draw("none")];
-    expect(relativeError(found.latents, wanted.latents)).toBeLessThan(1e-5);
-    expect(found.report.fullSteps).toEqual(wanted.report.fullSteps);
-    expect(found.report.flops.speedup).toBeLessThan(1.01);
-  });
-
-  test("saves work, and does the same again, whatever runs beside it", async () => {
-    const cache = await saving(method);
-    const [first, wanted] = [await draw(cache), await draw("none")];
-    expect(first.report.flops.speedup).toBeGreaterThan(1.2);
-    expect(relativeError(first.latents, wanted.latents)).toBeGreaterThan(0);
-    const [second, , third] = await Promise.all([draw(cache), draw("fora", { seed: 9 }), draw(cache)]);
-    expect(second.latents).toEqual(first.latents);
-    expect(third.latents).toEqual(first.latents);
-    expect(second.report.fullSteps).toEqual(first.report.fullSteps);
-  });
-
-  test("gives each image of a batch what it gets alone", async () => {
-    const cache = await saving(method);
-    const together = await draw(cache);
-    const size = together.latents.length / classLabels.length;
-    for (const [i, label] of classLabels.entries()) {
-      const alone = await draw(cache, { classLabels: label, seed: 3 + i });
-      expect(alone.report.fullSteps[0]).toEqual(together.report.fullSteps[i]);
-      const own = together.latents.subarray(i * size, (i + 1) * size);
-      expect(relativeError(own, alone.latents)).toBeLessThan(1e-4);
-    }
-  });
-
-  test("counts beforehand what it will have done, if it knows its steps", async () => {
-    const request = { classLabels, numInferenceSteps, cache: await saving(method) };
-    const planned = pipeline.plannedFlops(request);
-    if (planned) expect(planned).toEqual((await draw(request.cache)).report.flops);
-    else expect(methodOf(pipeline.cacheSettings(request.cache), pipeline).policy.looks).not.toEqual([]);
-  });
-
-  test("with the guard computes what its forecasts miss", async () => {
-    // At one of them there are several full steps and others between.
-    const caches = [await saving(method, 1.25), await saving(method)].map((cache) => cache as object);
-    const bounded = async (errorBound: number) => {
-      const drawn = [];
-      for (const cache of caches) drawn.push((await draw({ ...cache, errorBound } as CacheOptions)).report);
-      return {
-        guarded: drawn.flatMap(({ guardedSteps }) => guardedSteps).flat().length,
-        full: drawn.flatMap(({ fullSteps }) => fullSteps).flat().length,
-      };
-    };
-    const [strict, free] = [await bounded(1e-9), await bounded(1e9)];
-    expect(strict.guarded).toBeGreaterThan(0);
-    expect(strict.full).toBeGreaterThan(free.full);
-    expect(free.guarded).toBe(0);
-  });
-
-  test("keeps features in half precision, if told to, and draws nearly the same", async () => {
-    // What hindsight forecasts by itself, x0, is kept elsewhere.
-    const level = method === "hindsight" && { granularity: "output" };
-    const cache = { ...((await saving(method)) as object), ...level };
-    const [whole, half] = [
-      await draw(cache as CacheOptions),
-      await draw({ ...cache, stateDtype: "float16" } as CacheOptions),
-    ];
-    expect(half.report.fullSteps).toEqual(whole.report.fullSteps);
-    const error = relativeError(half.latents, whole.latents);
-    expect(error).toBeLessThan(2e-3);
-    const [bytes, before] = [half.report.stateBytes, whole.report.stateBytes];
-    // What sparse steps correct are no features.
-    if (method === "chipmunk") return expect([bytes, error]).toEqual([before, 0]);
-    expect(error).toBeGreaterThan(0);
-    // Beside features some methods leave streams and scores, in float32.
-    expect(bytes).toBeLessThan(before);
-    if (plain.includes(method)) expect(bytes).toBe(before / 2);
-  });
-
-  test("names a field that is wrong, and one that it does not have", async () => {
-    const { schema } = methodTable.find(({ name }) => name === method) as (typeof methodTable)[number];
-    const { method: _, ...shape } = (schema as z.ZodObject).shape;
-    for (const field of Object.keys(shape)) {
-      const cache = withFields(method, { [field]: { no: "value" } });
-      expect(await femoError("E_OPTION", () => draw(cache))).toMatch(new RegExp(`^cache: .*\\b${field}\\b`));
-    }
-    expect(await femoError("E_OPTION", () => draw(withFields(method, { attic: 1 })))).toContain("attic");
-  });
-
-  test("computes a step that is due, and says that it is full", () => {
-    const levels = cacheLevels(pipeline);
-    const settings = cacheSettings(withFields(method), defaultPresets, levels);
-    const { policy, cuts, ...rest } = methodOf(settings, pipeline);
-    const all: Method = { policy, cuts, ...rest };
-    let memory = policy.start(0);
-    for (let step = 0; step < numInferenceSteps; step++) {
-      const seen = policy.looks.map(() => (step === 0 ? undefined : 0));
-      const due = policy.decide(memory, { step, numSteps: numInferenceSteps, due: true }, seen);
-      expect(isFull(cuts[due.kind] ?? {}, all)).toBe(true);
-      memory = policy.decide(memory, { step, numSteps: numInferenceSteps, due: false }, seen).memory;
-    }
-  });
-});
+methodContract({ pipeline, methods, needed, subjects: ["oak", "ibis", "micah"], request: { numInferenceSteps } });
 
 describe("nothing stays with the engine, however a run ends", () => {
   const engine = engineForTests();
-  test.each(caching)("%s", async (method) => {
+  test.each(methods)("%s", async (method) => {
     const { engine: watched, held } = watchedEngine(engine);
     const { model, checkpoint } = await openModel(watched, `${goldenFolder}/tiny-a`);
     const backbone = new Backbone(model, checkpoint, new Sessions(watched, Number.POSITIVE_INFINITY));
     const sampler = createSampler(ditScheduler, { numInferenceSteps });
     const feeds = { class_label: integers([3], [0, 3, 7]) };
-    const settings = cacheSettings(withFields(method), defaultPresets, cacheLevels(model));
+    const settings = cacheSettings(withFields(needed, method), defaultPresets, cacheLevels(model));
     for (const stopAfter of [1, 3, Number.POSITIVE_INFINITY]) {
       const conditioning = await Conditioning.compute(backbone, "run", sampler.timesteps, { count: 3, feeds });
       const steps = denoise({

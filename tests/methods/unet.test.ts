@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { checkCuts } from "../../src/denoising/feature-state.js";
 import { Backbone, Conditioning, denoise, guidanceRows } from "../../src/denoising/index.js";
-import { type CacheMethod, type CacheOptions, cacheMethods } from "../../src/index.js";
+import type { CacheMethod, CacheOptions } from "../../src/index.js";
 import { cacheLevels, cacheSettings, defaultPresets, methodOf } from "../../src/methods/index.js";
 import { Sessions } from "../../src/runtime/sessions.js";
 import { createSampler, ditScheduler } from "../../src/samplers/index.js";
@@ -9,17 +9,15 @@ import { openUNet, unetNames } from "../models/unets.js";
 import { engineForTests, noise, relativeError } from "../runtime/helpers.js";
 import { watchedEngine } from "../runtime/watched-engine.js";
 import { femoError } from "../weights/helpers.js";
+import { type Caching, caching } from "./contract.js";
+import { refusedByUNets } from "./unet-methods.js";
 
 const engine = engineForTests();
-/** Methods that divide a model between blocks in a row, or want more of attention and MLPs than a U-Net says. */
-const refused = ["toca", "duca", "teaCache", "firstBlock", "dbCache", "deltaDit", "chipmunk"] as const;
-type Refused = (typeof refused)[number];
-type Kept = Exclude<CacheMethod, "none" | Refused>;
-const kept = cacheMethods.filter((name): name is Kept => name !== "none" && !refused.includes(name as Refused));
+const kept = caching.filter((method) => !refusedByUNets.includes(method));
 const withFields = (method: CacheMethod, fields: object = {}) =>
   ({ method, ...(method === "magCache" && { ratios: [1, 1, 1] }), ...fields }) as CacheOptions;
 /** The cuts of a method that has no level of its own to choose: each of its own. */
-const choices = (method: Kept): object[] =>
+const choices = (method: Caching): object[] =>
   method === "deepCache"
     ? model.levels.filter((level) => level.startsWith("deep.")).map((_, cacheBranchId) => ({ cacheBranchId }))
     : cacheLevels(model).map((granularity) => ({ granularity }));
@@ -28,8 +26,10 @@ const tiny = await openUNet("sd2");
 const { model, checkpoint, tensors, sizes } = tiny;
 const built = (cache: CacheOptions) => methodOf(cacheSettings(cache, defaultPresets, cacheLevels(model)), model);
 
-test.each(refused)("%s is refused as an option", async (method) => {
-  expect(await femoError("E_OPTION", () => built(withFields(method)))).toMatch(/^cache: .*expected/);
+test.each(refusedByUNets)("%s is refused as an option, and why is said", async (method) => {
+  expect(await femoError("E_OPTION", () => built(withFields(method)))).toMatch(
+    /^cache: .*expected .* found none, as of a U-Net/,
+  );
 });
 
 test.each(kept)("the cuts of %s fit together at every level", (method) => {
