@@ -132,14 +132,13 @@ export async function stableDiffusionFromFile(
 
 const WORDS = { vae: "autoencoder", textEncoder: "text encoder", textEncoder2: "second text encoder" } as const;
 
-/** The parts with LoRA files merged in, and what the user should know of that. */
+/** The parts with LoRA files merged in, what is computed of text encoders kept, and what the user should know of that. */
 async function merged(source: DiffusionSource, { lora, keep }: FamilyContext) {
   const { unet, textEncoder, textEncoder2 } = source;
-  if (lora.length === 0) return { unet, textEncoder, textEncoder2, notes: [] };
-  const bases = { unet: unet.checkpoint, textEncoder: textEncoder?.checkpoint, textEncoder2: textEncoder2?.checkpoint };
-  const { notes, ...derived } = await stableDiffusionLora(bases, lora);
   const kept = async (of: ModelComponent | undefined, changed: readonly DerivedTensor[]) =>
     of && { ...of, checkpoint: await keep(of.checkpoint.withDerived(changed)) };
+  const bases = { unet: unet.checkpoint, textEncoder: textEncoder?.checkpoint, textEncoder2: textEncoder2?.checkpoint };
+  const { notes, ...derived } = await stableDiffusionLora(bases, lora);
   return {
     notes,
     unet: { ...unet, checkpoint: unet.checkpoint.withDerived(derived.unet) },
