@@ -182,15 +182,17 @@ describe("docs/options.md has the options that there are", () => {
 
   test("and their presets", async () => {
     await using flux = await DiffusionPipeline.fromPretrained(tinyFlux, { threads: 1 });
+    await using diffusion = await DiffusionPipeline.fromPretrained("tests/goldens/sd-pipeline/sdxl", { threads: 1 });
     const embedded = JSON.parse(read("models/avatars-dit/presets.json"));
     const wanted = Object.entries(defaultPresets).flatMap(([method, preset]) =>
       Object.entries(preset).map(([field, value]) => {
         const own = embedded[method]?.[field];
         const text = JSON.stringify(value);
-        const ofFlux = JSON.stringify(Object(flux.presets[method as keyof CachePresets])[field]);
-        return [method, field, text, own === undefined ? "" : JSON.stringify(own), ofFlux === text ? "" : ofFlux].join(
-          " ",
-        );
+        const others = [flux, diffusion].map(({ presets }) => {
+          const other = JSON.stringify(Object(presets[method as keyof CachePresets])[field]);
+          return other === text ? "" : other;
+        });
+        return [method, field, text, own === undefined ? "" : JSON.stringify(own), ...others].join(" ");
       }),
     );
     const found = rowsUnder("docs/options.md", "Presets").map(([method, field, ...values]) =>

@@ -34,6 +34,15 @@ test("another model in a folder of that name has the paper's", async () => {
   expect(fora).toMatchObject({ granularity: "module" });
 });
 
+test("a Stable Diffusion has those of the paper's U-Net", async () => {
+  const { femo, taylorSeer, deepCache } = await presetsOf(
+    fileURLToPath(new URL("../goldens/sd-pipeline/sdxl", import.meta.url)),
+  );
+  for (const preset of [femo, taylorSeer])
+    expect(preset).toMatchObject({ interval: 2, order: 1, granularity: "deep.1" });
+  expect(deepCache).toMatchObject({ interval: 2, cacheBranchId: 1, uniform: true });
+});
+
 test.each<[string, string]>([
   ["expected for each method an object", "[]"],
   ["femo: cache: order", '{ "femo": { "order": 9 } }'],

@@ -6,29 +6,15 @@ import type { Condition, Family, Subject } from "../family.js";
 import { checkFinite, checkInteger } from "../option-types.js";
 import { type SubjectOptions, subjectTypes } from "../subject-options.js";
 import type { PromptEncoder, PromptTexts } from "./flux-prompts.js";
-import { checkSide, conditionTable, given, interned, promptTexts } from "./prompt-requests.js";
+import { checkSide, conditionTable, examplePrompts, given, interned, promptTexts } from "./prompt-requests.js";
 
 /** Latent pixels along a side of a token. */
 export const PATCH = 2;
 
-/** Prompts for studies, where the model says none. */
-const examples = [
-  "a fox in the snow",
-  "a lighthouse on a cliff at sunset, oil painting",
-  "a bowl of lemons on a blue table",
-  "portrait of an old sailor, black and white photograph",
-  "a red bicycle in front of a bookshop",
-  "a small robot that waters a plant",
-  "mountains behind a lake in the morning fog",
-  "a hand-drawn map of an island",
-  "a cat asleep on a pile of books",
-  "a street in the rain at night, neon signs",
-];
-
 /** diffusers' defaults of `FluxPipeline`. */
 const diffusersDefaults = {
   ...{ numInferenceSteps: 28, guidanceScale: 3.5, trueCfgScale: 1, maxSequenceLength: 512 },
-  ...{ height: 1024, width: 1024, examples },
+  ...{ height: 1024, width: 1024, examples: examplePrompts },
 };
 const MAX_SEQUENCE_LENGTH = 512;
 

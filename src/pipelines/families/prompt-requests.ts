@@ -4,6 +4,20 @@ import type { HostTensor } from "../../runtime/engine.js";
 import type { Shown } from "../family.js";
 import type { SubjectOptions } from "../subject-options.js";
 
+/** Prompts for studies, where the model says none. */
+export const examplePrompts = [
+  "a fox in the snow",
+  "a lighthouse on a cliff at sunset, oil painting",
+  "a bowl of lemons on a blue table",
+  "portrait of an old sailor, black and white photograph",
+  "a red bicycle in front of a bookshop",
+  "a small robot that waters a plant",
+  "mountains behind a lake in the morning fog",
+  "a hand-drawn map of an island",
+  "a cat asleep on a pile of books",
+  "a street in the rain at night, neon signs",
+];
+
 /** The longest side, in pixels. */
 const MAX_SIDE = 8192;
 

@@ -7,7 +7,7 @@ import type { Condition, Family, Subject } from "../family.js";
 import { checkFinite, checkInteger } from "../option-types.js";
 import { type SubjectOptions, subjectTypes } from "../subject-options.js";
 import { beginnings, checkBeginning } from "./beginnings.js";
-import { checkSide, conditionTable, given, interned, promptTexts } from "./prompt-requests.js";
+import { checkSide, conditionTable, examplePrompts, given, interned, promptTexts } from "./prompt-requests.js";
 import type { ClipPromptEncoder } from "./stable-diffusion-prompts.js";
 
 /** What the requests of a model go by, beside its networks. */
@@ -19,18 +19,6 @@ export interface DiffusionFacts {
   readonly forceZerosForEmptyPrompt: boolean;
   readonly own: DrawingDefaults;
 }
-
-/** Prompts for studies, where the model says none. */
-const examples = [
-  "a fox in the snow",
-  "a lighthouse on a cliff at sunset, oil painting",
-  "a bowl of lemons on a blue table",
-  "portrait of an old sailor, black and white photograph",
-  "a red bicycle in front of a bookshop",
-  "a small robot that waters a plant",
-  "mountains behind a lake in the morning fog",
-  "a cat asleep on a pile of books",
-];
 
 /** diffusers' defaults: of Stable Diffusion 1 and 2, of XL, and of a model distilled to few steps (LCM). */
 const guidanceDefaults = { plain: 7.5, xl: 5, lcm: 8.5 } as const;
@@ -90,7 +78,8 @@ export function stableDiffusionFamily(
   const isDistilled = timeCondProjDim !== undefined;
   const usual = isDistilled ? "lcm" : addition ? "xl" : "plain";
   const defaults = {
-    ...{ numInferenceSteps: isDistilled ? LCM_STEPS : STEPS, guidanceScale: guidanceDefaults[usual], examples },
+    ...{ numInferenceSteps: isDistilled ? LCM_STEPS : STEPS, guidanceScale: guidanceDefaults[usual] },
+    examples: examplePrompts,
     ...{ height: sampleSize[0] * stride, width: sampleSize[1] * stride, ...own },
   };
   const names = [...plainOptions, ...(addition ? xlOptions : [])];

@@ -1,6 +1,12 @@
 import { Backbone } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
-import { type CacheFacts, type CachePresets, cacheLevels, defaultPresets } from "../../methods/index.js";
+import {
+  type CacheFacts,
+  type CachePresets,
+  cacheLevels,
+  defaultPresets,
+  presetsFromJson,
+} from "../../methods/index.js";
 import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
 import { clipTextConfigFromJson } from "../../models/clip-text.js";
 import { stableDiffusionLora } from "../../models/stable-diffusion-lora.js";
@@ -22,6 +28,7 @@ import type { PipelineParts } from "../family.js";
 import type { PartFiles } from "../part-files.js";
 import { cachingOf, nothingMeasured } from "./caching.js";
 import { checkChannels, dtypeOf, type FamilyContext } from "./context.js";
+import { unetPresets } from "./stable-diffusion-presets.js";
 import { type ClipPart, ClipPromptEncoder } from "./stable-diffusion-prompts.js";
 import { checkText, stableDiffusionFamily } from "./stable-diffusion-requests.js";
 
@@ -169,6 +176,7 @@ async function diffusionParts(source: DiffusionSource, context: FamilyContext, w
   const linears = once(() => modelLinears(model));
   const { dtype, notes } = dtypeOf(context, network.checkpoint, linears);
   const { forceZerosForEmptyPrompt, defaults: own } = source;
+  const levels = cacheLevels(model);
   return {
     name,
     family: stableDiffusionFamily({ config, stride: decoder.stride, forceZerosForEmptyPrompt, own }, encoder),
@@ -177,7 +185,7 @@ async function diffusionParts(source: DiffusionSource, context: FamilyContext, w
     encoder: new LatentEncoder(vaeConfig, vae.checkpoint, sessions),
     scheduler: source.scheduler,
     notes: [...loraNotes, ...notes],
-    caching: await source.caching(cacheLevels(model), defaultPresets),
+    caching: await source.caching(levels, presetsFromJson(unetPresets, defaultPresets, levels, "Stable Diffusion")),
   };
 }
 
