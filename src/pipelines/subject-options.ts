@@ -56,6 +56,11 @@ export interface SubjectOptions {
   negativeAestheticScore?: number;
 }
 
+/** The options of which there may be a list, one for each class or prompt. */
+export const listedOptions = [
+  ...(["classLabels", "prompt", "prompt2", "negativePrompt", "negativePrompt2", "image", "maskImage"] as const),
+] satisfies readonly (keyof SubjectOptions)[];
+
 /** The options that name what to draw, one of which every family has. */
 export type SubjectOption = "classLabels" | "prompt";
 

@@ -1,7 +1,8 @@
 import type { DiffusionPipeline, SubjectOptions } from "../pipelines/index.js";
-import { subjectTypes } from "../pipelines/subject-options.js";
+import { listedOptions, subjectTypes } from "../pipelines/subject-options.js";
 
 const subjectKeys = Object.keys(subjectTypes) as (keyof SubjectOptions)[];
+const listed: ReadonlySet<keyof SubjectOptions> = new Set(listedOptions);
 
 /** What a study draws, an image after the other. */
 export interface StudySubjects {
@@ -25,8 +26,11 @@ export function studySubjects(
     count: order.length,
     slice(first, end) {
       const chosen = order.slice(first, end);
-      const part = (value: unknown) => (Array.isArray(value) ? chosen.map((i) => value[i]) : value);
-      const entries = subjectKeys.flatMap((key) => (options[key] === undefined ? [] : [[key, part(options[key])]]));
+      const part = (key: keyof SubjectOptions, value: unknown) =>
+        listed.has(key) && Array.isArray(value) && value.length === named.length ? chosen.map((i) => value[i]) : value;
+      const entries = subjectKeys.flatMap((key) =>
+        options[key] === undefined ? [] : [[key, part(key, options[key])]],
+      );
       return { ...Object.fromEntries(entries), [subjectOption]: chosen.map((i) => named[i]) };
     },
   };
