@@ -1,6 +1,5 @@
 import { z } from "zod";
 import { FemoError } from "../errors.js";
-import { blocksOf } from "./blocks.js";
 import { fora } from "./forecasts/index.js";
 import { common, defineMethod, type ModelFacts, methodValue, type Policy } from "./method.js";
 import { keptAt } from "./scheduled.js";
@@ -11,7 +10,7 @@ const published = {
 } as const;
 const publishedNames = ["flux"] as const satisfies readonly (keyof typeof published)[];
 
-/** What enters the first attention, normalised and modulated. */
+/** What enters the first attention, normalised and modulated; of a U-Net where the timestep first meets the image. */
 const MARK = "modulated";
 
 /** The input of the first block tells how far the output will have moved (TeaCache, Liu et al., arXiv 2411.19108). */
@@ -48,15 +47,12 @@ export const teaCache = methodValue(teaCacheMethod);
 function accumulating(coefficients: readonly number[], threshold: number, model: ModelFacts): Policy {
   if (!model.marks.includes(MARK)) {
     const found = model.marks.join(", ") || "none";
-    throw new FemoError(
-      "E_OPTION",
-      `cache: teaCache: expected a model that gives out "${MARK}", what enters its first block of several in a row, found ${found}, as of a U-Net`,
-    );
+    throw new FemoError("E_OPTION", `cache: teaCache: expected a model that gives out "${MARK}", found ${found}`);
   }
   const policy: Policy<number> = {
     looks: [
       {
-        cut: { to: { chain: blocksOf(model).firstChain, block: 0 }, give: [MARK] },
+        cut: { aside: true, give: [MARK] },
         of: { mark: MARK },
         against: "last step",
         measure: "l1",

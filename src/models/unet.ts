@@ -105,7 +105,8 @@ export function unet(config: UNetConfig, sizes: Readonly<Record<keyof typeof une
     const residual = (x: Value, name: string, channels: number): Value => {
       const h = conv(groupNorm(x, `${name}.norm1`).silu(), `${name}.conv1`, channels);
       const told = h.add(fromCondition(`${name}.time_emb_proj`, channels));
-      return conv(groupNorm(told, `${name}.norm2`).silu(), `${name}.conv2`, channels);
+      const seen = name === "down_blocks.0.resnets.0" ? t.mark("modulated", told) : told;
+      return conv(groupNorm(seen, `${name}.norm2`).silu(), `${name}.conv2`, channels);
     };
     const shortcut = (x: Value, name: string, channels: number): Value =>
       x.shape[1] === channels ? x : conv(x, `${name}.conv_shortcut`, channels, { kernel: 1 });
@@ -165,7 +166,7 @@ export function unet(config: UNetConfig, sizes: Readonly<Record<keyof typeof une
         const attends = layers[i];
         return attends ? added.add(transformer(skip.add(added), `${block}.attentions.${i}`, attends)) : added;
       });
-      return skip.add(change);
+      return skip.add(site.name === "down_blocks.0.layers.0" ? t.mark("first block", change) : change);
     };
     /** The deepest part, which keeps size and channels.  x: [B, C, H, W] */
     const middle = (x: Value): Value => {
@@ -255,7 +256,7 @@ export function unet(config: UNetConfig, sizes: Readonly<Record<keyof typeof une
       "output",
     ],
     chains: {},
-    marks: [],
+    marks: ["modulated", "first block"],
     build,
     sized: ({ height, width, text }) => unet(config, { height, width, text } as Record<keyof typeof unetSizes, number>),
   };

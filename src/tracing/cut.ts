@@ -60,6 +60,8 @@ export interface Cut {
   readonly scores?: boolean;
   /** Marks given out. */
   readonly give?: readonly string[];
+  /** The model's output is not given out: a look at what is given and captured, and no more is computed than that takes. */
+  readonly aside?: boolean;
   /** MLPs and attention keep what they gave, or correct what was kept, instead of computing it whole. */
   readonly sparse?: Sparse;
   /** On the way the chain's streams are given out there, so that a later step may begin with them. */

@@ -29,7 +29,8 @@ export interface Model {
   readonly levels: readonly string[];
   /** Its chains of blocks in their order, and how many each has. */
   readonly chains: Readonly<Record<string, number>>;
-  /** Tensors that may be given out (`Trace.mark`) and that methods know by name: "modulated", what enters the first attention. */
+  /** Tensors that may be given out (`Trace.mark`) and that methods know by name: "modulated", what enters the first attention,
+   * or where the timestep first meets the image; "first block", what that changes. */
   readonly marks: readonly string[];
   build(trace: Trace): Value;
   /**

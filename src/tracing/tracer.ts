@@ -106,7 +106,7 @@ export const graphNames = {
 export function traceCut(model: Model, cut: Cut): TracedGraph {
   const tracer = new Tracer(model, cut);
   const output = model.build(tracer);
-  if (cut.to === undefined && cut.hoisted !== "pair" && cut.hoisted !== "condition") {
+  if (cut.to === undefined && !cut.aside && cut.hoisted !== "pair" && cut.hoisted !== "condition") {
     tracer.graph.output(graphNames.output, output);
   }
   tracer.checkUsed();

@@ -17,10 +17,13 @@ const kept = caching.filter((method) => !refusedByUNets.includes(method));
 const withFields = (method: CacheMethod, fields: object = {}) =>
   ({ method, ...(method === "magCache" && { ratios: [1, 1, 1] }), ...fields }) as CacheOptions;
 /** The cuts of a method that has no level of its own to choose: each of its own. */
-const choices = (method: Caching): object[] =>
-  method === "deepCache"
-    ? model.levels.filter((level) => level.startsWith("deep.")).map((_, cacheBranchId) => ({ cacheBranchId }))
+function choices(method: Caching): object[] {
+  if (method === "firstBlock" || method === "dbCache") return [{}];
+  const deep = model.levels.filter((level) => level.startsWith("deep."));
+  return method === "deepCache"
+    ? deep.map((_, cacheBranchId) => ({ cacheBranchId }))
     : cacheLevels(model).map((granularity) => ({ granularity }));
+}
 
 const tiny = await openUNet("sd2");
 const { model, checkpoint, tensors, sizes } = tiny;
