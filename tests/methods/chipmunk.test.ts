@@ -89,7 +89,7 @@ test.each<[string, object]>([
 test("a model without blocks, and one in 8 bits, are refused", async () => {
   const settings = { method: "chipmunk", ...defaultPresets.chipmunk } as const;
   const message = await femoError("E_OPTION", () => methodOf(settings, { levels: ["output"], chains: {}, marks: [] }));
-  expect(message).toContain("expected a model of blocks");
+  expect(message).toContain("expected blocks in a row");
   const cache = mkdtempSync(join(tmpdir(), "femo-chipmunk-"));
   vi.stubEnv("FEMO_CACHE", cache);
   try {
