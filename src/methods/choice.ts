@@ -1,7 +1,8 @@
 import { FemoError } from "../errors.js";
-import { type PlacedSchedule, placedFor, placeFullSteps, type Sampling } from "./placement.js";
+import { isToBePlaced, type PlacedSchedule, placedFor, placeFullSteps, type Sampling } from "./placement.js";
 import { type MeasuredQuality, type Qualities, type QualityName, qualityNames } from "./qualities.js";
 import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings } from "./settings.js";
+import { type FittedSolver, solverInPlace } from "./solvers.js";
 
 /** What is known of caching on a model. */
 export interface CacheFacts {
@@ -10,6 +11,7 @@ export interface CacheFacts {
   readonly presets: CachePresets;
   readonly schedules: readonly PlacedSchedule[];
   readonly qualities: Qualities;
+  readonly solvers: readonly FittedSolver[];
 }
 
 /** A choice of cache as it runs. */
@@ -29,11 +31,13 @@ const isQuality = (cache: unknown): cache is QualityName => qualityNames.some((n
  */
 export function chosenCache(
   cache: CacheOptions | QualityName,
-  { levels, presets, schedules, qualities }: CacheFacts,
+  { levels, presets, schedules, qualities, solvers }: CacheFacts,
   sampling: Sampling,
 ): ChosenCache {
   if (!isQuality(cache)) {
-    return { settings: placeFullSteps(cacheSettings(cache, presets, levels), schedules, sampling), notes: [] };
+    const settings = cacheSettings(cache, presets, levels);
+    if (settings.method === "calibrated") solverInPlace(settings, solvers);
+    return { settings: placeFullSteps(settings, schedules, sampling), notes: [] };
   }
   const quality = qualities[cache];
   if (!quality) {
@@ -53,7 +57,7 @@ export function chosenCache(
           `"${cache}" was measured with ${measured.numInferenceSteps} steps of ${measured.sampler}, not with ` +
             `${numInferenceSteps} of ${sampler}: its measured error does not hold here.`,
         ];
-  if (!("fullSteps" in settings) || typeof settings.fullSteps !== "number") return { settings, quality: about, notes };
+  if (!isToBePlaced(settings)) return { settings, quality: about, notes };
   const isPlaced = placedFor(schedules, sampling).some(({ length }) => length === settings.fullSteps);
   if (isPlaced) return { settings: placeFullSteps(settings, schedules, sampling), quality: about, notes };
   const { fullSteps: _, ...byInterval } = settings; // as many of them, evenly

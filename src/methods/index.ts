@@ -1,4 +1,5 @@
 export { adaptedFemo } from "./adapted-femo.js";
+export { calibrated } from "./calibrated.js";
 export { chipmunk } from "./chipmunk.js";
 export { type CacheFacts, type ChosenCache, chosenCache } from "./choice.js";
 export { dbCache } from "./db-cache.js";
@@ -49,6 +50,13 @@ export {
   methodOf,
   methodTitle,
 } from "./settings.js";
+export {
+  type FittedSolver,
+  type MeasuredSolver,
+  type SolverInPlace,
+  solverInPlace,
+  solversFromJson,
+} from "./solvers.js";
 export { taylorSeer } from "./taylor-seer.js";
 export { teaCache } from "./tea-cache.js";
 export { type LinearSampling, toMultistep } from "./to-multistep.js";

@@ -46,6 +46,12 @@ export function schedulesFromJson(json: unknown, file: string): readonly PlacedS
   return schedules;
 }
 
+/** Whether the settings say how many steps are full, not which; of a solver all are. */
+export const isToBePlaced = <S extends CacheSettings>(
+  settings: S,
+): settings is Exclude<S, { method: "calibrated" }> & { readonly fullSteps: number } =>
+  settings.method !== "calibrated" && "fullSteps" in settings && typeof settings.fullSteps === "number";
+
 /**
  * Settings whose number of full steps has become the steps themselves.
  * @throws FemoError E_OPTION if none were placed on this model for such a number, sampler and number of steps
@@ -55,8 +61,8 @@ export function placeFullSteps<S extends CacheSettings>(
   schedules: readonly PlacedSchedule[],
   sampling: Sampling,
 ): S {
-  const count = "fullSteps" in settings ? settings.fullSteps : undefined;
-  if (typeof count !== "number") return settings;
+  if (!isToBePlaced(settings)) return settings;
+  const { fullSteps: count } = settings;
   const placed = placedFor(schedules, sampling);
   const fullSteps = placed.find(({ length }) => length === count);
   if (fullSteps) return { ...settings, fullSteps };

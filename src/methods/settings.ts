@@ -79,7 +79,7 @@ export const knobOf = (name: CacheMethod): Knob | undefined => definitionOf(name
 /** A method as it runs on a model. */
 export function methodOf(settings: CacheSettings, model: ModelFacts): Method {
   const method = definitionOf(settings.method).build(settings, model);
-  const { errorBound, stateDtype }: Common = settings.method === "none" ? {} : settings;
+  const { errorBound, stateDtype } = settings as CacheSettings & Common;
   return {
     ...method,
     ...(errorBound !== undefined && { errorBound, measure: true }),

@@ -1,4 +1,5 @@
 import { adaptedFemoMethod } from "./adapted-femo.js";
+import { calibratedMethod } from "./calibrated.js";
 import { chipmunkMethod } from "./chipmunk.js";
 import { dbCacheMethod } from "./db-cache.js";
 import { deepCacheMethod } from "./deep-cache.js";
@@ -20,6 +21,7 @@ import { tocaMethod } from "./toca.js";
 /** The methods there are, a line each. */
 export const methodTable = [
   noneMethod,
+  calibratedMethod,
   foraMethod,
   taylorSeerMethod,
   newtonMethod,

@@ -18,6 +18,7 @@ import { type Forecaster, stateSize } from "./forecasts/index.js";
 import { type Method, plannedKinds, X0 } from "./method.js";
 import type { QualityName } from "./qualities.js";
 import { type CacheOptions, defaultPresets, methodOf } from "./settings.js";
+import { solverInPlace } from "./solvers.js";
 
 /**
  * How images are sampled with the cache, with DDIM without clipping or Euler's method of a flow, and what is known of caching
@@ -49,14 +50,15 @@ const OUTPUT = "output";
  *   predicts v; or as the sampler itself
  */
 export function toMultistep(cache: CacheOptions | QualityName, sampling: LinearSampling): MultistepSolver {
-  const { scheduler, presets = defaultPresets, schedules = [], qualities = {}, ...choice } = sampling;
+  const { scheduler, presets = defaultPresets, schedules = [], qualities = {}, solvers = [], ...choice } = sampling;
   const levels = [OUTPUT, X0];
   const sampler = createSampler(scheduler, choice);
   if (isStochastic(sampler)) throw refused("scheduler", "that of a sampler without fresh noise", sampler.name);
   checkScheduler(scheduler);
   const { timesteps, leaps, spacing } = sampler;
   const how = { sampler: sampler.name, timestepSpacing: spacing, numInferenceSteps: timesteps.length };
-  const { settings } = chosenCache(cache, { levels, presets, schedules, qualities }, how);
+  const { settings } = chosenCache(cache, { levels, presets, schedules, qualities, solvers }, how);
+  if (settings.method === "calibrated") return solverInPlace(settings, solvers).solver;
   if ("beta" in settings && new Set([settings.beta].flat()).size > 1) {
     throw refused("cache: beta", "one for all images, as they have one solver", "several");
   }

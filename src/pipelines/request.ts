@@ -6,11 +6,14 @@ import {
   type CacheOptions,
   type CacheSettings,
   type ChosenCache,
+  cacheSettings,
   chosenCache,
   type Method,
   methodOf,
   type QualityName,
   type Sampling,
+  type SolverInPlace,
+  solverInPlace,
 } from "../methods/index.js";
 import {
   createSampler,
@@ -177,10 +180,14 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   checkBeginnings(drawing, latents, repaints(backbone.model));
   const bad = latents?.findIndex((x) => !Number.isFinite(x)) ?? -1;
   if (bad >= 0) throw new FemoError("E_OPTION", `latents: expected finite numbers, found ${latents?.[bad]} at ${bad}`);
+  const inPlace = solverOf(options.cache, caching, Number(settings.trueCfgScale ?? guidanceScale));
   const { sampler: chosenSampler, timestepSpacing = sampling?.timestepSpacing } = options;
-  const whole = createSampler(scheduler, { ...sampling, sampler: chosenSampler, timestepSpacing, numInferenceSteps });
+  const steps = inPlace?.solver.timesteps.length ?? numInferenceSteps;
+  const whole = inPlace
+    ? createSampler(scheduler, { sampler: inPlace.solver, numInferenceSteps: steps })
+    : createSampler(scheduler, { ...sampling, sampler: chosenSampler, timestepSpacing, numInferenceSteps });
   const { numTrainTimesteps = trainingChainDefaults.numTrainTimesteps } = scheduler;
-  const sampler = partOfSteps(whole, drawing, numInferenceSteps, numTrainTimesteps);
+  const sampler = partOfSteps(whole, drawing, steps, numTrainTimesteps);
   const cache = chosenCache(options.cache ?? "none", caching, samplingOf(sampler));
   checkFullSteps(cache.settings, sampler.timesteps.length);
   const seeds = subjects.map((_, i) => (latents && !isStochastic(sampler) ? undefined : seedAfter(seed, i)));
@@ -191,10 +198,10 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
     subjects,
     sizes,
     settings,
-    notes: [...(pipeline.notes ?? []), ...notes],
+    notes: [...(pipeline.notes ?? []), ...notes, ...(inPlace?.notes ?? [])],
     seeds,
     latents,
-    numInferenceSteps,
+    numInferenceSteps: steps,
     guidanceScale,
     guidanceChannels,
     guidanceRescale,
@@ -239,6 +246,19 @@ function checkBeginnings(
   }
   if (!needsMask || subjects.every(({ beginning }) => beginning?.mask)) return;
   throw new FemoError("E_OPTION", "maskImage: expected one, and an image, as this model repaints pictures; found none");
+}
+
+/** The solver that takes the sampler's place, if the cache is one. */
+function solverOf(
+  cache: GenerateOptions["cache"],
+  { presets, levels, qualities, solvers }: PipelineParts["caching"],
+  guidanceScale: number,
+): SolverInPlace | undefined {
+  const options = (qualities[cache as QualityName]?.cache ?? cache) as CacheOptions | undefined;
+  const name = typeof options === "object" ? options.method : options;
+  if (name !== "calibrated") return undefined;
+  const settings = cacheSettings(options as CacheOptions, presets, levels);
+  return settings.method === "calibrated" ? solverInPlace(settings, solvers, guidanceScale) : undefined;
 }
 
 /** How a sampler samples. */

@@ -126,8 +126,9 @@ async function decoded({ decoder }: PipelineParts, request: Request, latent: Pla
 const WORTHWHILE = 1.1;
 
 /** A sentence if the cache could not help. */
-function savingNotes({ cache: { settings }, numInferenceSteps: n }: Request, speedup: number): string[] {
-  if (settings.method === "none" || speedup >= WORTHWHILE) return [];
+function savingNotes({ method, numInferenceSteps: n }: Request, speedup: number): string[] {
+  const neverSaves = Object.keys(method.cuts).length === 1; // there is no other than the full step
+  if (neverSaves || speedup >= WORTHWHILE) return [];
   return [
     `The cache saved next to nothing: ${speedup.toFixed(2)} times fewer operations over ${n} steps. With so few steps, or ` +
       "at such settings, nearly every step is computed: leave the cache out, or give it a larger interval or threshold.",

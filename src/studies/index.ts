@@ -32,6 +32,15 @@ export { type Quality, qualityOf } from "./quality.js";
 export { type ComparisonReportOptions, comparisonHtml } from "./report-html.js";
 export type { ComparisonRow, ComparisonStep } from "./rows.js";
 export { type CostOptions, type SettingsAtCost, settingsAtCost } from "./settings-at-cost.js";
+export {
+  type FitSolverOptions,
+  fitSolver,
+  fittedSolverOf,
+  type SolverFit,
+  type SolverFitState,
+  type SolverJudgement,
+} from "./solver-fit/fit-solver.js";
+export type { StartingSolver } from "./solver-fit/start.js";
 export { comparisonTable } from "./table.js";
 export {
   type CompareVariant,

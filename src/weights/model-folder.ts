@@ -73,13 +73,14 @@ export interface ModelFolder extends ModelIndex {
 
 /**
  * Files of what was measured on the model, if it was: what requests best go by; of caching the settings of each method,
- * where full steps are placed, and what to trade for speed.
+ * where full steps are placed, what to trade for speed, and solvers of few steps.
  */
 export const MEASURED_FILES = {
   defaults: "defaults.json",
   presets: "presets.json",
   schedules: "schedules.json",
   qualities: "qualities.json",
+  solvers: "solvers.json",
 } as const;
 
 /**

@@ -21,6 +21,7 @@ const measured = {
 const sampling = { sampler: "ddim", timestepSpacing: "leading", numInferenceSteps: 20 };
 const facts: CacheFacts = {
   levels,
+  solvers: [],
   presets: defaultPresets,
   schedules: schedulesFromJson(
     [

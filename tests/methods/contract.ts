@@ -14,8 +14,9 @@ import { settingsAtCost } from "../../src/studies/index.js";
 import { relativeError } from "../runtime/helpers.js";
 import { femoError } from "../weights/helpers.js";
 
-export type Caching = Exclude<CacheMethod, "none">;
-export const caching = cacheMethods.filter((method): method is Caching => method !== "none");
+/** All that skip part of the work of a step. */
+export type Caching = Exclude<CacheMethod, "none" | "calibrated">;
+export const caching = cacheMethods.filter((method): method is Caching => method !== "none" && method !== "calibrated");
 
 /** Fields that methods need on a model, or that no model has of itself. */
 export type Needed = { readonly [M in CacheMethod]?: object };

@@ -263,8 +263,8 @@ test("methods that are not named are the recommended ones, and all are all but n
       ({ cache }) => (cache as { method: string }).method,
     );
   expect(methods({})).toEqual(recommendedMethods);
-  // MagCache needs ratios that were measured on the model, DeepCache a U-Net.
-  const others = cacheMethods.filter((method) => !["none", "magCache", "deepCache"].includes(method));
+  // MagCache needs ratios that were measured on the model, DeepCache a U-Net, "calibrated" a solver that was fitted.
+  const others = cacheMethods.filter((method) => !["none", "magCache", "deepCache", "calibrated"].includes(method));
   expect(methods({ methods: "all" })).toEqual(others);
 });
 

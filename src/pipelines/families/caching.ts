@@ -5,6 +5,7 @@ import {
   presetsFromJson,
   qualitiesFromJson,
   schedulesFromJson,
+  solversFromJson,
 } from "../../methods/index.js";
 import { MEASURED_FILES, type ModelFolder } from "../../weights/index.js";
 
@@ -14,6 +15,7 @@ export const nothingMeasured = (levels: readonly string[], presets: CachePresets
   presets,
   schedules: [],
   qualities: {},
+  solvers: [],
 });
 
 /**
@@ -28,10 +30,13 @@ export async function cachingOf(
 ): Promise<CacheFacts> {
   const facts: { -readonly [Fact in keyof CacheFacts]: CacheFacts[Fact] } = nothingMeasured(levels, published);
   const named = (file: string): string => `${folder.name}/${file}`;
-  const { presets, schedules, qualities } = MEASURED_FILES;
-  const [own, placed, traded] = await Promise.all([presets, schedules, qualities].map((file) => folder.measured(file)));
+  const { presets, schedules, qualities, solvers } = MEASURED_FILES;
+  const [own, placed, traded, fitted] = await Promise.all(
+    [presets, schedules, qualities, solvers].map((file) => folder.measured(file)),
+  );
   if (own !== undefined) facts.presets = presetsFromJson(own, published, levels, named(presets));
   if (placed !== undefined) facts.schedules = schedulesFromJson(placed, named(schedules));
   if (traded !== undefined) facts.qualities = qualitiesFromJson(traded, facts.presets, levels, named(qualities));
+  if (fitted !== undefined) facts.solvers = solversFromJson(fitted, named(solvers));
   return facts;
 }

@@ -1,0 +1,22 @@
+import { z } from "zod";
+import { defineMethod, methodValue } from "./method.js";
+import { noneMethod } from "./none.js";
+
+/**
+ * A solver that was fitted to the model takes the sampler's place: every one of its few steps runs the network, from timesteps
+ * and with weights that bring images near to those of many steps.
+ */
+export const calibratedMethod = defineMethod({
+  name: "calibrated",
+  title: "Calibrated",
+  schema: z.strictObject({
+    method: z.literal("calibrated"),
+    /** Runs of the network, of which there are solvers. */
+    fullSteps: z.number().int().min(1),
+  }),
+  defaults: { fullSteps: 7 },
+  build: (_, model) => noneMethod.build({ method: "none" }, model),
+});
+
+/** Calibrated as the `cache` of a request. */
+export const calibrated = methodValue(calibratedMethod);

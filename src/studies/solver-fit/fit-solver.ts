@@ -1,0 +1,280 @@
+import { z } from "zod";
+import { FemoError } from "../../errors.js";
+import type { FittedSolver } from "../../methods/index.js";
+import { psnr } from "../../metrics/index.js";
+import type { DiffusionPipeline, GenerateOptions, GenerationReport } from "../../pipelines/index.js";
+import { checkInteger } from "../../pipelines/option-types.js";
+import { type MultistepSolver, multistepSolver, processOf, seedAfter } from "../../samplers/index.js";
+import { convergedRequest } from "../converged.js";
+import { type Quality, qualityOf } from "../quality.js";
+import type { StudyOptions } from "../study-options.js";
+import { studySubjects } from "../subjects.js";
+import { dampedStep, meanLogError, normalEquations, type Targets } from "./gauss-newton.js";
+import { type SolverParameters, solverParameters } from "./parameters.js";
+import { startingSolvers } from "./start.js";
+
+/** What a fit has come to: plain data, with which another goes on. */
+export interface SolverFitState {
+  readonly solver: MultistepSolver;
+  /** Of the starting solver. */
+  readonly start: { readonly name: string; readonly solver: MultistepSolver };
+  readonly iteration: number;
+  /** Mean of log mean squares over the images that it is fitted on, before any step and now. */
+  readonly errors: readonly [first: number, now: number];
+  readonly damping: number;
+}
+
+/** Options not described here are those of `generate`: what is drawn is the model's examples, in turns, if nothing is named. */
+export interface FitSolverOptions extends StudyOptions {
+  /** n: runs of the network, at least 2. */
+  fullSteps: number;
+  /**
+   * What images are to come near to: those of the model's own sampler in `numInferenceSteps`, or those to which it converges
+   * in `convergedSteps`. Default "converged".
+   */
+  target?: "converged" | "reference" | undefined;
+  /** Default 200. */
+  convergedSteps?: number | undefined;
+  /** Images to fit on, and others to judge by. Default 32 and 32. */
+  images?: number | undefined;
+  heldOut?: number | undefined;
+  /** Steps of Gauss-Newton at most. Default 6. */
+  iterations?: number | undefined;
+  /** Earlier steps of which weights are free. Default: all up to 7 runs, 4 beyond. */
+  history?: number | undefined;
+  /** Guidance scales at which to judge it too, besides its own: the range of those around that where it is better is told. */
+  guidanceScales?: readonly number[] | undefined;
+  /** Goes on from what another fit came to. */
+  state?: SolverFitState | undefined;
+  /** Called after every step of the fit, and waited for. */
+  onState?: ((state: SolverFitState) => unknown) | undefined;
+  /** Told after every step of the network. */
+  onProgress?: ((progress: { readonly phase: string; readonly done: number }) => void) | undefined;
+}
+
+/** Images of solvers beside their targets, on seeds that were not fitted on. PSNR in dB. */
+export interface SolverJudgement {
+  readonly guidanceScale: number;
+  readonly start: Quality;
+  readonly fitted: Quality;
+}
+
+/** What a fit came to. */
+export interface SolverFit {
+  readonly state: SolverFitState;
+  /** At the guidance scale of the fit first. */
+  readonly heldOut: readonly [SolverJudgement, ...SolverJudgement[]];
+  /** Whether the fitted solver is better there; if not, take the start. */
+  readonly kept: boolean;
+  readonly target: "converged" | "reference";
+  /** Of the target. */
+  readonly numInferenceSteps: number;
+}
+
+/** A fit as an entry of a model's `solvers.json`: the fitted solver, or, where that was no better, the one it began with. */
+export function fittedSolverOf({ state, heldOut, kept, target, numInferenceSteps }: SolverFit): FittedSolver {
+  const [own, ...others] = heldOut;
+  const { timesteps, table, finalAlphaBar } = kept ? state.solver : state.start.solver;
+  const told = ({ mean, median, tenthPercentile }: Quality) => ({ mean, median, tenthPercentile });
+  const isBetter = ({ fitted, start }: SolverJudgement): boolean => !kept || fitted.mean > start.mean;
+  /** The furthest scale on one side up to which all are better. */
+  const reach = (side: 1 | -1): number => {
+    const beyond = others
+      .filter(({ guidanceScale }) => side * (guidanceScale - own.guidanceScale) > 0)
+      .toSorted((a, b) => side * (a.guidanceScale - b.guidanceScale));
+    const worse = beyond.findIndex((judged) => !isBetter(judged));
+    return (worse === -1 ? beyond : beyond.slice(0, worse)).at(-1)?.guidanceScale ?? own.guidanceScale;
+  };
+  return {
+    timesteps,
+    table,
+    ...(finalAlphaBar !== undefined && { finalAlphaBar }),
+    guidanceScale: [reach(-1), reach(1)],
+    measured: {
+      ...{ target, numInferenceSteps, images: own.fitted.values.length, guidanceScale: own.guidanceScale },
+      psnr: told(kept ? own.fitted : own.start),
+      psnrOfStart: told(own.start),
+    },
+  };
+}
+
+/** Between the seeds that are fitted on and those that judge. */
+const HELD_OUT_SEED = 1_000_000;
+const DAMPINGS = [0.1, 1, 10] as const; // times that of the step before
+
+/**
+ * Fits a linear multistep solver to a model: the timesteps of its n runs and its table together, so that images of few runs
+ * come near to those of many from the same noise. It begins with the best of published and placed solvers and goes on by
+ * Gauss-Newton on the mean log squared error, with derivatives by differences: only the network's runs are needed.
+ * @throws FemoError E_OPTION if an option is out of range or the model has no linear solver; the signal's reason if aborted
+ */
+export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverOptions): Promise<SolverFit> {
+  const { fullSteps, target = "converged", images = 32, heldOut = 32, iterations = 6, convergedSteps = 200 } = options;
+  const { seed = 0, numInferenceSteps = pipeline.defaults.numInferenceSteps } = options;
+  const { history = fullSteps <= 7 ? fullSteps : 4, guidanceScales = [], onState, onProgress } = options;
+  checkInteger("fullSteps", fullSteps, 2, 100);
+  checkInteger("images", images, 1, 100_000);
+  checkInteger("heldOut", heldOut, 1, 100_000);
+  checkInteger("iterations", iterations, 0, 1000);
+  checkInteger("history", history, 1, 100);
+  const isFlow = processOf(pipeline.scheduler) === "flow";
+
+  const subjects = studySubjects(pipeline, options);
+  const { guidanceScale, guidanceChannels, sampler, timestepSpacing, batchSize, signal } = options;
+  const common = withoutUndefined({ guidanceScale, guidanceChannels, batchSize, signal });
+  const many = withoutUndefined({ ...common, sampler, timestepSpacing, numInferenceSteps });
+  const drawn = (count: number, first: number): GenerateOptions => {
+    const whole = Array.from({ length: Math.ceil(count / subjects.count) }, () => subjects.slice());
+    const key = pipeline.subjectOption;
+    const named = whole.flatMap((part) => part[key] as readonly string[]).slice(0, count);
+    return { ...whole[0], [key]: named, seed: seedAfter(seed, first) };
+  };
+  const [fitting, judging] = [drawn(images, 0), drawn(heldOut, HELD_OUT_SEED)];
+  const targetRequest = async (what: GenerateOptions): Promise<GenerateOptions> =>
+    target === "reference"
+      ? { ...many, ...what }
+      : convergedRequest(pipeline, { ...many, ...what, numInferenceSteps: convergedSteps }, convergedSteps);
+  const solved = (solver: MultistepSolver, what: GenerateOptions): GenerateOptions => ({
+    ...common,
+    ...what,
+    sampler: solver,
+    numInferenceSteps: solver.timesteps.length,
+  });
+  const run = (phase: string, request: GenerateOptions, outputType: "latent" | "image") =>
+    pipeline.generate({
+      ...request,
+      outputType,
+      onStep: ({ step, numInferenceSteps: of }) => onProgress?.({ phase, done: (step + 1) / of }),
+    });
+  const latents = async (phase: string, request: GenerateOptions): Promise<Float32Array> =>
+    (await run(phase, request, "latent")).latents;
+
+  const { latents: targets, report } = await run("targets", await targetRequest(fitting), "latent");
+  const guidanceOption = scaleOf(report);
+  const size = targets.length / images;
+  const errorOf = async (solver: MultistepSolver, phase: string): Promise<number> =>
+    meanLogError(await latents(phase, solved(solver, fitting)), { targets, size });
+
+  let state = options.state === undefined ? await bestStart() : checkedState(options.state, fullSteps);
+  const parameters = solverParameters(state.solver, history, isFlow);
+  const problem: Problem = {
+    ...{ parameters, targets, size },
+    at: async (values) => latents("fit", solved(parameters.solver(values), fitting)),
+  };
+  while (state.iteration < iterations) {
+    const next = await improved(state, problem);
+    state = next.state;
+    await onState?.(state);
+    if (!next.better) break;
+  }
+
+  const judged = async (guided: Partial<GenerateOptions>): Promise<SolverJudgement> => {
+    const wanted = await run("held-out targets", { ...(await targetRequest(judging)), ...guided }, "image");
+    const qualityFor = async (solver: MultistepSolver): Promise<Quality> => {
+      const { images } = await run("held-out", { ...solved(solver, judging), ...guided }, "image");
+      return qualityOf(images.map((image, i) => psnr(image, wanted.images[i] as (typeof wanted.images)[number])));
+    };
+    return {
+      guidanceScale: wanted.report[guidanceOption] as number,
+      start: await qualityFor(state.start.solver),
+      fitted: await qualityFor(state.solver),
+    };
+  };
+  const own = await judged({});
+  const others: SolverJudgement[] = [];
+  for (const scale of guidanceScales) {
+    if (scale !== own.guidanceScale) others.push(await judged({ [guidanceOption]: scale }));
+  }
+  return {
+    state,
+    heldOut: [own, ...others],
+    kept: own.fitted.mean > own.start.mean,
+    target,
+    numInferenceSteps: target === "converged" ? convergedSteps : numInferenceSteps,
+  };
+
+  async function bestStart(): Promise<SolverFitState> {
+    const starts = startingSolvers(pipeline, fullSteps, numInferenceSteps);
+    const tried = [];
+    for (const start of starts) tried.push({ start, error: await errorOf(start.solver, start.name) });
+    const best = tried.toSorted((a, b) => a.error - b.error)[0];
+    if (!best) {
+      throw new FemoError("E_OPTION", `fullSteps: the model has no linear solver of ${fullSteps} runs to begin with`);
+    }
+    const { start, error } = best;
+    return { solver: start.solver, start, iteration: 0, errors: [error, error], damping: 1e-2 };
+  }
+}
+
+const numbers = z.array(z.number());
+const solverSchema = z.looseObject({ timesteps: numbers, table: z.array(numbers) });
+const stateSchema = z.strictObject({
+  solver: solverSchema,
+  start: z.strictObject({ name: z.string(), solver: solverSchema }),
+  iteration: z.number().int().nonnegative(),
+  errors: z.tuple([z.number(), z.number()]),
+  damping: z.number().positive(),
+});
+
+/** @throws FemoError E_OPTION if it is no state of a fit of so many runs */
+function checkedState(state: SolverFitState, fullSteps: number): SolverFitState {
+  const parsed = stateSchema.safeParse(state);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new FemoError("E_OPTION", `state: ${issue?.path.join(".") || "the state"}: ${issue?.message}`);
+  }
+  const solvers = { solver: state.solver, "start.solver": state.start.solver };
+  for (const [name, solver] of Object.entries(solvers)) {
+    const { length } = multistepSolver(solver, `state: ${name}`).timesteps;
+    if (length === fullSteps) continue;
+    throw new FemoError("E_OPTION", `state: ${name}: expected ${fullSteps} runs, as fullSteps says, found ${length}`);
+  }
+  return state;
+}
+
+/** What is to be solved, of which nobody knows derivatives. */
+interface Problem extends Targets {
+  readonly parameters: SolverParameters;
+  /** Where these parameters bring the points. */
+  at(values: readonly number[]): Promise<Float32Array>;
+}
+
+/** A step of Gauss-Newton, with the damping that serves best. */
+async function improved(state: SolverFitState, problem: Problem): Promise<{ state: SolverFitState; better: boolean }> {
+  const { parameters } = problem;
+  const values = parameters.of(state.solver);
+  const points = await problem.at(values);
+  const moved: Float32Array[] = [];
+  for (const [p, step] of parameters.steps.entries()) {
+    moved.push(await problem.at(values.map((value, k) => (k === p ? value + step : value))));
+  }
+  const equations = normalEquations(points, moved, parameters.steps, problem);
+  const before = meanLogError(points, problem);
+  let best = { error: before, values, damping: state.damping };
+  for (const factor of DAMPINGS) {
+    const damping = state.damping * factor;
+    const change = dampedStep(equations, damping);
+    if (!change) continue;
+    const tried = values.map((value, k) => value + (change[k] as number));
+    const error = meanLogError(await problem.at(tried), problem);
+    if (error < best.error) best = { error, values: tried, damping };
+  }
+  const better = best.error < before;
+  return {
+    better,
+    state: {
+      ...state,
+      solver: parameters.solver(best.values),
+      iteration: state.iteration + 1,
+      errors: [state.errors[0], best.error],
+      damping: best.damping,
+    },
+  };
+}
+
+/** By which option a model is guided. */
+const scaleOf = ({ trueCfgScale }: GenerationReport): "trueCfgScale" | "guidanceScale" =>
+  trueCfgScale === undefined ? "guidanceScale" : "trueCfgScale";
+
+const withoutUndefined = <T extends object>(object: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
+  Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as never;

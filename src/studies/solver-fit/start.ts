@@ -1,0 +1,93 @@
+import { FemoError } from "../../errors.js";
+import { toMultistep } from "../../methods/index.js";
+import type { DiffusionPipeline } from "../../pipelines/index.js";
+import {
+  createSampler,
+  type MultistepSolver,
+  processOf,
+  type Sampler,
+  type SamplerChoice,
+  straightWeights,
+} from "../../samplers/index.js";
+
+/** A solver to begin with. */
+export interface StartingSolver {
+  readonly name: string;
+  readonly solver: MultistepSolver;
+}
+
+/**
+ * Solvers of n runs from which a fit may begin: hindsight at the steps that were placed on the model, if some were, and at even
+ * ones; DPM-Solver++, in steps even in log-SNR of a diffusion; and the model's own way in n steps.
+ * @param numInferenceSteps of the reference, among which full steps of hindsight lie
+ */
+export function startingSolvers(
+  { scheduler, presets, schedules }: Pick<DiffusionPipeline, "scheduler" | "presets" | "schedules">,
+  n: number,
+  numInferenceSteps: number,
+): StartingSolver[] {
+  const even = Array.from({ length: n }, (_, i) => Math.floor((i * numInferenceSteps) / n));
+  const hindsight = (fullSteps: number | readonly number[]) => () =>
+    toMultistep(
+      { method: "hindsight", fullSteps: typeof fullSteps === "number" ? fullSteps : [...fullSteps] },
+      { scheduler, presets, schedules, numInferenceSteps },
+    );
+  const walked = (choice: Omit<SamplerChoice, "numInferenceSteps">) => () =>
+    asMultistep(createSampler(scheduler, { ...choice, numInferenceSteps: n }), processOf(scheduler) === "flow");
+  const isFlow = processOf(scheduler) === "flow";
+  return [
+    ...attempted("hindsight, placed", hindsight(n)),
+    ...attempted("hindsight", hindsight(even)),
+    ...attempted(
+      "dpm-solver++",
+      walked({ sampler: "dpm-solver++", ...(!isFlow && { timestepSpacing: "lambda" as const }) }),
+    ),
+    ...attempted(isFlow ? "euler" : "ddim", walked({ sampler: isFlow ? "euler" : "ddim" })),
+  ];
+}
+
+/** Nothing where the model has no such solver. */
+function attempted(name: string, make: () => MultistepSolver): StartingSolver[] {
+  try {
+    return [{ name, solver: make() }];
+  } catch (error) {
+    if (error instanceof FemoError && error.code === "E_OPTION") return [];
+    throw error;
+  }
+}
+
+/**
+ * A sampler whose steps are linear in the latent and in the x₀ of its steps so far, as its table: it is walked once with a
+ * unit vector in place of each of them.
+ * @throws FemoError E_OPTION if a step has another form: fresh noise, clipping, or a latent of another scale
+ */
+function asMultistep(sampler: Sampler, isFlow: boolean): MultistepSolver {
+  const { timesteps, leaps } = sampler;
+  const n = timesteps.length;
+  const unit = (place: number): Float32Array => new Float32Array(n + 1).fill(1, place, place + 1);
+  let state: Parameters<Sampler["step"]>[1] = { latent: unit(0) };
+  const table = leaps.map((leap, i) => {
+    if (sampler.draws?.(i) || sampler.inputScale(i) !== 1) throw notLinear(sampler);
+    const output = sampler.modelOutput(i, state.latent, unit(i + 1));
+    const next = sampler.step(i, state, output);
+    const straight = straightWeights(leap);
+    const row = Array.from(next.latent, (x, k) => (x - straight.x * (state.latent[k] as number)) / straight.x0);
+    const [ofLatent, ...ofDenoised] = row as [number, ...number[]];
+    state = next;
+    if (!(Math.abs(ofLatent) < ROUNDING)) throw notLinear(sampler);
+    return normalised(ofDenoised.slice(0, i + 1));
+  });
+  const last = leaps.at(-1)?.to.signalVariance ?? 1;
+  return { sampler: "multistep", timesteps, table, ...(!isFlow && { finalAlphaBar: last }) };
+}
+
+const ROUNDING = 1e-3; // of float32, over a short leap
+
+/** The newest takes what rounding left of a sum of 1. */
+function normalised(row: readonly number[]): number[] {
+  const earlier = row.slice(0, -1);
+  return [...earlier, 1 - earlier.reduce((a, b) => a + b, 0)];
+}
+
+const notLinear = ({ name }: Sampler): FemoError =>
+  new FemoError("E_OPTION", `sampler: expected one whose steps are linear and draw no noise, found ${name}`);

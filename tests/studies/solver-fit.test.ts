@@ -1,0 +1,231 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import fc from "fast-check";
+import { afterAll, describe, expect, test } from "vitest";
+import { DiffusionPipeline, type MultistepSolver } from "../../src/index.js";
+import { multistepSolver, namedSamplers } from "../../src/samplers/index.js";
+import { fitSolver, fittedSolverOf, type SolverFitState } from "../../src/studies/index.js";
+import { dampedStep, meanLogError, normalEquations } from "../../src/studies/solver-fit/gauss-newton.js";
+import { solverParameters } from "../../src/studies/solver-fit/parameters.js";
+import { startingSolvers } from "../../src/studies/solver-fit/start.js";
+import { relativeError } from "../runtime/helpers.js";
+import { openTinyPipeline, tinyPipeline } from "../tiny-pipeline.js";
+import { femoError } from "../weights/helpers.js";
+
+const { pipeline } = await openTinyPipeline();
+const [classLabels, numInferenceSteps] = [["oak", "ibis"], 20];
+
+describe("solvers to begin with", () => {
+  const starts = startingSolvers(pipeline, 5, numInferenceSteps);
+
+  test("are hindsight, DPM-Solver++ and DDIM, of as many runs", () => {
+    expect(starts.map(({ name }) => name)).toEqual(["hindsight", "dpm-solver++", "ddim"]);
+    for (const { solver } of starts) expect(multistepSolver(solver).timesteps).toHaveLength(5);
+    expect(namedSamplers).toEqual(expect.arrayContaining(["dpm-solver++", "ddim"]));
+  });
+
+  test.each(["dpm-solver++", "ddim"] as const)("as a table %s draws what it draws as itself", async (sampler) => {
+    const { solver } = starts.find(({ name }) => name === sampler) as (typeof starts)[number];
+    const request = { classLabels, seed: 4, outputType: "latent" } as const;
+    const spacing = sampler === "ddim" ? {} : ({ timestepSpacing: "lambda" } as const);
+    const own = await pipeline.generate({ ...request, sampler, ...spacing, numInferenceSteps: 5 });
+    const tabled = await pipeline.generate({ ...request, sampler: solver });
+    // A spacing may land beside the training chain, where a table's timesteps are.
+    expect(relativeError(tabled.latents, own.latents)).toBeLessThan(sampler === "ddim" ? 1e-5 : 0.02);
+  });
+});
+
+describe("the numbers that a fit may change", () => {
+  const start = startingSolvers(pipeline, 6, numInferenceSteps)[0]?.solver as MultistepSolver;
+
+  test.each([1, 2, 6])("come back from the solver that they make, with %i free weights a row", (history) => {
+    const parameters = solverParameters(start, history, false);
+    const values = parameters.of(start);
+    expect(values).toHaveLength(parameters.count);
+    expect(parameters.steps).toHaveLength(parameters.count);
+    const { timesteps, table } = parameters.solver(values);
+    expect(timesteps).toEqual(start.timesteps);
+    for (const [i, row] of table.entries()) {
+      row.forEach((weight, j) => {
+        expect(weight).toBeCloseTo(start.table[i]?.[j] as number, 9);
+      });
+    }
+  });
+
+  test.each([false, true])("whatever they are, make a solver (flow: %s)", (isFlow) => {
+    const flow = { ...start, timesteps: [1, 0.9, 0.7, 0.4, 0.2, 0.1] };
+    const parameters = solverParameters(isFlow ? flow : start, 3, isFlow);
+    const far = fc.double({ min: -1e4, max: 1e4, noNaN: true });
+    fc.assert(
+      fc.property(fc.array(far, { minLength: parameters.count, maxLength: parameters.count }), (values) => {
+        const { timesteps, table } = parameters.solver(values);
+        expect(timesteps[0]).toBe(isFlow ? 1 : start.timesteps[0]);
+        timesteps.forEach((t, i) => {
+          if (i > 0) expect(t).toBeLessThan(timesteps[i - 1] as number);
+          if (isFlow) expect(t).toBeGreaterThan(0);
+          else expect(Number.isInteger(t) && t >= 0).toBe(true);
+        });
+        for (const row of table) expect(Math.abs(row.reduce((a, b) => a + b, 0) - 1)).toBeLessThan(1e-6);
+      }),
+    );
+  });
+});
+
+describe("a step of Gauss-Newton", () => {
+  // Two points in three dimensions that depend on two parameters linearly: x = A p + b.
+  const slopes = [
+    [1, 2, 0, 0, 1, 1],
+    [0, 1, -1, 2, 0, 1],
+  ] as const;
+  const at = (p: readonly number[]): Float32Array =>
+    Float32Array.from(
+      { length: 6 },
+      (_, k) => (slopes[0][k] as number) * (p[0] as number) + (slopes[1][k] as number) * (p[1] as number),
+    );
+  const problem = { targets: at([3, -2]), size: 3 };
+
+  test("finds what is linear at once", () => {
+    const equations = normalEquations(at([0, 0]), [at([0.5, 0]), at([0, 0.25])], [0.5, 0.25], problem);
+    const step = dampedStep(equations, 0) as number[];
+    expect(step[0]).toBeCloseTo(3, 5);
+    expect(step[1]).toBeCloseTo(-2, 5);
+    expect(meanLogError(at(step), problem)).toBeLessThan(meanLogError(at([2.9, -2]), problem));
+  });
+
+  test("is shorter with damping, and leaves alone what has no effect", () => {
+    const moved = [at([1, 0]), at([0, 1]), at([0, 0])];
+    const equations = normalEquations(at([0, 0]), moved, [1, 1, 1], problem);
+    const [whole, damped] = [dampedStep(equations, 0), dampedStep(equations, 10)] as [number[], number[]];
+    expect(Math.hypot(...damped)).toBeLessThan(Math.hypot(...whole));
+    expect(whole[2]).toBeCloseTo(0, 6);
+  });
+
+  test("a point that is far off weighs no more than one that is near", () => {
+    const log = (offset: number) =>
+      meanLogError(Float32Array.of(1, offset), { targets: Float32Array.of(0, 0), size: 1 });
+    expect(log(100) - log(10)).toBeCloseTo(log(10) - log(1), 6);
+  });
+});
+
+describe("a fit", () => {
+  const options = { classLabels, fullSteps: 3, images: 4, heldOut: 4, target: "reference", numInferenceSteps } as const;
+  const states: SolverFitState[] = [];
+  const fitting = fitSolver(pipeline, {
+    ...options,
+    iterations: 3,
+    guidanceScales: [1, 3],
+    onState: (state) => states.push(state),
+  });
+
+  test("comes nearer to the images of many steps", async () => {
+    const { state } = await fitting;
+    expect(state.errors[1]).toBeLessThan(state.errors[0] - 0.1);
+    expect(multistepSolver(state.solver).timesteps).toHaveLength(3);
+  });
+
+  test("is judged on other images, and says at which guidance it is better", async () => {
+    const fit = await fitting;
+    expect(fit.heldOut.map(({ guidanceScale }) => guidanceScale)).toEqual([1.5, 1, 3]);
+    expect(fit.kept).toBe(fit.heldOut[0].fitted.mean > fit.heldOut[0].start.mean);
+    const { guidanceScale, measured, timesteps } = fittedSolverOf(fit);
+    expect(guidanceScale[0]).toBeLessThanOrEqual(1.5);
+    expect(guidanceScale[1]).toBeGreaterThanOrEqual(1.5);
+    expect(measured).toMatchObject({ target: "reference", numInferenceSteps, images: 4, guidanceScale: 1.5 });
+    expect(timesteps).toEqual((fit.kept ? fit.state.solver : fit.state.start.solver).timesteps);
+  });
+
+  test("goes on from a state as if it had not stopped", async () => {
+    const whole = await fitting;
+    const [first] = states as [SolverFitState];
+    const state = JSON.parse(JSON.stringify(first)) as SolverFitState;
+    const resumed = await fitSolver(pipeline, { ...options, iterations: 3, state });
+    expect(resumed.state).toEqual(whole.state);
+  });
+
+  test("refuses what is no state, or of other runs, before anything is drawn", async () => {
+    const [first] = states as [SolverFitState];
+    expect(
+      await femoError("E_OPTION", () => fitSolver(pipeline, { ...options, state: {} as SolverFitState })),
+    ).toContain("state");
+    const other = await femoError("E_OPTION", () => fitSolver(pipeline, { ...options, fullSteps: 4, state: first }));
+    expect(other).toContain("expected 4 runs");
+    expect(await femoError("E_OPTION", () => fitSolver(pipeline, { ...options, fullSteps: 1 }))).toContain("fullSteps");
+  });
+
+  test("stops when it is told to", async () => {
+    const stopping = new AbortController();
+    const stopped = fitSolver(pipeline, {
+      ...options,
+      signal: stopping.signal,
+      onProgress: () => stopping.abort("enough"),
+    });
+    await expect(stopped).rejects.toBe("enough");
+  });
+});
+
+describe("a model with fitted solvers", async () => {
+  const { folder, remove } = await tinyPipeline();
+  const solver = startingSolvers(pipeline, 3, numInferenceSteps)[0]?.solver as MultistepSolver;
+  const psnr = { mean: 30, median: 31, tenthPercentile: 20 };
+  const measured = {
+    target: "converged",
+    numInferenceSteps: 100,
+    images: 8,
+    guidanceScale: 1.5,
+    psnr,
+    psnrOfStart: psnr,
+  };
+  const { sampler: _, ...table } = solver;
+  const entry = { ...table, guidanceScale: [1.5, 2], measured };
+  const write = (content: unknown) => writeFileSync(join(folder, "solvers.json"), JSON.stringify(content));
+  write([entry]);
+  const fitted = await DiffusionPipeline.fromPretrained(folder);
+  afterAll(async () => {
+    await fitted.close();
+    remove();
+  });
+  const draw = (options: object) => fitted.generate({ classLabels, seed: 2, outputType: "latent", ...options });
+
+  test("draws with one as if it were the sampler, whatever the number of steps", async () => {
+    const wanted = await draw({ sampler: solver });
+    const found = await draw({ cache: { method: "calibrated", fullSteps: 3 }, numInferenceSteps: 40 });
+    expect(found.latents).toEqual(wanted.latents);
+    expect(found.report).toMatchObject({
+      cache: { method: "calibrated", fullSteps: 3 },
+      sampler: "multistep",
+      numInferenceSteps: 3,
+      fullSteps: [
+        [0, 1, 2],
+        [0, 1, 2],
+      ],
+    });
+    expect(found.report.warnings).toEqual(wanted.report.warnings);
+  });
+
+  test("says where a guidance scale is beyond what was tried", async () => {
+    const { report } = await draw({ cache: { method: "calibrated", fullSteps: 3 }, guidanceScale: 4 });
+    expect(report.warnings.join()).toContain("guidance 1.5 to 2, not at 4");
+  });
+
+  test("has none of other runs", async () => {
+    const message = await femoError("E_OPTION", () => draw({ cache: { method: "calibrated", fullSteps: 9 } }));
+    expect(message).toContain("expected one of 3, found 9");
+    const none = await femoError("E_OPTION", () => pipeline.generate({ classLabels, cache: "calibrated" }));
+    expect(none).toContain("femo calibrate solver");
+  });
+
+  test.each([
+    ["no list", {}],
+    ["a table that does not fit", [{ ...entry, table: [[1]] }]],
+    ["an unknown field", [{ ...entry, extra: 1 }]],
+    ["weights that do not sum to 1", [{ ...entry, table: table.table.map((row) => row.map((x) => x + 1)) }]],
+  ])("is not opened with %s", async (_, content) => {
+    write(content);
+    try {
+      expect(await femoError("E_CONFIG", () => DiffusionPipeline.fromPretrained(folder))).toContain("solvers.json");
+    } finally {
+      write([entry]);
+    }
+    expect(readFileSync(join(folder, "solvers.json"), "utf8")).toContain("timesteps");
+  });
+});
