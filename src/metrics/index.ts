@@ -4,4 +4,4 @@
  */
 export type { BytePixels, FloatPlanes, Pixels } from "./pixels.js";
 export { psnr } from "./psnr.js";
-export { ssim } from "./ssim.js";
+export { type SsimWindow, ssim } from "./ssim.js";

@@ -16,6 +16,7 @@ export {
   openComponent,
   openModelFolder,
 } from "./model-folder.js";
+export { type NpyArray, type NpyHeader, type NpzFile, readNpy, readNpz } from "./npy.js";
 export {
   type PackedMatrix,
   type PackedPart,

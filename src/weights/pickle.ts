@@ -1,7 +1,7 @@
 import { FemoError } from "../errors.js";
 import { quote } from "./text.js";
 
-/** What a pickle of tensors is made of. Lists and other objects are there, but not what is in them: nobody asks. */
+/** What a pickle of tensors is made of. Other objects are there, but not what is in them: nobody asks. */
 export type PickleValue =
   | null
   | boolean
@@ -16,6 +16,12 @@ export type PickleValue =
 export abstract class PickleObject {
   /** What it is, for messages: "a list", "a tensor". */
   abstract readonly what: string;
+}
+
+/** A list, which can grow after others know it. */
+export class PickleList extends PickleObject {
+  readonly what = "a list";
+  readonly items: PickleValue[] = [];
 }
 
 class Plain extends PickleObject {
@@ -70,13 +76,22 @@ const DAMAGED = "The file is damaged or was written by a faulty tool: download i
  * @param name of the file, for messages
  * @throws FemoError E_FILE with the place of the instruction that is malformed or not allowed
  */
-export function unpickle(bytes: Uint8Array, name: string, options: PickleOptions): PickleValue {
+export const unpickle = (bytes: Uint8Array, name: string, options: PickleOptions): PickleValue =>
+  unpickleAt(bytes, 0, name, options).value;
+
+/** The pickle that begins at a place, of several in a row, and where it ends. @throws FemoError as `unpickle` */
+export function unpickleAt(
+  bytes: Uint8Array,
+  from: number,
+  name: string,
+  options: PickleOptions,
+): { value: PickleValue; end: number } {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const stack: PickleValue[] = [];
   const memo = new Map<number, PickleValue>();
   let objects = 0;
-  let at = 0; // of the next byte
-  let start = 0; // of the instruction under way
+  let at = from; // of the next byte
+  let start = from; // of the instruction under way
 
   const fail: PickleFail = (problem, advice = DAMAGED) => {
     throw new FemoError("E_FILE", `${name}: its pickle, byte ${start}: ${problem}. ${advice}`);
@@ -146,9 +161,15 @@ export function unpickle(bytes: Uint8Array, name: string, options: PickleOptions
     return items;
   };
 
-  /** Something is added to the object on top, whose contents are not kept. */
-  const change = (_added: unknown) => {
-    if (!(top() instanceof Plain)) fail("something is changed that cannot be");
+  /** Attributes of the object on top are set, which are not kept. */
+  const change = () => {
+    const changed = top();
+    if (!(changed instanceof Plain)) fail("something is changed that cannot be");
+  };
+  const append = (added: readonly PickleValue[]) => {
+    const list = top();
+    if (!(list instanceof PickleList)) return change();
+    for (const item of added) list.items.push(item);
   };
   /** Key, value, key, value ... into the dictionary on top. */
   const fill = (items: readonly PickleValue[]) => {
@@ -198,6 +219,8 @@ export function unpickle(bytes: Uint8Array, name: string, options: PickleOptions
     71: () => push(view.getFloat64(take(8), false)), // BINFLOAT
     140: () => push(text(uint8())), // SHORT_BINUNICODE
     88: () => push(text(uint32())), // BINUNICODE
+    85: () => push(text(uint8())), // SHORT_BINSTRING: a text of Python 2
+    84: () => push(text(uint32())), // BINSTRING
     41: () => make([]), // EMPTY_TUPLE
     133: () => make(popLast(1), 1), // TUPLE1
     134: () => make(popLast(2), 2), // TUPLE2
@@ -206,9 +229,9 @@ export function unpickle(bytes: Uint8Array, name: string, options: PickleOptions
       const items = popToMark(); // TUPLE
       make(items, items.length);
     },
-    93: () => make(new Plain("a list")), // EMPTY_LIST
-    97: () => change(pop()), // APPEND
-    101: () => change(popToMark()), // APPENDS
+    93: () => make(new PickleList()), // EMPTY_LIST
+    97: () => append([pop()]), // APPEND
+    101: () => append(popToMark()), // APPENDS
     125: () => make(emptyDictionary()), // EMPTY_DICT
     115: () => fill(popLast(2)), // SETITEM
     117: () => fill(popToMark()), // SETITEMS
@@ -222,14 +245,14 @@ export function unpickle(bytes: Uint8Array, name: string, options: PickleOptions
     82: call, // REDUCE: call a function
     129: call, // NEWOBJ: make an object of a class
     98: () => {
-      const attributes = pop(); // BUILD: a state dict has some too, the versions of its modules
-      if (!(top() instanceof Map)) change(attributes);
+      pop(); // BUILD: a state dict has attributes too, the versions of its modules
+      if (!(top() instanceof Map)) change();
     },
     81: () => make(options.persistent(pop(), fail)), // BINPERSID
   };
 
   if (bytes.length > MAX_PICKLE_BYTES) fail(`it has ${bytes.length} bytes, more than ${MAX_PICKLE_BYTES}`);
-  if (bytes[0] !== PROTO) fail("it does not start with its protocol");
+  if (bytes[from] !== PROTO) fail("it does not start with its protocol");
   for (;;) {
     start = at;
     const code = uint8();
@@ -241,7 +264,7 @@ export function unpickle(bytes: Uint8Array, name: string, options: PickleOptions
     }
     instruction();
   }
-  const result = pop();
+  const value = pop();
   if (stack.length > 0) fail(`${stack.length} values are left over at the end`);
-  return result;
+  return { value, end: at };
 }

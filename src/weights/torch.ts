@@ -5,7 +5,7 @@ import { MAX_PICKLE_BYTES, PickleObject, type PickleValue } from "./pickle.js";
 import { recognize, startsAsZip } from "./recognize.js";
 import type { TensorInfo } from "./safetensors.js";
 import { describeValue, formatDims, listSome, quote } from "./text.js";
-import { TensorRef, unpickleTensors } from "./torch-pickle.js";
+import { startsAsOldTorch, TensorRef, unpickleOldTensors, unpickleTensors } from "./torch-pickle.js";
 import { type ByteRange, readStoredZip, type StoredZip } from "./zip.js";
 
 /** The tensors of a file that `torch.save` wrote. */
@@ -29,7 +29,8 @@ const DAMAGED = "The file is damaged or was written by a faulty tool: download i
 
 /**
  * Reads what `torch.save` wrote (`.pt`, `.pth`, `.bin`, `.ckpt`): a zip of a pickle that describes the tensors and of
- * their elements, uncompressed, which are used where they lie. The pickle is read by an interpreter that knows tensors
+ * their elements, uncompressed, which are used where they lie; or, before PyTorch 1.6, the pickle and the elements one
+ * after the other. The pickle is read by an interpreter that knows tensors
  * and nothing else, so that nothing in the file can be executed. Tensors may share their elements, or be a part of a
  * larger one, as long as their elements are in row-major order without gaps. The state dict is the file's only contents,
  * or under "ema", "state_dict" or "model", in this order.
@@ -38,6 +39,27 @@ const DAMAGED = "The file is damaged or was written by a faulty tool: download i
  *   elements are in another order, or not in the file
  */
 export async function readTorchFile(source: ByteSource, file = source.name): Promise<TorchFile> {
+  const { contents, locate } = (await startsOld(source)) ? await readOld(source) : await readZip(source);
+  const { key, tensors } = findStateDict(source.name, contents);
+
+  const storages = new Map<string, ByteRange | undefined>();
+  const infos: TensorInfo[] = [];
+  for (const [name, tensor] of tensors) {
+    const storage = tensor.storage.key;
+    if (!storages.has(storage)) storages.set(storage, await locate(storage));
+    infos.push(place(source.name, name, tensor, storages.get(storage), file));
+  }
+  infos.sort((a, b) => a.offset - b.offset || a.byteLength - b.byteLength);
+  return { tensors: new Map(infos.map((tensor) => [tensor.name, tensor])), key, metadata: metadataOf(contents) };
+}
+
+/** What is described, and where the elements of a storage lie, by its key. */
+interface Container {
+  readonly contents: PickleValue;
+  locate(storage: string): Promise<ByteRange | undefined>;
+}
+
+async function readZip(source: ByteSource): Promise<Container> {
   await checkContainer(source);
   const zip = await readStoredZip(source);
   const folder = findFolder(source.name, zip.names);
@@ -50,17 +72,33 @@ export async function readTorchFile(source: ByteSource, file = source.name): Pro
     );
   }
   const contents = unpickleTensors(await source.read(pickle.start, pickle.end), source.name);
-  const { key, tensors } = findStateDict(source.name, contents);
+  return { contents, locate: (storage) => zip.locate(`${folder}data/${storage}`) };
+}
 
-  const storages = new Map<string, ByteRange | undefined>();
-  const infos: TensorInfo[] = [];
-  for (const [name, tensor] of tensors) {
-    const storage = tensor.storage.key;
-    if (!storages.has(storage)) storages.set(storage, await zip.locate(`${folder}data/${storage}`));
-    infos.push(place(source.name, name, tensor, storages.get(storage), file));
+const startsOld = async (source: ByteSource): Promise<boolean> =>
+  startsAsOldTorch(await source.read(0, Math.min(source.size, 8)));
+
+/** The format before PyTorch 1.6: behind the pickles each storage's elements, and before them how many they are. */
+async function readOld(source: ByteSource): Promise<Container> {
+  const start = await source.read(0, Math.min(source.size, MAX_PICKLE_BYTES));
+  const { contents, storages, end } = unpickleOldTensors(start, source.name);
+  const ranges = new Map<string, ByteRange>();
+  let at = end;
+  for (const { key, dtype, size } of storages) {
+    const count = at + 8 <= source.size ? await source.read(at, at + 8) : undefined;
+    const elements = count && new DataView(count.buffer).getBigUint64(0, true);
+    const bytes = dtype === undefined ? size : size * (DTYPE_BITS[dtype] / 8);
+    if (elements !== BigInt(size) || bytes > source.size - at - 8) {
+      const problem = elements === undefined || elements === BigInt(size) ? "is cut off" : `has ${elements}`;
+      throw new FemoError(
+        "E_FILE",
+        `${source.name}: expected a storage of ${size} elements at byte ${at}; it ${problem}. ${DAMAGED}`,
+      );
+    }
+    ranges.set(key, { start: at + 8, end: at + 8 + bytes });
+    at += 8 + bytes;
   }
-  infos.sort((a, b) => a.offset - b.offset || a.byteLength - b.byteLength);
-  return { tensors: new Map(infos.map((tensor) => [tensor.name, tensor])), key, metadata: metadataOf(contents) };
+  return { contents, locate: async (storage) => ranges.get(storage) };
 }
 
 function metadataOf(contents: PickleValue): ReadonlyMap<string, string> {
@@ -77,13 +115,13 @@ async function checkContainer(source: ByteSource): Promise<void> {
   const start = await source.read(0, Math.min(source.size, 512));
   if (startsAsZip(start)) return;
   const text = (from: number, to: number): string => String.fromCharCode(...start.subarray(from, to));
-  const old = "of PyTorch before 1.6. Save it again in Python: torch.save(torch.load(path, weights_only=True), path).";
+  const old = "of early PyTorch. Save it again in Python: torch.save(torch.load(path, weights_only=True), path).";
   const found =
     recognize(start) ??
     (start.length === 0
       ? "an empty file. Download it again."
       : start[0] === 0x80
-        ? `a plain pickle, the format ${old}`
+        ? "a plain pickle, not one of tensors. Save a state dict in Python: torch.save(model.state_dict(), path)."
         : text(257, 262) === "ustar"
           ? `a tar, the format ${old}`
           : start[8] === 0x7b
@@ -170,7 +208,7 @@ function place(
   const fail = (problem: string, advice = DAMAGED): never => {
     throw new FemoError("E_WEIGHT", `${source}: tensor ${quote(name)}: ${problem}. ${advice}`);
   };
-  if (!range) return fail(`its elements should be in data/${storage.key.slice(0, 40)}, which is not there`);
+  if (!range) return fail(`its elements should be in the storage ${storage.key.slice(0, 40)}, which is not there`);
   if (!isContiguous(shape, strides)) {
     return fail(
       `expected elements in row-major order, found ${formatDims(shape)} with strides ${formatDims(strides)}`,

@@ -18,6 +18,16 @@ export interface StoredZip {
    * @throws FemoError E_FILE if the entry is compressed, encrypted, or where other data is
    */
   locate(name: string): Promise<ByteRange | undefined>;
+  /** The same of an entry that may be compressed by DEFLATE: where it lies as it is stored, and what it has then. */
+  locatePacked(name: string): Promise<PackedRange | undefined>;
+}
+
+/** Where an entry's bytes lie. */
+export interface PackedRange extends ByteRange {
+  /** Whether they are compressed. */
+  readonly deflated: boolean;
+  /** Bytes of the contents. */
+  readonly size: number;
 }
 
 interface Entry {
@@ -36,7 +46,7 @@ const MAX_DIRECTORY_BYTES = 16 * 2 ** 20;
 const [LOCAL, ENTRY, END, END_64, LOCATOR_64] = [0x04034b50, 0x02014b50, 0x06054b50, 0x06064b50, 0x07064b50];
 const [LOCAL_BYTES, ENTRY_BYTES, END_BYTES, END_64_BYTES, LOCATOR_64_BYTES] = [30, 46, 22, 56, 20];
 const MAX_32 = 0xffffffff;
-const [ENCRYPTED, STORED] = [1, 0];
+const [ENCRYPTED, STORED, DEFLATED] = [1, 0, 8];
 const UTF_8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const DAMAGED = "The file is damaged or was written by a faulty tool: download it again.";
 
@@ -55,28 +65,45 @@ export async function readStoredZip(source: ByteSource): Promise<StoredZip> {
   }
   const entries = parseDirectory(await source.read(directory.start, directory.end), directory, fail);
 
+  const locateEntry = async (name: string, { method, compressedSize, size, flags, offset, limit }: Entry) => {
+    const found = (problem: string): never => fail(`entry ${quote(name)} ${problem}`);
+    if (flags & ENCRYPTED) fail(`entry ${quote(name)} is encrypted`, "Save it again without a password.");
+    const nameBytes = new TextEncoder().encode(name);
+    const headerEnd = offset + LOCAL_BYTES + nameBytes.length;
+    if (headerEnd > limit) found("overlaps with what follows it");
+    const header = viewOf(await source.read(offset, headerEnd));
+    const agrees =
+      header.getUint32(0, true) === LOCAL &&
+      header.getUint16(26, true) === nameBytes.length &&
+      nameBytes.every((byte, i) => header.getUint8(LOCAL_BYTES + i) === byte);
+    if (!agrees) found("is not where the directory says");
+    const start = headerEnd + header.getUint16(28, true); // behind the padding that aligns the contents
+    if (compressedSize > limit - start) found("overlaps with what follows it");
+    return { start, end: start + compressedSize, size, deflated: method === DEFLATED };
+  };
+  const isStored = ({ method, compressedSize, size }: Entry): boolean => method === STORED && compressedSize === size;
+
   return {
     names: [...entries.keys()],
     async locate(name) {
       const entry = entries.get(name);
       if (!entry) return undefined;
-      const found = (problem: string, advice?: string): never => fail(`entry ${quote(name)} ${problem}`, advice);
-      if (entry.flags & ENCRYPTED) found("is encrypted", "Save it again without a password.");
-      if (entry.method !== STORED || entry.compressedSize !== entry.size) {
-        found("is compressed, but tensors are used where they lie", "Save it again with torch.save.");
+      if (!(entry.flags & ENCRYPTED || isStored(entry))) {
+        fail(
+          `entry ${quote(name)} is compressed, but tensors are used where they lie`,
+          "Save it again with torch.save.",
+        );
       }
-      const nameBytes = new TextEncoder().encode(name);
-      const headerEnd = entry.offset + LOCAL_BYTES + nameBytes.length;
-      if (headerEnd > entry.limit) found("overlaps with what follows it");
-      const header = viewOf(await source.read(entry.offset, headerEnd));
-      const agrees =
-        header.getUint32(0, true) === LOCAL &&
-        header.getUint16(26, true) === nameBytes.length &&
-        nameBytes.every((byte, i) => header.getUint8(LOCAL_BYTES + i) === byte);
-      if (!agrees) found("is not where the directory says");
-      const start = headerEnd + header.getUint16(28, true); // behind the padding that aligns the contents
-      if (entry.size > entry.limit - start) found("overlaps with what follows it");
-      return { start, end: start + entry.size };
+      const { start, end } = await locateEntry(name, entry);
+      return { start, end };
+    },
+    async locatePacked(name) {
+      const entry = entries.get(name);
+      if (!entry) return undefined;
+      if (!isStored(entry) && entry.method !== DEFLATED) {
+        fail(`entry ${quote(name)} is compressed otherwise than by DEFLATE`, "Save it again with numpy.savez.");
+      }
+      return locateEntry(name, entry);
     },
   };
 }

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { type BytePixels, type FloatPlanes, type Pixels, psnr, ssim } from "../../src/metrics/index.js";
+import { mix, testImage } from "./hash-weights.js";
 
 interface Golden {
   name: string;
@@ -63,6 +64,21 @@ describe.each(goldens)("$name", (golden) => {
     expect(psnr(withAlpha(a, 10), withAlpha(b, 200))).toBe(psnr(a, b));
     expect(ssim(withAlpha(a, 10), b)).toBe(ssim(a, b));
   });
+});
+
+// scikit-image 0.26 on the same pictures.
+test("SSIM over either window, and PSNR, equal scikit-image", () => {
+  const [a, b] = [testImage(64, 64, 1), testImage(64, 64, 2)];
+  const c = { ...a, data: a.data.map((x, i) => Math.min(Math.max(x + (mix(i + 7) % 21) - 10, 0), 255)) };
+  for (const [other, decibels, gaussian, uniform] of [
+    [b, 10.333655, 0.344048, 0.38697],
+    [c, 32.616987, 0.936705, 0.952014],
+  ] as const) {
+    expect(psnr(a, other)).toBeCloseTo(decibels, 6);
+    expect(ssim(a, other)).toBeCloseTo(gaussian, 6);
+    expect(ssim(a, other, "uniform7")).toBeCloseTo(uniform, 6);
+  }
+  expect(ssim(a, a, "uniform7")).toBeCloseTo(1, 12);
 });
 
 test("a constant difference of d is 20·log₁₀(255/d) dB", () => {

@@ -7,6 +7,7 @@ import { femoError, guardedSource } from "./helpers.js";
 import {
   instructions,
   type Py,
+  pickle,
   sparseZip,
   tensor,
   torchEntries,
@@ -123,7 +124,7 @@ describe("a pickle", () => {
       "torch.FloatStorage",
     ],
     ["a call without arguments", [...instructions({ global: "torch.Size" }), 0x4e, 0x52], "without arguments"],
-    ["a dictionary with arguments", instructions({ call: "collections.OrderedDict", args: [[]] }), "without arguments"],
+    ["a dictionary with arguments", instructions({ call: "collections.OrderedDict", args: [[]] }), "pairs, or empty"],
     ["a storage that is none", instructions({ id: ["storage", null, "0", "cpu", 1] }), "the class, name and size"],
     [
       "a storage of another kind",
@@ -245,7 +246,7 @@ describe("whatever the bytes, the result is tensors inside the file, or a FemoEr
       for (const { offset, byteLength, shape, dtype } of tensors.values()) {
         expect(byteLength * 8).toBe(shape.reduce((a, b) => a * b, DTYPE_BITS[dtype]));
         expect(offset).toBeGreaterThan(0);
-        expect(offset + byteLength).toBeLessThan(bytes.length);
+        expect(offset + byteLength).toBeLessThanOrEqual(bytes.length);
       }
     } catch (error) {
       if (!(error instanceof FemoError)) throw error;
@@ -255,7 +256,7 @@ describe("whatever the bytes, the result is tensors inside the file, or a FemoEr
   }
 
   const valid = fc.constantFrom(
-    ...["kinds", "training", "protocol-2", "protocol-4", "transposed", "module"].map((name) =>
+    ...["kinds", "training", "protocol-2", "protocol-4", "transposed", "module", "legacy", "legacy"].map((name) =>
       torchGolden(`${name}.pt`),
     ),
     zip(torchEntries(weights)),
@@ -391,4 +392,73 @@ describe("whatever the bytes, the result is tensors inside the file, or a FemoEr
       ),
       { numRuns: 200 },
     ));
+});
+
+describe("the format before PyTorch 1.6", () => {
+  const [magic, version] = [
+    [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e],
+    [0x80, 2, 0x4d, 0xe9, 3, 0x2e],
+  ];
+  const system = (little = true): Py => new Map<Py, Py>([["little_endian", little]]);
+  const keyList = (...keys: string[]): Py => ({ bytes: [0x5d, 0x28, ...keys.flatMap(instructions), 0x65] });
+  const storage = (values: number[], count = values.length): number[] => [
+    ...new Uint8Array(BigUint64Array.of(BigInt(count)).buffer),
+    ...new Uint8Array(Float32Array.from(values).buffer),
+  ];
+  const old = (contents: Py, keys: Py, data: number[], little = true): Uint8Array =>
+    Uint8Array.from([
+      ...[magic, version, pickle(system(little)), pickle(contents), pickle(keys)].flatMap((part) => [...(part ?? [])]),
+      ...data,
+    ]);
+  const two = new Map([
+    ["a", tensor({ key: "5", size: 2, shape: [2] })],
+    ["b", tensor({ key: "x", size: 1, offset: 0 })],
+  ]);
+
+  test("storages lie in the order of their names", async () => {
+    const file = old(two, keyList("x", "5"), [...storage([7]), ...storage([1, 2])]);
+    const checkpoint = await Checkpoint.fromSources("c", [memoryByteSource("f.pth", file)]);
+    expect([...(await checkpoint.readTensor("a"))]).toEqual([1, 2]);
+    expect([...(await checkpoint.readTensor("b"))]).toEqual([7]);
+  });
+
+  test("a dictionary of Python 2, and tensors of PyTorch before 0.4", async () => {
+    const text = (value: string): number[] => [0x55, value.length, ...new TextEncoder().encode(value)];
+    const id = ["storage", { global: "torch.FloatStorage" }, "5", "cpu", 1, null] as Py[];
+    const rebuilt: Py = { call: "torch._utils._rebuild_tensor", args: [{ id }, 0, [1], [1]] };
+    const pair = [0x5d, 0x28, ...text("w"), ...instructions(rebuilt), 0x65];
+    const pairs: Py = { bytes: [0x5d, 0x28, ...pair, 0x65] };
+    const file = old({ call: "collections.OrderedDict", args: [pairs] }, keyList("5"), storage([3]));
+    const checkpoint = await Checkpoint.fromSources("c", [memoryByteSource("f.pth", file)]);
+    expect([...(await checkpoint.readTensor("w"))]).toEqual([3]);
+  });
+
+  const data = [...storage([1, 2]), ...storage([7])];
+  test.each<[string, Uint8Array, string]>([
+    ["big-endian", old(two, keyList("5", "x"), data, false), "little-endian"],
+    ["cut off in a storage", old(two, keyList("5", "x"), data.slice(0, -1)), "is cut off"],
+    ["cut off before a storage", old(two, keyList("5", "x"), data.slice(0, -9)), "is cut off"],
+    ["with more elements than it says", old(two, keyList("5", "x"), [...storage([1, 2], 3), ...data]), "it has 3"],
+    ["with a count of 2^63", old(two, keyList("5", "x"), new Array(16).fill(255)), "it has 18446744073709551615"],
+    ["with a storage that nobody has", old(two, keyList("5", "x", "y"), data), "none of its tensors names"],
+    ["with a storage twice", old(two, keyList("5", "5"), data), "a storage twice"],
+    ["without a list of storages", old(two, 3, data), "names of the storages"],
+    [
+      "of a part of another storage",
+      old({ id: ["storage", { global: "torch.FloatStorage" }, "5", "cpu", 1, ["v", 0, 1]] }, keyList(), []),
+      "no part of another",
+    ],
+    [
+      "of one storage in two sizes",
+      old([...[1, 2].map((size) => tensor({ key: "5", size }))], keyList("5"), data),
+      "two kinds or sizes",
+    ],
+  ])("%s", async (_, bytes, message) => {
+    expect(await fails(bytes)).toContain(message);
+  });
+
+  test("a tensor whose storage is not in the list", async () => {
+    const file = old(two, keyList("5"), storage([1, 2]));
+    expect(await femoError("E_WEIGHT", () => readTorchFile(guardedSource(file)))).toContain("in the storage x");
+  });
 });
