@@ -27,6 +27,8 @@ const PER_ELEMENT: Readonly<Record<string, number>> = {
   ReduceMean: 1,
   ReduceSum: 1,
   ReduceMax: 1,
+  AveragePool: 1, // for each pixel of a window
+  MaxPool: 1,
   ArgMax: 1,
   TopK: 1, // a comparison
   Resize: 0, // to the nearest, the only kind there is: a copy
@@ -122,6 +124,9 @@ export function nodeFlops(node: Node, bindings: Bindings, convention: FlopsConve
       const perScore = convention.score + (node.inputs[ATTENTION_BIAS] ? convention.bias : 0);
       return products + perScore * batch * heads * queries * keys + convention.query * batch * queries * width;
     }
+    case "AveragePool":
+    case "MaxPool":
+      return (perElement[node.op] ?? 0) * out * sizeOf(node.attributes.kernel_shape as readonly number[]);
     case "Softmax":
       return convention.score * out;
     case "ReduceSum":

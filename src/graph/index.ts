@@ -18,6 +18,8 @@ export {
   type ConvOptions,
   type DType,
   type Node,
+  type Padding,
   type Part,
+  type PoolOptions,
   Value,
 } from "./value.js";

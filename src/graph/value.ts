@@ -69,11 +69,31 @@ export interface AttentionOptions {
   readonly scale?: number;
 }
 
+/** Zeros around an axis, or before and behind it. */
+export type Padding = number | readonly [before: number, behind: number];
+
 export interface ConvOptions {
-  /** Zeros around each of height and width, or before and behind it. Default: 0. */
-  readonly padding?: number | readonly [before: number, behind: number];
+  /** Of height and width alike, or of each. Default: 0. */
+  readonly padding?: Padding | { readonly height: Padding; readonly width: Padding };
   /** Default: 1. */
   readonly stride?: number;
+}
+
+export interface PoolOptions {
+  /** Pixels around height and width that count as nothing. Default: 0. */
+  readonly padding?: number;
+  /** Default: 1. */
+  readonly stride?: number;
+  /** Whether a window that is only partly inside counts too, at the right and below. Default: no. */
+  readonly ceil?: boolean;
+}
+
+/** What lies before and behind height, and before and behind width. */
+function paddings(padding: NonNullable<ConvOptions["padding"]>): (readonly [before: number, behind: number])[] {
+  const both = (one: Padding): readonly [number, number] => (typeof one === "number" ? [one, one] : one);
+  return typeof padding === "object" && "height" in padding
+    ? [both(padding.height), both(padding.width)]
+    : [both(padding), both(padding)];
 }
 
 /** What values append their nodes to: a graph. */
@@ -343,15 +363,14 @@ export class Value {
   }
 
   /**
-   * Convolution, [B, C, H, W] with a weight [D, C, k, k] to [B, D, H', W'], zeros of `padding` around it, or of so many
+   * Convolution, [B, C, H, W] with a weight [D, C, k, l] to [B, D, H', W'], zeros of `padding` around it, or of so many
    * before and behind each axis. A symbolic height or width passes if the convolution keeps it or divides it by the stride.
    */
   conv(weight: Value, bias: Value | null, options: ConvOptions = {}): Value {
     const { padding = 0, stride = 1 } = options;
-    const [before, behind] = typeof padding === "number" ? [padding, padding] : padding;
-    const [batch, channels, height, width] = this.shape as [Dim, Dim, Dim, Dim];
-    const [out, wanted, kernel] = weight.shape as [number, number, number];
-    const fits = this.rank === 4 && weight.rank === 4 && channels === wanted && kernel === weight.shape[3];
+    const [batch, channels, ...area] = this.shape as [Dim, Dim, ...Dim[]];
+    const [out, wanted, ...kernel] = weight.shape as [number, number, ...number[]];
+    const fits = this.rank === 4 && weight.rank === 4 && channels === wanted;
     if (!fits || (bias && formatShape(bias.shape) !== formatShape([out]))) {
       const given = [weight, ...(bias ? [bias] : [])].map(({ shape }) => formatShape(shape));
       throw new FemoError(
@@ -359,29 +378,60 @@ export class Value {
         `conv: ${formatShape(this.shape)} does not fit weight and bias ${given.join(", ")}`,
       );
     }
-    const growth = before + behind - kernel;
-    const slid = (dim: Dim): Dim => {
+    const around = paddings(padding);
+    const slid = area.map((dim, axis) => {
+      const [before, behind] = around[axis] as readonly [number, number];
+      const side = kernel[axis] as number;
+      const growth = before + behind - side;
       if (growth === -1) return divideDim(dim, stride);
       if (growth === -stride && isMultiple(dim, stride)) return divideDim(dim, stride);
       const size = typeof dim === "number" ? Math.floor((dim + growth) / stride) + 1 : 0;
       if (size > 0) return size;
       throw new FemoError(
         "E_GRAPH",
-        `conv: ${formatShape(this.shape)} has no known size after a kernel of ${kernel}, padding ${before} and ${behind}, stride ${stride}`,
+        `conv: ${formatShape(this.shape)} has no known size after a kernel of ${side}, padding ${before} and ${behind}, stride ${stride}`,
       );
-    };
-    return this.graph.node(
-      "Conv",
-      bias ? [this, weight, bias] : [this, weight],
-      [batch, out, slid(height), slid(width)],
-      {
-        attributes: {
-          kernel_shape: [kernel, kernel],
-          pads: [before, before, behind, behind],
-          strides: [stride, stride],
-        },
+    });
+    return this.graph.node("Conv", bias ? [this, weight, bias] : [this, weight], [batch, out, ...slid], {
+      attributes: {
+        kernel_shape: kernel,
+        pads: [...around.map(([before]) => before), ...around.map(([, behind]) => behind)],
+        strides: [stride, stride],
       },
-    );
+    });
+  }
+
+  /** The mean of each window of k by k pixels of a known height and width, of those that are inside. */
+  averagePool(kernel: number, options?: PoolOptions): Value {
+    return this.#pool("AveragePool", kernel, options);
+  }
+  /** The greatest of each window of k by k pixels of a known height and width. */
+  maxPool(kernel: number, options?: PoolOptions): Value {
+    return this.#pool("MaxPool", kernel, options);
+  }
+
+  #pool(op: string, kernel: number, { padding = 0, stride = 1, ceil = false }: PoolOptions = {}): Value {
+    const [batch, channels, ...area] = this.shape as [Dim, Dim, ...Dim[]];
+    const slid = area.map((dim) => {
+      const room = Number(dim) + 2 * padding - kernel;
+      const steps = ceil ? Math.ceil(room / stride) : Math.floor(room / stride);
+      // A window that begins behind the last pixel is none.
+      return ceil && steps * stride >= Number(dim) + padding ? steps : steps + 1;
+    });
+    if (this.rank !== 4 || !slid.every((size) => size > 0) || 2 * padding > kernel) {
+      throw new FemoError(
+        "E_GRAPH",
+        `${op}: ${formatShape(this.shape)} has no known size after windows of ${kernel}, padding ${padding}, stride ${stride}`,
+      );
+    }
+    return this.graph.node(op, [this], [batch, channels, ...slid], {
+      attributes: {
+        kernel_shape: [kernel, kernel],
+        pads: [padding, padding, padding, padding],
+        strides: [stride, stride],
+        ...(ceil && { ceil_mode: 1 }),
+      },
+    });
   }
 
   /**

@@ -92,8 +92,8 @@ export class TorchGenerator {
     for (let i = 0; i < out.length; i++) out[i] = (this.word() & 0xffffff) / 2 ** 24;
   }
 
-  /** Next output of MT19937, 0 … 2³² − 1. */
-  private word(): number {
+  /** Next output of MT19937, 0 … 2³² − 1: the same that NumPy's `RandomState` of the seed draws from, below 2³². */
+  word(): number {
     if (this.position === STATE_SIZE) this.twist();
     let y = at(this.state, this.position++);
     y ^= y >>> 11;

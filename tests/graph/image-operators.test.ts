@@ -68,6 +68,79 @@ describe("equal their definitions in float64", () => {
     expect(relativeError(y, wanted)).toBeLessThan(2e-6);
   });
 
+  test.each([
+    [1, 7],
+    [5, 1],
+    [3, 1],
+  ])("conv with a kernel of %ix%i that keeps the size", async (rows, columns) => {
+    const [height, width] = [5, 6];
+    const shapes = [
+      [1, 2, height, width],
+      [1, 2, rows, columns],
+    ];
+    const padding = { height: (rows - 1) / 2, width: (columns - 1) / 2 };
+    const { inputs, dims, value, y } = await run(shapes, (x, w) => (x as Value).conv(w as Value, null, { padding }));
+    expect([dims, value.shape]).toEqual([
+      [1, 1, height, width],
+      [1, 1, height, width],
+    ]);
+    const at = pixels(inputs[0] as number[], [2, height, width], 0);
+    const weight = pixels(inputs[1] as number[], [2, rows, columns], 0);
+    const wanted = y.map((_, k) => {
+      let sum = 0;
+      for (let c = 0; c < 2; c++) {
+        for (let i = 0; i < rows; i++) {
+          for (let j = 0; j < columns; j++) {
+            const [row, column] = [Math.floor(k / width) + i - padding.height, (k % width) + j - padding.width];
+            sum += at(c, row, column) * weight(c, i, j);
+          }
+        }
+      }
+      return sum;
+    });
+    expect(relativeError(y, wanted)).toBeLessThan(2e-6);
+  });
+
+  describe.each([
+    { kernel: 3, stride: 1, padding: 1 },
+    { kernel: 3, stride: 2 },
+    { kernel: 3, stride: 2, ceil: true },
+    { kernel: 2, stride: 2, ceil: true },
+    { kernel: 2, stride: 3, ceil: true },
+  ])("pooling %o", ({ kernel, ...options }) => {
+    const { stride, padding = 0, ceil = false } = options;
+    test.each([
+      [5, 6],
+      [8, 7],
+    ])("of %ix%i", async (height, width) => {
+      const average = await run([[1, 2, height, width]], (x) => (x as Value).averagePool(kernel, options));
+      const greatest = await run([[1, 2, height, width]], (x) => (x as Value).maxPool(kernel, options));
+      expect(average.dims).toEqual(average.value.shape);
+      expect(greatest.dims).toEqual(average.value.shape);
+      const [rows, columns] = average.value.shape.slice(2) as [number, number];
+      const starts = (size: number): number[] =>
+        Array.from({ length: size }, (_, i) => i * stride - padding).filter((start) =>
+          ceil ? start < size && (start === 0 || start - stride + kernel < size) : start + kernel <= size + padding,
+        );
+      expect([rows, columns]).toEqual([starts(height).length, starts(width).length]);
+      const data = average.inputs[0] as number[];
+      const windows = average.y.map((_, k) => {
+        const [top, left] = [Math.floor(k / columns) % rows, k % columns].map((i) => i * stride - padding);
+        const inside: number[] = [];
+        for (let y = top as number; y < (top as number) + kernel; y++) {
+          for (let x = left as number; x < (left as number) + kernel; x++) {
+            if (y < 0 || x < 0 || y >= height || x >= width) continue;
+            inside.push(data[(Math.floor(k / (rows * columns)) * height + y) * width + x] as number);
+          }
+        }
+        return inside;
+      });
+      const means = windows.map((window) => window.reduce((a, b) => a + b, 0) / window.length);
+      expect(relativeError(average.y, means)).toBeLessThan(1e-6);
+      expect(greatest.y).toEqual(windows.map((window) => Math.max(...window)));
+    });
+  });
+
   test.each([1, 2, 6])("groupNorm in %i groups", async (groups) => {
     const [channels, area, epsilon] = [6, 12, 0.1];
     const { inputs, dims, y } = await run([[2, channels, 3, 4], [channels], [channels]], (x, s, b) =>
@@ -135,7 +208,9 @@ describe("shapes that do not fit are errors that name them", () => {
   const x = (g: Graph): Value => g.input("x", ["batch", 4, "height", 6]);
   test.each<[string, (g: Graph) => unknown, string[]]>([
     ["conv's channels", (g) => x(g).conv(g.weight("w", [2, 3, 3, 3]), null), ["[batch, 4, height, 6]", "[2, 3, 3, 3]"]],
-    ["conv's kernel", (g) => x(g).conv(g.weight("w", [2, 4, 3, 1]), null), ["[2, 4, 3, 1]"]],
+    ["conv's kernel", (g) => x(g).conv(g.weight("w", [2, 4, 3]), null), ["[2, 4, 3]"]],
+    ["pooling of a symbol", (g) => x(g).maxPool(3), ["[batch, 4, height, 6]", "windows of 3"]],
+    ["pooling that leaves nothing", (g) => g.input("x", [1, 4, 2, 6]).averagePool(3), ["[1, 4, 2, 6]"]],
     ["conv's bias", (g) => x(g).conv(g.weight("w", [2, 4, 1, 1]), g.weight("b", [4])), ["[2, 4, 1, 1], [4]"]],
     ["conv that shrinks a symbol", (g) => x(g).conv(g.weight("w", [2, 4, 3, 3]), null), ["height", "padding 0"]],
     [

@@ -1,0 +1,23 @@
+import { inceptionV3 } from "../../src/models/inception-v3.js";
+import { fanIn, type HashedTensor } from "./weight-file.js";
+
+/** The tensors of pytorch-fid's file, hashed. */
+export function inceptionTensors(): HashedTensor[] {
+  const { weights } = inceptionV3(["logits"]).reachable();
+  const convs = weights.filter(({ shape }) => shape.length === 4);
+  return [
+    ...convs.flatMap(({ name, shape }): HashedTensor[] => {
+      const layer = name.replace(/\.weight$/, "");
+      const channels = [shape[0] as number];
+      return [
+        { name: `${layer}.conv.weight`, shape: shape as number[], scale: fanIn(6, shape as number[]) },
+        { name: `${layer}.bn.weight`, shape: channels, scale: 0.25, offset: 1 },
+        { name: `${layer}.bn.bias`, shape: channels, scale: 0.1 },
+        { name: `${layer}.bn.running_mean`, shape: channels, scale: 0.1 },
+        { name: `${layer}.bn.running_var`, shape: channels, scale: 0.25, offset: 1 },
+      ];
+    }),
+    { name: "fc.weight", shape: [1008, 2048], scale: fanIn(6, [1008, 2048]) },
+    { name: "fc.bias", shape: [1008], scale: 0.1 },
+  ];
+}
