@@ -8,5 +8,6 @@ export {
   resizeBicubic,
   resizeBicubicFloat,
   resizeBilinear,
+  resizePlane,
 } from "./resample.js";
 export { checkTileSize, type TileOptions, tiledDecode } from "./tiled-decode.js";

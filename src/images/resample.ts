@@ -51,6 +51,30 @@ export function resizeBicubicFloat(image: RgbImage, width: number, height: numbe
   return resizeFloat(image, width, height, bicubicTaps);
 }
 
+/** One plane resized with two taps in each direction, as `half` does. */
+export function resizePlane(
+  { width, height, data }: { readonly width: number; readonly height: number; readonly data: Float32Array },
+  toWidth: number,
+  toHeight: number,
+): Float32Array {
+  const [across, down] = [bilinearTaps(width, toWidth, "half"), bilinearTaps(height, toHeight, "half")];
+  const rows = new Float32Array(height * toWidth);
+  const weighted = (values: Float32Array, start: number, step: number, weights: Float64Array): number =>
+    weights.reduce((sum, w, k) => sum + w * (values[start + k * step] as number), 0);
+  for (let y = 0; y < height; y++) {
+    for (const [x, tap] of across.entries()) {
+      rows[y * toWidth + x] = weighted(data, y * width + tap.first, 1, tap.weights);
+    }
+  }
+  const out = new Float32Array(toWidth * toHeight);
+  for (const [y, tap] of down.entries()) {
+    for (let x = 0; x < toWidth; x++) {
+      out[y * toWidth + x] = weighted(rows, tap.first * toWidth + x, toWidth, tap.weights);
+    }
+  }
+  return out;
+}
+
 /** The part in the middle. @param offset of the corner, of how much is left over along an axis */
 export function cropCentre(
   image: RgbImage,

@@ -44,7 +44,7 @@ export async function frechetDistance(
  */
 export function frechetBias(eigenvalues: Float64Array, count: number): number {
   let sum = 0;
-  for (const [i, a] of eigenvalues.entries()) {
+  for (const a of eigenvalues) {
     sum += a / 2; // i = j once more
     for (let j = 0; j < eigenvalues.length; j++) {
       const b = eigenvalues[j] as number;

@@ -40,24 +40,62 @@ export function pauses({ signal }: PauseOptions = {}): () => Promise<void> | und
 export async function timesTransposed(a: Matrix, b: Matrix, options: PauseOptions = {}): Promise<Matrix> {
   const product = zeros(a.rows, b.rows);
   const pause = pauses(options);
-  const width = a.columns;
   for (let top = 0; top < a.rows; top += BLOCK) {
     const bottom = Math.min(top + BLOCK, a.rows);
     // A block of B's rows stays in the cache for all of a block of A's.
     for (let left = 0; left < b.rows; left += BLOCK) {
       const right = Math.min(left + BLOCK, b.rows);
-      for (let i = top; i < bottom; i++) {
-        for (let j = left; j < right; j++) {
-          product.data[i * b.rows + j] = innerProduct(a.data, i * width, b.data, j * width, width);
-        }
+      for (let i = top; i < bottom; i += 4) {
+        for (let j = left; j < right; j += 2) fillTile(product, a, b, i, Math.min(4, bottom - i), j, right - j);
       }
+      await pause();
     }
-    await pause();
   }
   return product;
 }
 
 const BLOCK = 32;
+
+/** Four rows of A by two of B: each number that is read counts several times. */
+function fillTile(out: Matrix, a: Matrix, b: Matrix, i: number, rows: number, j: number, columns: number): void {
+  const [x, y, d, n] = [a.data, b.data, a.columns, out.columns];
+  if (rows < 4 || columns < 2) {
+    for (let r = i; r < i + rows; r++) {
+      for (let c = j; c < j + Math.min(columns, 2); c++) out.data[r * n + c] = innerProduct(x, r * d, y, c * d, d);
+    }
+    return;
+  }
+  const [a0, a1, a2, a3] = [i * d, (i + 1) * d, (i + 2) * d, (i + 3) * d];
+  const [b0, b1] = [j * d, (j + 1) * d];
+  let s00 = 0;
+  let s01 = 0;
+  let s10 = 0;
+  let s11 = 0;
+  let s20 = 0;
+  let s21 = 0;
+  let s30 = 0;
+  let s31 = 0;
+  for (let k = 0; k < d; k++) {
+    const [p, q] = [y[b0 + k] as number, y[b1 + k] as number];
+    const v0 = x[a0 + k] as number;
+    const v1 = x[a1 + k] as number;
+    const v2 = x[a2 + k] as number;
+    const v3 = x[a3 + k] as number;
+    s00 += v0 * p;
+    s01 += v0 * q;
+    s10 += v1 * p;
+    s11 += v1 * q;
+    s20 += v2 * p;
+    s21 += v2 * q;
+    s30 += v3 * p;
+    s31 += v3 * q;
+  }
+  const at = i * n + j;
+  out.data.set([s00, s01], at);
+  out.data.set([s10, s11], at + n);
+  out.data.set([s20, s21], at + 2 * n);
+  out.data.set([s30, s31], at + 3 * n);
+}
 
 /** Four partial sums, which the processor adds at the same time. */
 export function innerProduct(a: Float64Array, i: number, b: Float64Array, j: number, length: number): number {
