@@ -3,7 +3,8 @@ import { FemoError } from "../errors.js";
 import { Graph, type Value } from "../graph/index.js";
 import { BATCH } from "../tracing/index.js";
 import type { Checkpoint } from "../weights/index.js";
-import { type ActivationName, activationNames, activations } from "./activations.js";
+import { type ActivationName, activationNames } from "./activations.js";
+import { clipLayers } from "./clip-layers.js";
 import { parseConfig, positive } from "./config.js";
 
 /** The config of transformers' `CLIPTextModel`, in camelCase. */
@@ -101,28 +102,9 @@ export type ClipTextOutput =
  * @throws FemoError E_GRAPH if there is no such hidden state
  */
 export function clipTextEncoder(config: ClipTextConfig, outputs: readonly ClipTextOutput[]): Graph {
-  const { hiddenSize: width, numHiddenLayers, numAttentionHeads: heads } = config;
+  const { hiddenSize: width, numHiddenLayers } = config;
   const graph = new Graph();
-
-  const linear = (x: Value, name: string, outFeatures: number): Value =>
-    x.linear(
-      graph.weight(`${name}.weight`, [outFeatures, x.shape.at(-1) as number]),
-      graph.weight(`${name}.bias`, [outFeatures]),
-    );
-  const norm = (x: Value, name: string): Value =>
-    x.layerNorm(config.layerNormEps, graph.weight(`${name}.weight`, [width]), graph.weight(`${name}.bias`, [width]));
-  const attention = (x: Value, name: string): Value => {
-    const [q, k, v] = ["q", "k", "v"].map((part) => linear(x, `${name}.${part}_proj`, width)) as [Value, Value, Value];
-    return linear(q.attention(k, v, heads, { causal: true }), `${name}.out_proj`, width);
-  };
-  const mlp = (x: Value, name: string): Value =>
-    linear(activations[config.hiddenAct](linear(x, `${name}.fc1`, config.intermediateSize)), `${name}.fc2`, width);
-
-  /** x: [B, T, D] */
-  const layer = (x: Value, name: string): Value => {
-    const h = x.add(attention(norm(x, `${name}.layer_norm1`), `${name}.self_attn`));
-    return h.add(mlp(norm(h, `${name}.layer_norm2`), `${name}.mlp`));
-  };
+  const { norm, layer } = clipLayers(graph, config, { causal: true });
 
   const ids = graph.input(clipTextNames.ids, [BATCH, clipTextNames.tokens], "int64");
   const words = graph.weight("embeddings.token_embedding.weight", [config.vocabSize, width]);

@@ -1,4 +1,3 @@
-import { FemoError } from "../errors.js";
 import {
   type ClipTextConfig,
   type ClipTextOutput,
@@ -9,14 +8,12 @@ import {
   withClipTextNames,
 } from "../models/clip-text.js";
 import { isT5DecoderTensor, type T5Config, t5Encoder, t5Names, withT5Names } from "../models/t5.js";
+import { integerTensor, type TokenRows, tokenTensor } from "../models/token-rows.js";
 import type { HostTensor } from "../runtime/engine.js";
 import type { Network, NetworkOptions } from "../runtime/network.js";
 import type { Sessions } from "../runtime/sessions.js";
 import { weightedNetwork } from "../runtime/weighted-network.js";
 import type { Checkpoint } from "../weights/index.js";
-
-/** Ids of the tokens of prompts, a row for each; all rows have the same length. */
-export type TokenRows = readonly (readonly number[])[];
 
 /** From tokens to what CLIP's text encoder makes of them. */
 export class ClipTextModel<Output extends ClipTextOutput> {
@@ -50,7 +47,7 @@ export class ClipTextModel<Output extends ClipTextOutput> {
   async encode(rows: TokenRows): Promise<Readonly<Record<Output, HostTensor>>> {
     const { vocabSize, maxPositionEmbeddings } = this.#config;
     const ids = tokenTensor(rows, vocabSize, maxPositionEmbeddings);
-    const pooledAt = int64(rows.map((row) => [clipPooledPosition(row, this.#config)]));
+    const pooledAt = integerTensor(rows.map((row) => [clipPooledPosition(row, this.#config)]));
     const pools = this.network.inputs.some(({ name }) => name === clipTextNames.pooledAt);
     const feeds = { [clipTextNames.ids]: ids, ...(pools && { [clipTextNames.pooledAt]: pooledAt }) };
     const { outputs } = await this.network.run({ feeds, fetch: this.network.outputs.map(({ name }) => name) });
@@ -86,28 +83,3 @@ export class T5EncoderModel {
     return outputs[t5Names.hidden] as HostTensor;
   }
 }
-
-/** Checks what ONNX Runtime would take amiss only in the middle of a run, or not at all: ids below 0 count from the end. */
-function tokenTensor(rows: TokenRows, vocabSize: number, maxTokens = Number.POSITIVE_INFINITY): HostTensor {
-  const lengths = [...new Set(rows.map((row) => row.length))];
-  const [tokens = 0] = lengths;
-  if (lengths.length !== 1 || tokens < 1 || tokens > maxTokens) {
-    const wanted = maxTokens < Number.POSITIVE_INFINITY ? `of 1 to ${maxTokens} tokens` : "of one token or more";
-    const found = lengths.length > 0 ? `rows of ${lengths.join(", ")}` : "none";
-    throw new FemoError("E_OPTION", `tokens: expected rows of one length, ${wanted}, found ${found}`);
-  }
-  const stranger = rows.flat().find((id) => !(Number.isInteger(id) && id >= 0 && id < vocabSize));
-  if (stranger !== undefined) {
-    throw new FemoError(
-      "E_OPTION",
-      `tokens: the text encoder knows the ids 0 to ${vocabSize - 1}, found ${stranger}. Is the tokenizer the one that came with it?`,
-    );
-  }
-  return int64(rows);
-}
-
-const int64 = (rows: TokenRows): HostTensor => ({
-  dtype: "int64",
-  dims: [rows.length, rows[0]?.length ?? 0],
-  data: BigInt64Array.from(rows.flat(), BigInt),
-});

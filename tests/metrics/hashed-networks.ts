@@ -1,3 +1,5 @@
+import { clipTextEncoder } from "../../src/models/clip-text.js";
+import { type ClipConfig, clipVisionEncoder } from "../../src/models/clip-vision.js";
 import { inceptionV3 } from "../../src/models/inception-v3.js";
 import { fanIn, type HashedTensor } from "./weight-file.js";
 
@@ -20,4 +22,25 @@ export function inceptionTensors(): HashedTensor[] {
     { name: "fc.weight", shape: [1008, 2048], scale: fanIn(6, [1008, 2048]) },
     { name: "fc.bias", shape: [1008], scale: 0.1 },
   ];
+}
+
+/** LayerNorm weights about 1, biases and embeddings small, the rest by fan-in: what a CLIP is like, hashed. */
+export function clipTensors(config: ClipConfig): HashedTensor[] {
+  const text = clipTextEncoder(config.text, ["projected"]).reachable().weights;
+  const image = clipVisionEncoder(config.vision).reachable().weights;
+  const names = [
+    ...text.map(({ name, shape }) => ({
+      name: name === "text_projection.weight" ? name : `text_model.${name}`,
+      shape,
+    })),
+    ...image,
+    { name: "logit_scale", shape: [] },
+  ];
+  return names.map(({ name, shape }): HashedTensor => {
+    const dims = shape as number[];
+    if (/norm\d?\.weight$/.test(name)) return { name, shape: dims, scale: 0.1, offset: 1 };
+    if (name.endsWith(".bias")) return { name, shape: dims, scale: 0.05 };
+    if (/(class|position|token)_embedding/.test(name)) return { name, shape: dims, scale: 0.5 };
+    return { name, shape: dims, scale: fanIn(3, dims) };
+  });
 }
