@@ -1,2 +1,3 @@
 export { openTokenizer } from "./open.js";
 export type { Encoding, Tokenizer } from "./tokenizer.js";
+export { wordPieceTokenizer } from "./word-piece.js";

@@ -19,8 +19,8 @@ export interface Encoding {
  * of files, and takes a gigabyte for a word of a million letters.
  */
 export interface Tokenizer {
-  /** Whose it is: of CLIP's text encoders, or of T5. */
-  readonly kind: "clip" | "t5";
+  /** Whose it is: of CLIP's text encoders, of T5, or of BERT. */
+  readonly kind: "clip" | "t5" | "bert";
   /** All ids are less than this. The text encoder must have as many embeddings. */
   readonly idLimit: number;
   /** Ids of the tokens at the end of each text, and behind it. */

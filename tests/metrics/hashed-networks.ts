@@ -1,5 +1,6 @@
 import { clipTextEncoder } from "../../src/models/clip-text.js";
 import { type ClipConfig, clipVisionEncoder } from "../../src/models/clip-vision.js";
+import { type ImageRewardConfig, imageReward, rewardTensors } from "../../src/models/image-reward.js";
 import { inceptionV3 } from "../../src/models/inception-v3.js";
 import { fanIn, type HashedTensor } from "./weight-file.js";
 
@@ -41,6 +42,18 @@ export function clipTensors(config: ClipConfig): HashedTensor[] {
     if (/norm\d?\.weight$/.test(name)) return { name, shape: dims, scale: 0.1, offset: 1 };
     if (name.endsWith(".bias")) return { name, shape: dims, scale: 0.05 };
     if (/(class|position|token)_embedding/.test(name)) return { name, shape: dims, scale: 0.5 };
+    return { name, shape: dims, scale: fanIn(3, dims) };
+  });
+}
+
+/** LayerNorm weights about 1, biases and embeddings small, the rest by fan-in: what ImageReward is like, hashed. */
+export function imageRewardTensors(config: ImageRewardConfig): HashedTensor[] {
+  const { weights } = imageReward(config).reachable();
+  return [...weights, ...rewardTensors(config.text.width)].map(({ name, shape }): HashedTensor => {
+    const dims = shape as number[];
+    if (/(norm\d?|LayerNorm)\.weight$/.test(name)) return { name, shape: dims, scale: 0.1, offset: 1 };
+    if (name.endsWith(".bias")) return { name, shape: dims, scale: 0.05 };
+    if (/pos_embed|cls_token|_embeddings\./.test(name)) return { name, shape: dims, scale: 0.5 };
     return { name, shape: dims, scale: fanIn(3, dims) };
   });
 }

@@ -184,7 +184,7 @@ function checkTokenizer(part: string, kind: Tokenizer["kind"], tokenizer: Tokeni
   throw new FemoError("E_CONFIG", `${part}: expected the tokenizer of the text encoder, ${wanted}'s, found ${found}'s`);
 }
 
-const TITLES = { clip: "CLIP", t5: "T5" } as const;
+const TITLES = { clip: "CLIP", t5: "T5", bert: "BERT" } as const;
 
 function checkWidths(name: string, widths: readonly [string, number, string, number][]): void {
   for (const [field, wanted, what, found] of widths) {
