@@ -51,6 +51,28 @@ export interface FoundModel {
   readonly file: string | undefined;
 }
 
+/** A file that somebody published, and by what it is known. */
+export interface PublishedFile {
+  /** By which it is looked for in folders. */
+  readonly name: string;
+  /** In hexadecimal digits, or how it begins. Undefined of a file that is known by its place alone. */
+  readonly sha256: string | undefined;
+  /** The folder of an embedded model, an address, or a repository on the Hub, "owner/name". */
+  readonly from: { readonly embedded: string } | { readonly url: string } | { readonly hub: string };
+}
+
+export interface FindFileOptions extends Pick<FindOptions, "cacheDir" | "signal" | "onProgress"> {
+  /** A folder that has it, or the file itself: nothing is downloaded. */
+  readonly at?: string | undefined;
+}
+
+export interface FoundFile {
+  readonly folder: FolderSource;
+  /** In the folder. */
+  readonly path: string;
+  readonly sha256: string;
+}
+
 export interface EngineOptions {
   /** CPU threads of one operator. Default: one per physical core. */
   readonly threads?: number | undefined;
@@ -68,6 +90,14 @@ export interface Platform {
    *   given of what is not on the Hub; the signal's reason if it was aborted
    */
   findModel(pathOrName: string, options?: FindOptions): Promise<FoundModel>;
+  /**
+   * Finds a published file, downloads it if it is not there, and makes sure that it is the right one.
+   * @throws FemoError E_FILE if there is none, or another; E_NETWORK, E_ACCESS if it cannot be downloaded; the signal's
+   *   reason if it was aborted
+   */
+  findFile(file: PublishedFile, options?: FindFileOptions): Promise<FoundFile>;
+  /** SHA-256 of a file as `FolderSource.resolve` names it, in hexadecimal digits. @throws FemoError E_FILE */
+  sha256(file: string, signal?: AbortSignal): Promise<string>;
   /**
    * A checkpoint whose computed tensors are in a file: made once, tensor by tensor, and found there again as long as the
    * files that they are made from do not change. A conversion that was stopped goes on where it was.

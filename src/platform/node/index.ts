@@ -3,6 +3,7 @@ import type { Platform } from "../platform.js";
 import { createNodeEngine } from "./engine.js";
 import { keptCheckpoint } from "./kept.js";
 import { findModel } from "./models.js";
+import { findFile, sha256Of } from "./published.js";
 
 /** A quarter of the machine's memory, or of what the process may have: two graphs of DiT-XL/2 in 24 GB. */
 function graphMemory(): number {
@@ -15,5 +16,7 @@ export const platform: Platform = {
   createEngine: ({ threads } = {}) => createNodeEngine(threads === undefined ? {} : { threads }),
   graphMemory,
   findModel: (pathOrName, options) => findModel(pathOrName, options),
+  findFile: (file, options) => findFile(file, options),
+  sha256: sha256Of,
   kept: keptCheckpoint,
 };

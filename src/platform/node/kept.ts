@@ -39,8 +39,8 @@ export async function keptCheckpoint(checkpoint: Checkpoint, options: KeptOption
   return checkpoint.withKept(await openKept(path));
 }
 
-/** Empty variables count as absent. */
-function cacheFolder({ FEMO_CACHE, XDG_CACHE_HOME, HOME }: NodeJS.ProcessEnv = process.env): string {
+/** Where femo keeps what it made or downloaded. Empty variables count as absent. */
+export function cacheFolder({ FEMO_CACHE, XDG_CACHE_HOME, HOME }: NodeJS.ProcessEnv = process.env): string {
   return resolve(FEMO_CACHE || join(XDG_CACHE_HOME || join(HOME || homedir(), ".cache"), "femo"));
 }
 
