@@ -6,6 +6,7 @@ import { calibrateCommand } from "./calibrate.js";
 import { classesCommand } from "./classes.js";
 import { compareCommand } from "./compare.js";
 import { generateCommand } from "./generate.js";
+import { metricsCommand } from "./metrics.js";
 import { studyCommand } from "./study.js";
 
 /** Ctrl-C, as shells report it. */
@@ -28,7 +29,7 @@ const program = new Command("femo")
   .version(version)
   .exitOverride()
   .showHelpAfterError("(--help shows what there is)");
-for (const make of [generateCommand, compareCommand, calibrateCommand, classesCommand, studyCommand]) {
+for (const make of [generateCommand, compareCommand, calibrateCommand, classesCommand, metricsCommand, studyCommand]) {
   const command = make({ version, signal: abort.signal }).copyInheritedSettings(program);
   for (const nested of command.commands) nested.copyInheritedSettings(command);
   program.addCommand(command);

@@ -8,6 +8,11 @@ export function warn(warnings: readonly string[]): void {
   for (const warning of warnings) process.stderr.write(`femo: ${warning}\n`);
 }
 
-/** JSON; a bigint, which JSON does not know, is a string of its digits. */
+/** JSON; what JSON does not know is a string: the digits of a bigint, "Infinity", "NaN". */
 export const jsonText = (value: unknown, space?: number): string =>
-  JSON.stringify(value, (_, part: unknown) => (typeof part === "bigint" ? String(part) : part), space);
+  JSON.stringify(
+    value,
+    (_, part: unknown) =>
+      typeof part === "bigint" || (typeof part === "number" && !Number.isFinite(part)) ? String(part) : part,
+    space,
+  );

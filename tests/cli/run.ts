@@ -20,6 +20,8 @@ const onTerminal = ["--import", "data:text/javascript,process.stderr.isTTY = tru
 
 interface RunOptions {
   readonly cwd?: string;
+  /** Beside the variables of this process. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Told of the process once it has begun, to disturb it. */
   readonly begun?: (child: ChildProcess) => void;
   /** Interrupts it, as Ctrl-C does, once it has said this of its progress. */
@@ -27,10 +29,10 @@ interface RunOptions {
 }
 
 /** Runs the command, without a terminal. */
-export function femo(args: readonly string[], { cwd = folder(), begun, interruptAt }: RunOptions = {}) {
+export function femo(args: readonly string[], { cwd = folder(), env, begun, interruptAt }: RunOptions = {}) {
   return new Promise<{ code: number | null; stdout: string; stderr: string }>((done) => {
     const flags = interruptAt === undefined ? [] : onTerminal;
-    const child = spawn(process.execPath, [...flags, main, ...args], { cwd });
+    const child = spawn(process.execPath, [...flags, main, ...args], { cwd, env: { ...process.env, ...env } });
     let interrupted = false;
     let [stdout, stderr] = ["", ""];
     child.stdout.on("data", (data) => {

@@ -1,0 +1,510 @@
+import { Argument, Command, Option } from "commander";
+import { FemoError } from "../errors.js";
+import {
+  type ClipConvention,
+  clipConventions,
+  clipScore,
+  type FeatureKind,
+  type FidConvention,
+  fidConventions,
+  fidResult,
+  type GaussianFit,
+  hasMoments,
+  type ImageSource,
+  imageTasks,
+  kernelDistance,
+  MetricNetworks,
+  type MetricResult,
+  meanResult,
+  pairTasks,
+  precisionRecall,
+  promptTasks,
+  psnr,
+  REWARD_TOKENS,
+  type RowStore,
+  referenceFit,
+  rowsOfTasks,
+  type SsimWindow,
+  ssim,
+  type Task,
+  type WeightHashes,
+} from "../metrics/index.js";
+import { inceptionWidths } from "../models/inception-v3.js";
+import { type LpipsNet, lpipsNets } from "../models/lpips.js";
+import { openFile } from "../platform/node/file.js";
+import { sha256Of } from "../platform/node/published.js";
+import { bytesText } from "../studies/table.js";
+import { readNpz } from "../weights/index.js";
+import { textOf } from "./files.js";
+import { imagesAt } from "./image-folders.js";
+import { type CommandContext, integer } from "./options.js";
+import { jsonText, print, warn } from "./output.js";
+import { type Progress, progressLine } from "./progress.js";
+import { digestOf, RowFile, type RowType } from "./row-file.js";
+
+interface MetricFlags {
+  weights?: string;
+  anyWeights?: boolean;
+  cacheDir?: string;
+  cache: boolean;
+  threads?: number;
+  batchSize: number;
+  json?: boolean;
+  quiet?: boolean;
+}
+
+/** What a metric is computed with: its flags, and what the process shows and is told. */
+interface Work<Flags extends MetricFlags = MetricFlags> {
+  readonly flags: Flags;
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
+}
+
+/** `femo metrics`: numbers of images in folders. */
+export function metricsCommand(context: CommandContext): Command {
+  const parent = new Command("metrics").description("FID, LPIPS, CLIP score and others of images in folders");
+  for (const make of [fid, kid, precisionAndRecall, lpipsCommand, psnrCommand, ssimCommand, clip, imageRewardCommand]) {
+    parent.addCommand(make(context));
+  }
+  return parent;
+}
+
+const GENERATED = "folder of PNG files, or .npz of samples";
+const REFERENCE = `${GENERATED}, or of statistics (mu, sigma)`;
+
+const networkOptions = (command: Command): Command =>
+  command
+    .option("--weights <path>", "folder or file of the weights (default: downloaded once)")
+    .option("--any-weights", "take weights that are not the published ones")
+    .option("--cache-dir <path>", "folder of downloads")
+    .option("--no-cache", "neither use nor keep what is computed of each image")
+    .option("--threads <n>", "CPU threads (default: one per physical core)", integer)
+    .option("--batch-size <n>", "images at a time", integer, 8);
+
+const outputOptions = (command: Command): Command =>
+  command.option("--json", "print JSON, with a value for each image").option("--quiet", "show no progress");
+
+const convention = (): Option =>
+  new Option("--convention <name>", "how images come to the network").choices(fidConventions).default("pytorch");
+
+/** Runs a metric and prints what it says. */
+async function run<Flags extends MetricFlags>(
+  flags: Flags,
+  { signal }: CommandContext,
+  compute: (work: Work<Flags>) => Promise<readonly MetricResult[]>,
+): Promise<void> {
+  const progress = progressLine(flags.quiet);
+  let results: readonly MetricResult[];
+  try {
+    results = await compute({ flags, progress, signal });
+  } finally {
+    progress.clear();
+  }
+  if (flags.json) return print(jsonText(results.length === 1 ? results[0] : results, 2));
+  for (const result of results) {
+    print(resultText(result));
+    warn(result.notes ?? []);
+  }
+}
+
+function resultText({ metric, value, count, standardError }: MetricResult): string {
+  const error = standardError === undefined ? "" : ` +- ${standardError.toPrecision(2)}`;
+  return `${metric}  ${Number(value.toPrecision(7))}${error}  (${count} ${count === 1 ? "image" : "images"})`;
+}
+
+/** Networks of a metric, which are closed when it is over. */
+async function withNetworks<T>(
+  { flags, progress, signal }: Work,
+  use: (networks: MetricNetworks) => Promise<T>,
+): Promise<T> {
+  const { weights, anyWeights, cacheDir, threads } = flags;
+  const networks = new MetricNetworks({
+    ...{ weights, anyWeights, cacheDir, threads, signal },
+    onProgress: ({ file, bytesDone, bytesTotal }) =>
+      progress.show(`downloading ${file}, ${bytesText(bytesDone)} of ${bytesText(bytesTotal)}`, bytesDone / bytesTotal),
+    onConvert: ({ tensorsDone, tensorsTotal }) =>
+      progress.show(`folding batch norms, ${tensorsDone} of ${tensorsTotal}`, tensorsDone / tensorsTotal),
+  });
+  try {
+    return await use(networks);
+  } finally {
+    await networks.close();
+  }
+}
+
+/** Rows of tasks, out of the cache as far as they are there. */
+async function rows<Input, Row extends Float32Array | Float64Array>(
+  work: Work,
+  what: string,
+  tasks: readonly Task<Input>[],
+  kind: { readonly names: readonly string[]; readonly width: number; readonly type: RowType },
+  compute: (batch: readonly Input[]) => Promise<readonly Row[]>,
+): Promise<Row[]> {
+  const { flags, progress, signal } = work;
+  const store: (RowStore & { close(): Promise<void> }) | undefined = flags.cache
+    ? await RowFile.open(kind.names, kind.width, kind.type)
+    : undefined;
+  try {
+    return await rowsOfTasks(tasks, compute, {
+      ...{ store, signal, batchSize: flags.batchSize },
+      onProgress: (done, total) => progress.show(`${what}, ${done} of ${total}`, done / total),
+    });
+  } finally {
+    await store?.close();
+  }
+}
+
+const hashesOf = (weights: WeightHashes): string[] => Object.entries(weights).flat();
+
+interface InceptionFlags extends MetricFlags {
+  convention: FidConvention;
+}
+
+/** A reference as its features, or as moments. */
+type Reference = readonly Float32Array[] | GaussianFit;
+
+/** Features of the generated images and of the reference, which may be a file of moments. */
+async function features(
+  work: Work<InceptionFlags>,
+  kind: FeatureKind,
+  generated: string,
+  reference: string,
+): Promise<{ generated: Float32Array[]; reference: Reference; weights: WeightHashes }> {
+  const images = await imagesAt(generated);
+  const moments = await momentsAt(work, kind, reference);
+  const others = moments ? [] : await imagesAt(reference);
+  return withNetworks(work, async (networks) => {
+    const { network, weights } = await networks.inception([kind]);
+    const { convention } = work.flags;
+    const names = ["inception", convention, kind, ...hashesOf(weights)];
+    const of = (set: readonly ImageSource[], path: string): Promise<Float32Array[]> =>
+      rows(
+        work,
+        `features of ${path}`,
+        imageTasks(set),
+        { names, width: inceptionWidths[kind], type: "float32" },
+        async (batch) => (await network.features(batch, convention))[kind],
+      );
+    return {
+      weights,
+      generated: await of(images, generated),
+      reference: moments ?? (await of(others, reference)),
+    };
+  });
+}
+
+/** The moments of a reference file, factored once and kept; undefined of images. */
+async function momentsAt(
+  { flags, progress, signal }: Work,
+  kind: FeatureKind,
+  path: string,
+): Promise<GaussianFit | undefined> {
+  if (!path.endsWith(".npz")) return undefined;
+  const source = await openFile(path);
+  try {
+    const npz = await readNpz(source);
+    if (!hasMoments(npz, kind)) {
+      if (npz.names.includes("arr_0")) return undefined;
+      throw new FemoError(
+        "E_FILE",
+        `${path}: expected statistics of ${kind === "pool_3" ? "mu and sigma" : "mu_s and sigma_s"}, found ${npz.names.join(", ")}`,
+      );
+    }
+    progress.show(`factoring the covariance of ${path}`, 0);
+    const width = (await npz.header(kind === "pool_3" ? "mu" : "mu_s"))?.shape[0] ?? 0;
+    const numbers = 1 + width + width * width;
+    const store = flags.cache ? await RowFile.open(["reference", kind], numbers, "float64") : undefined;
+    try {
+      const digest = await sha256Of(path, signal);
+      const known = (await store?.get(digest)) as Float64Array | undefined;
+      if (known) return unpackFit(known, width);
+      const fit = await referenceFit(npz, kind, { signal });
+      await store?.add([[digest, packFit(fit)]]);
+      return fit;
+    } finally {
+      await store?.close();
+    }
+  } finally {
+    await source.close();
+  }
+}
+
+/** Trace, mean and root; rows of the root that a singular covariance lacks are zeros. */
+function packFit({ trace, mean, root }: GaussianFit): Float64Array {
+  const packed = new Float64Array(1 + mean.length + mean.length ** 2);
+  packed[0] = trace;
+  packed.set(mean, 1);
+  packed.set(root.data, 1 + mean.length);
+  return packed;
+}
+
+function unpackFit(packed: Float64Array, width: number): GaussianFit {
+  const data = packed.subarray(1 + width);
+  let rank = width;
+  while (rank > 0 && data.subarray((rank - 1) * width, rank * width).every((x) => x === 0)) rank--;
+  const root = { rows: rank, columns: width, data: data.slice(0, rank * width) };
+  return { count: undefined, trace: packed[0] as number, mean: packed.slice(1, 1 + width), root };
+}
+
+interface FidFlags extends InceptionFlags {
+  spatial?: boolean;
+  infinity?: boolean;
+}
+
+const fid = (context: CommandContext): Command =>
+  outputOptions(networkOptions(new Command("fid").description("Frechet distance of Inception's features")))
+    .addArgument(new Argument("<generated>", GENERATED))
+    .addArgument(new Argument("<reference>", REFERENCE))
+    .addOption(convention())
+    .option("--spatial", "sFID: of features that keep their place")
+    .option("--infinity", "also at infinitely many images; of more than 5000")
+    .action((generated: string, reference: string, flags: FidFlags) =>
+      run(flags, context, async (work) => {
+        const found = await features(work, flags.spatial ? "spatial" : "pool_3", generated, reference);
+        work.progress.show("distance", 0);
+        const result = await fidResult(found.generated, found.reference, {
+          ...{ weights: found.weights, signal: work.signal, infinity: flags.infinity },
+          metric: `${flags.spatial ? "sfid" : "fid"}:${flags.convention}`,
+          onProgress: (done, total) => work.progress.show(`at infinity, ${done} of ${total}`, done / total),
+        });
+        return [result];
+      }),
+    );
+
+interface KidFlags extends InceptionFlags {
+  subsets?: number;
+  subsetSize?: number;
+  seed: number;
+}
+
+const kid = (context: CommandContext): Command =>
+  outputOptions(networkOptions(new Command("kid").description("kernel distance of Inception's features")))
+    .addArgument(new Argument("<generated>", GENERATED))
+    .addArgument(new Argument("<reference>", GENERATED))
+    .addOption(convention())
+    .option("--subsets <n>", "random subsets (default: 100; one if they are the sets)", integer)
+    .option("--subset-size <n>", "images of a subset (default: 1000, or as many as there are)", integer)
+    .option("--seed <n>", "of the subsets", integer, 2020)
+    .action((generated: string, reference: string, flags: KidFlags) =>
+      run(flags, context, async (work) => {
+        const found = await features(work, "pool_3", generated, reference);
+        const other = setOf(found.reference, reference);
+        work.progress.show("distance", 0);
+        const { subsets, subsetSize, seed } = flags;
+        const { value, ...details } = await kernelDistance(found.generated, other, {
+          ...{ subsets, subsetSize, seed, signal: work.signal },
+        });
+        const counts = { generated: found.generated.length, reference: other.length };
+        const result: MetricResult = {
+          ...{ metric: `kid:${flags.convention}`, value, count: found.generated.length, weights: found.weights },
+          details: { ...details, seed, counts },
+        };
+        return [result];
+      }),
+    );
+
+/** @throws FemoError E_OPTION of moments */
+function setOf(reference: Reference, path: string): readonly Float32Array[] {
+  if (!("mean" in reference)) return reference;
+  throw new FemoError(
+    "E_OPTION",
+    `${path}: expected images, found statistics: only the Frechet distance can do with them`,
+  );
+}
+
+interface PrecisionFlags extends InceptionFlags {
+  neighbours: number;
+}
+
+const precisionAndRecall = (context: CommandContext): Command =>
+  outputOptions(
+    networkOptions(new Command("precision-recall").description("how good, and how varied, by Inception's features")),
+  )
+    .addArgument(new Argument("<generated>", GENERATED))
+    .addArgument(new Argument("<reference>", GENERATED))
+    .addOption(convention())
+    .option("--neighbours <n>", "how far a neighbourhood reaches", integer, 3)
+    .action((generated: string, reference: string, flags: PrecisionFlags) =>
+      run(flags, context, async (work) => {
+        const found = await features(work, "pool_3", generated, reference);
+        const other = setOf(found.reference, reference);
+        work.progress.show("neighbourhoods", 0);
+        const { neighbours } = flags;
+        const { precision, recall } = await precisionRecall(other, found.generated, {
+          ...{ k: neighbours, signal: work.signal },
+        });
+        const counts = { generated: found.generated.length, reference: other.length };
+        const common = { count: found.generated.length, weights: found.weights, details: { neighbours, counts } };
+        return [
+          { metric: `precision:${flags.convention}`, value: precision, ...common },
+          { metric: `recall:${flags.convention}`, value: recall, ...common },
+        ];
+      }),
+    );
+
+const pairArguments = (command: Command): Command =>
+  command
+    .addArgument(new Argument("<images>", GENERATED))
+    .addArgument(new Argument("<reference>", `${GENERATED}, of the same names`));
+
+interface LpipsFlags extends MetricFlags {
+  net: LpipsNet;
+}
+
+const lpipsCommand = (context: CommandContext): Command =>
+  outputOptions(networkOptions(pairArguments(new Command("lpips").description("distance of pairs as people see it"))))
+    .addOption(new Option("--net <name>", "which network").choices(lpipsNets).default("alex"))
+    .action((images: string, reference: string, flags: LpipsFlags) =>
+      run(flags, context, async (work) => {
+        const tasks = pairTasks(await imagesAt(images), await imagesAt(reference), digestOf);
+        return withNetworks(work, async (networks) => {
+          const { network, weights } = await networks.lpips(flags.net);
+          const kind = { names: ["lpips", ...hashesOf(weights)], width: 1, type: "float64" } as const;
+          const values = await rows(work, "pairs", tasks, kind, async (batch) => {
+            const found: Float64Array[] = [];
+            for (const [a, b] of batch) found.push(Float64Array.of((await network.distance(a, b)).value));
+            return found;
+          });
+          return [meanOf(`lpips:${flags.net}`, tasks, values, { weights })];
+        });
+      }),
+    );
+
+const meanOf = (
+  metric: string,
+  tasks: readonly Task<unknown>[],
+  values: readonly Float64Array[],
+  rest?: Pick<MetricResult, "weights" | "details" | "notes">,
+): MetricResult =>
+  meanResult(
+    metric,
+    tasks.map(({ name }) => name),
+    values.map(([value]) => value as number),
+    rest,
+  );
+
+/** Metrics of pairs that need no network. */
+const pixelCommand = (
+  command: Command,
+  context: CommandContext,
+  metric: (flags: MetricFlags & { window: SsimWindow }) => readonly [name: string, of: typeof psnr],
+): Command =>
+  outputOptions(pairArguments(command)).action(
+    (images: string, reference: string, flags: MetricFlags & { window: SsimWindow }) =>
+      run({ ...flags, cache: false, batchSize: 1 }, context, async (work) => {
+        const [name, of] = metric(flags);
+        const tasks = pairTasks(await imagesAt(images), await imagesAt(reference), digestOf);
+        const kind = { names: [], width: 1, type: "float64" } as const;
+        const values = await rows(work, "pairs", tasks, kind, async (batch) =>
+          batch.map(([a, b]) => Float64Array.of(of(a, b))),
+        );
+        return [meanOf(name, tasks, values)];
+      }),
+  );
+
+const psnrCommand = (context: CommandContext): Command =>
+  pixelCommand(new Command("psnr").description("peak signal-to-noise ratio of pairs"), context, () => ["psnr", psnr]);
+
+const ssimCommand = (context: CommandContext): Command =>
+  pixelCommand(
+    new Command("ssim")
+      .description("structural similarity of pairs")
+      .addOption(
+        new Option("--window <name>", "over which pixels").choices(["gaussian", "uniform7"]).default("gaussian"),
+      ),
+    context,
+    ({ window }) => [`ssim:${window}`, (a, b) => ssim(a, b, window)],
+  );
+
+interface PromptFlags extends MetricFlags {
+  prompts: string;
+}
+
+const promptArguments = (command: Command): Command =>
+  command
+    .addArgument(new Argument("<images>", GENERATED))
+    .requiredOption("--prompts <file>", "a prompt a line, in the order of the images' names");
+
+/** @throws FemoError E_FILE if it cannot be read */
+const promptsOf = (path: string): string[] =>
+  textOf(path)
+    .replace(/\r?\n$/, "")
+    .split(/\r?\n/);
+
+interface ClipFlags extends PromptFlags {
+  model: ClipConvention;
+}
+
+const clip = (context: CommandContext): Command =>
+  outputOptions(
+    networkOptions(promptArguments(new Command("clip").description("CLIP score: 100 cos of image and prompt"))),
+  )
+    .addOption(new Option("--model <name>", "which CLIP").choices(clipConventions).default("L/14"))
+    .action((images: string, flags: ClipFlags) =>
+      run(flags, context, async (work) => {
+        const prompts = promptsOf(flags.prompts);
+        const tasks = promptTasks(await imagesAt(images), prompts, digestOf);
+        return withNetworks(work, async (networks) => {
+          const { network, tokenizer, rescaling, weights } = await networks.clip(flags.model);
+          const texts = new Map<string, Float32Array>();
+          const longest = network.textConfig.maxPositionEmbeddings;
+          const textFeatures = async (prompt: string): Promise<Float32Array> => {
+            const known = texts.get(prompt);
+            if (known) return known;
+            const { ids, tokens } = tokenizer.encode(prompt, longest);
+            const [made] = await network.textFeatures([ids.slice(0, tokens)]);
+            texts.set(prompt, made as Float32Array);
+            return made as Float32Array;
+          };
+          const cut = prompts.filter((prompt) => tokenizer.encode(prompt, longest).dropped > 0).length;
+          const kind = { names: ["clip", flags.model, ...hashesOf(weights)], width: 1, type: "float64" } as const;
+          const values = await rows(work, "images", tasks, kind, async (batch) => {
+            const seen = await network.imageFeatures(
+              batch.map(({ image }) => image),
+              rescaling,
+            );
+            const scores: Float64Array[] = [];
+            for (const [i, { prompt }] of batch.entries()) {
+              scores.push(Float64Array.of(clipScore(seen[i] as Float32Array, await textFeatures(prompt))));
+            }
+            return scores;
+          });
+          const notes = [
+            ...(cut > 0 ? [`${cut} prompts have more than ${longest} tokens and were cut, their end kept`] : []),
+            ...(rescaling === "once"
+              ? []
+              : ["images were scaled twice, as some papers do by mistake: no measure of anything"]),
+          ];
+          return [meanOf(`clip:${flags.model}`, tasks, values, { weights, ...(notes.length > 0 && { notes }) })];
+        });
+      }),
+    );
+
+const imageRewardCommand = (context: CommandContext): Command =>
+  outputOptions(
+    networkOptions(
+      promptArguments(new Command("image-reward").description("ImageReward: how people would rate an image")),
+    ),
+  ).action((images: string, flags: PromptFlags) =>
+    run(flags, context, async (work) => {
+      const prompts = promptsOf(flags.prompts);
+      const tasks = promptTasks(await imagesAt(images), prompts, digestOf);
+      return withNetworks(work, async (networks) => {
+        const { network, tokenizer, weights } = await networks.imageReward();
+        const kind = { names: ["image-reward", ...hashesOf(weights)], width: 1, type: "float64" } as const;
+        const idsOf = (prompt: string): readonly number[] => {
+          const { ids, tokens } = tokenizer.encode(prompt, REWARD_TOKENS);
+          return ids.slice(0, tokens);
+        };
+        const cut = prompts.filter((prompt) => tokenizer.encode(prompt, REWARD_TOKENS).dropped > 0).length;
+        const values = await rows(work, "images", tasks, kind, async (batch) => {
+          const found: Float64Array[] = [];
+          for (const { image, prompt } of batch)
+            found.push(Float64Array.of(await network.reward(image, idsOf(prompt))));
+          return found;
+        });
+        const notes = cut > 0 ? [`${cut} prompts have more than ${REWARD_TOKENS} tokens and were cut`] : [];
+        return [meanOf("image-reward:1.0", tasks, values, { weights, ...(notes.length > 0 && { notes }) })];
+      });
+    }),
+  );
