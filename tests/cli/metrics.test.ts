@@ -3,13 +3,16 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { zipSync } from "fflate";
 import { beforeAll, describe, expect, test } from "vitest";
+import { imagesAt } from "../../src/cli/image-folders.js";
+import { digestOf } from "../../src/cli/row-file.js";
 import { encodePng, type RgbImage } from "../../src/images/index.js";
-import { psnr, ssim } from "../../src/metrics/index.js";
+import { pairTasks, psnr, ssim } from "../../src/metrics/index.js";
 import { clipConfigFromJson } from "../../src/models/clip-vision.js";
 import { lpips, lpipsChannels } from "../../src/models/lpips.js";
 import { testImage } from "../metrics/hash-weights.js";
 import { clipTensors, inceptionTensors } from "../metrics/hashed-networks.js";
 import { fanIn, temporaryFolder, writeHashed } from "../metrics/weight-file.js";
+import { femoError } from "../weights/helpers.js";
 import { femo } from "./run.js";
 
 const root = temporaryFolder();
@@ -66,12 +69,13 @@ describe("of pairs, without a network", () => {
   });
 
   test("what does not pair up, is no image or is not there", async () => {
-    expect(await failure("psnr", folderA, place("many"))).toMatch(
-      /^2: .*same names.*found 6 and 11; only one side has 7\.png/,
-    );
-    expect(await failure("psnr", folderA, place("nowhere"))).toMatch(/^2: .*nowhere: no such file/);
+    const pair = async (x: string, y: string) => pairTasks(await imagesAt(x), await imagesAt(y), digestOf);
+    const unlike = await femoError("E_OPTION", () => pair(folderA, place("many")));
+    expect(unlike).toMatch(/same names.*found 6 and 11; only one side has 7\.png/);
+    expect(await femoError("E_OPTION", () => imagesAt(place("nowhere")))).toContain("nowhere: no such file");
     mkdirSync(place("empty"));
-    expect(await failure("psnr", place("empty"), folderA)).toMatch(/^2: .*has no PNG files/);
+    expect(await femoError("E_OPTION", () => imagesAt(place("empty")))).toContain("has no PNG files");
+    expect(await femoError("E_OPTION", () => imagesAt(join(folderA, "1.png")))).toContain("found a file");
     cpSync(folderA, place("damaged"), { recursive: true });
     writeFileSync(join(place("damaged"), "4.png"), readFileSync(join(folderA, "4.png")).subarray(0, 99));
     expect(await failure("psnr", place("damaged"), folderA)).toMatch(/^1: femo: 4\.png: PNG/);
@@ -99,9 +103,6 @@ describe("of Inception's features", () => {
     const again = await json("fid", folderA, folderB, ...options);
     expect(again).toEqual(found);
     expect(sizes()).toEqual(before);
-    const other = await json("fid", folderA, folderB, ...options, "--convention", "tf");
-    expect(other.metric).toBe("fid:tf");
-    expect(other.value).not.toBe(found.value);
   });
 
   test("sfid, kid, precision and recall of the same images", async () => {
@@ -136,30 +137,26 @@ describe("of Inception's features", () => {
     expect(found.details.rank[1]).toBe(20);
     expect(found.details.traces[1]).toBeCloseTo(0.2, 12);
     expect(await json("fid", folderA, place("stats.npz"), ...options)).toEqual(found);
-    expect(await failure("kid", folderA, place("stats.npz"), ...options)).toContain("found statistics");
     expect(await failure("fid", folderA, place("stats.npz"), ...options, "--spatial")).toContain("mu_s and sigma_s");
   });
 
   test("Ctrl-C leaves what was computed, and the next run goes on from there", async () => {
-    const many = writeImages("hundred", pictures(50, 40, 32));
-    const args = ["metrics", "fid", many, folderB, ...options, "--batch-size", "2"];
-    const { code } = await femo(args, { env, interruptAt: `features of ${many}, 4 of 40` });
+    const many = writeImages("more", pictures(50, 14, 32));
+    const args = ["metrics", "fid", many, folderB, ...options, "--batch-size", "1"];
+    const { code } = await femo(args, { env, interruptAt: `features of ${many}, 2 of 14` });
     expect(code).toBe(130);
     const lengths = caches().map((name) => readFileSync(join(env.FEMO_CACHE, "metrics", name)).length);
     const record = 32 + 4 * 2048 + 8;
     // The features of the other folders, and some of these.
     const kept = lengths.filter((length) => length % record === 0).map((length) => length / record);
-    expect(Math.max(...kept)).toBeGreaterThanOrEqual(12 + 4);
-    expect(Math.max(...kept)).toBeLessThan(12 + 40);
-    expect((await json("fid", many, folderB, ...options)).count).toBe(40);
+    expect(Math.max(...kept)).toBeGreaterThanOrEqual(12 + 2);
+    expect(Math.max(...kept)).toBeLessThan(12 + 14);
+    expect((await json("fid", many, folderB, ...options)).count).toBe(14);
   });
 
   test("other weights than were published are refused unless that is asked for", async () => {
     expect(await failure("fid", folderA, folderB, "--weights", weights)).toMatch(
       /^1: .*with the SHA-256 6726825d0af5.*github\.com/s,
-    );
-    expect(await failure("fid", folderA, folderB, "--weights", folderA)).toMatch(
-      /^1: .*expected pt_inception-2015-12-05.*https:/s,
     );
   });
 });
@@ -230,7 +227,6 @@ describe("of prompts", () => {
     expect(await failure("clip", folderA, "--prompts", place("few.txt"), "--weights", clip)).toMatch(
       /^2: .*found 2 prompts and 6 images/,
     );
-    expect(await failure("clip", folderA)).toContain("--prompts");
     expect(await failure("image-reward", folderA, "--prompts", place("prompts.txt"), "--weights", clip)).toMatch(
       /^1: .*expected ImageReward\.pt in this folder.*THUDM\/ImageReward/s,
     );
