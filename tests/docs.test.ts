@@ -9,6 +9,7 @@ import { calibrateCommand } from "../src/cli/calibrate.js";
 import { classesCommand } from "../src/cli/classes.js";
 import { compareCommand } from "../src/cli/compare.js";
 import { generateCommand } from "../src/cli/generate.js";
+import { metricsCommand } from "../src/cli/metrics.js";
 import { addCommon, addModel, type CommandContext } from "../src/cli/options.js";
 import { studyCommand } from "../src/cli/study.js";
 import { weightsIn } from "../src/denoising/dtype.js";
@@ -245,6 +246,15 @@ describe("docs/options.md has the options that there are", () => {
       expect(firstCells(`femo study ${study.name()}`)).toEqual(flagsOf(study));
     }
   });
+});
+
+test("docs/metrics.md has the commands and options that there are", () => {
+  const page = read("docs/metrics.md");
+  const context = { version: "", signal: new AbortController().signal } as CommandContext;
+  for (const command of metricsCommand(context).commands) {
+    expect(page).toContain(`femo metrics ${command.name()} `);
+    for (const { long } of command.options) expect(page, command.name()).toMatch(new RegExp(`${long}\\b`));
+  }
 });
 
 test("docs/errors.md has the codes that there are", () => {

@@ -4,12 +4,10 @@ import {
   type ClipConvention,
   clipConventions,
   clipScore,
-  type FeatureKind,
   type FidConvention,
   fidConventions,
   fidResult,
   type GaussianFit,
-  hasMoments,
   type ImageSource,
   imageTasks,
   kernelDistance,
@@ -22,13 +20,13 @@ import {
   psnr,
   REWARD_TOKENS,
   type RowStore,
-  referenceFit,
   rowsOfTasks,
   type SsimWindow,
   ssim,
   type Task,
   type WeightHashes,
 } from "../metrics/index.js";
+import { type FeatureKind, hasMoments, referenceFit } from "../metrics/reference.js";
 import { inceptionWidths } from "../models/inception-v3.js";
 import { type LpipsNet, lpipsNets } from "../models/lpips.js";
 import { openFile } from "../platform/node/file.js";
@@ -447,7 +445,7 @@ const clip = (context: CommandContext): Command =>
         return withNetworks(work, async (networks) => {
           const { network, tokenizer, rescaling, weights } = await networks.clip(flags.model);
           const texts = new Map<string, Float32Array>();
-          const longest = network.textConfig.maxPositionEmbeddings;
+          const longest = network.maxTokens;
           const textFeatures = async (prompt: string): Promise<Float32Array> => {
             const known = texts.get(prompt);
             if (known) return known;

@@ -1,7 +1,6 @@
 import { FemoError } from "../errors.js";
 import { cropCentre, type Planes, type RgbImage, resizeBicubic } from "../images/index.js";
 import {
-  type ClipTextConfig,
   clipPooledPosition,
   clipTextEncoder,
   clipTextIgnores,
@@ -9,7 +8,7 @@ import {
   withClipTextNames,
 } from "../models/clip-text.js";
 import { type ClipConfig, clipVisionEncoder, clipVisionIgnores, clipVisionNames } from "../models/clip-vision.js";
-import { integerTensor, type TokenRows, tokenTensor } from "../models/token-rows.js";
+import { integerTensor, tokenTensor } from "../models/token-rows.js";
 import type { Network } from "../runtime/network.js";
 import type { Sessions } from "../runtime/sessions.js";
 import { weightedNetwork } from "../runtime/weighted-network.js";
@@ -48,11 +47,14 @@ export function clipInput(image: RgbImage, side: number, rescaling: ClipRescalin
 
 /** Both encoders of a CLIP with their weights. */
 export class Clip {
+  /** @internal */
   readonly imageNetwork: Network;
+  /** @internal */
   readonly textNetwork: Network;
   readonly #config: ClipConfig;
 
   /**
+   * @internal
    * @param checkpoint of transformers' `CLIPModel`
    * @throws FemoError E_WEIGHT if it does not have exactly the two encoders' tensors
    */
@@ -71,8 +73,9 @@ export class Clip {
     return this.#config.vision.imageSize;
   }
 
-  get textConfig(): ClipTextConfig {
-    return this.#config.text;
+  /** Ids that a text may have, begin and end included. */
+  get maxTokens(): number {
+    return this.#config.text.maxPositionEmbeddings;
   }
 
   /** Features of images, not normalized. @throws FemoError E_IMAGE if one is malformed; E_RUNTIME as `Session.run` */
@@ -82,8 +85,8 @@ export class Clip {
     return (await runRows(this.imageNetwork, { [image]: batch }, [features]))[features];
   }
 
-  /** Features of texts, not normalized. @throws FemoError E_OPTION as `tokenTensor`; E_RUNTIME as `Session.run` */
-  async textFeatures(rows: TokenRows): Promise<Float32Array[]> {
+  /** Features of texts, given by their ids, not normalized; all have as many. @throws FemoError E_OPTION as `tokenTensor`; E_RUNTIME as `Session.run` */
+  async textFeatures(rows: readonly (readonly number[])[]): Promise<Float32Array[]> {
     const { text } = this.#config;
     const ids = tokenTensor(rows, text.vocabSize, text.maxPositionEmbeddings);
     const pooledAt = integerTensor(rows.map((row) => [clipPooledPosition(row, text)]));

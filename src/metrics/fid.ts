@@ -6,6 +6,7 @@ import { fitFeatures, type GaussianFit } from "./moments.js";
 import type { MetricResult } from "./result.js";
 import { SubsetDrawer } from "./subsets.js";
 
+/** What a result is called, and what else is computed. */
 export interface FidOptions extends PauseOptions {
   /** "fid:pytorch", "sfid:tf" */
   readonly metric: string;
@@ -14,6 +15,7 @@ export interface FidOptions extends PauseOptions {
   readonly infinity?: boolean | undefined;
   /** Which subsets. Default: 0. */
   readonly seed?: number | undefined;
+  /** Of the value at infinity. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 

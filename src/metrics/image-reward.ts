@@ -31,6 +31,7 @@ interface Head {
 
 /** ImageReward 1.0 with its weights. */
 export class ImageReward {
+  /** @internal */
   readonly network: Network;
   readonly #config: ImageRewardConfig;
   readonly #head: Head;
@@ -42,6 +43,7 @@ export class ImageReward {
   }
 
   /**
+   * @internal
    * @param checkpoint of the release
    * @throws FemoError E_WEIGHT if it does not have exactly the network's tensors
    */

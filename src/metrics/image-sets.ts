@@ -5,17 +5,19 @@ import type { RgbImage } from "../images/index.js";
 export interface ImageSource {
   /** Of the file. */
   readonly name: string;
-  /** Its contents: what they are by, in hexadecimal digits, and the image itself. */
-  read(): Promise<{ readonly digest: string; decode(): RgbImage }>;
+  /** Its contents: a digest of them, in hexadecimal digits, and the image itself. */
+  read(): Promise<{ readonly digest: string; readonly decode: () => RgbImage }>;
 }
 
 /** What was computed of images or pairs, by a digest of what they contain; rows of numbers of one length. */
 export interface RowStore {
+  /** What was kept under a digest. */
   get(digest: string): Promise<Float64Array | Float32Array | undefined>;
   /** Keeps rows. When this is done they are there, whatever happens to the process. */
   add(rows: readonly (readonly [digest: string, row: Float64Array | Float32Array])[]): Promise<void>;
 }
 
+/** How rows are computed. */
 export interface RowsOptions {
   /** Images that are computed together. Default: 8. */
   readonly batchSize?: number | undefined;
@@ -28,7 +30,8 @@ export interface RowsOptions {
 /** Something to compute of: by a digest of all that goes into it. */
 export interface Task<Input> {
   readonly name: string;
-  read(): Promise<{ readonly digest: string; input(): Input }>;
+  /** The digest, in hexadecimal digits, and what goes in. */
+  read(): Promise<{ readonly digest: string; readonly input: () => Input }>;
 }
 
 /**

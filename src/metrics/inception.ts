@@ -19,6 +19,7 @@ import { batchOf, type NetworkContext, runRows } from "./networks.js";
  */
 export type FidConvention = "pytorch" | "tf" | "clean";
 
+/** All of them. */
 export const fidConventions: readonly FidConvention[] = ["pytorch", "tf", "clean"];
 
 /** Pixels as a convention gives them to the network. */
@@ -38,6 +39,7 @@ const mapped = ({ dims, data }: Planes, map: (level: number) => number): Planes 
 
 /** FID's Inception-v3 with its weights: from images to features. */
 export class Inception<Output extends InceptionOutput> {
+  /** @internal */
   readonly network: Network;
   readonly #outputs: readonly Output[];
 
@@ -47,6 +49,7 @@ export class Inception<Output extends InceptionOutput> {
   }
 
   /**
+   * @internal
    * @param checkpoint of pytorch-fid's file
    * @param outputs what `features` gives
    * @throws FemoError E_WEIGHT if the checkpoint does not have exactly the network's tensors; what `Platform.kept` throws

@@ -3,7 +3,10 @@
  * with the convention that they follow.
  * @module femo/metrics
  */
-export { Clip, type ClipRescaling, clipInput, clipScore } from "./clip-score.js";
+export type { InceptionOutput } from "../models/inception-v3.js";
+export type { LpipsNet } from "../models/lpips.js";
+export type { Encoding, Tokenizer } from "../tokenizers/index.js";
+export { Clip, type ClipRescaling, clipScore } from "./clip-score.js";
 export { type FidOptions, fidResult } from "./fid.js";
 export {
   type ExtrapolatedDistance,
@@ -25,7 +28,7 @@ export {
   rowsOfTasks,
   type Task,
 } from "./image-sets.js";
-export { type FidConvention, fidConventions, Inception, inceptionInput } from "./inception.js";
+export { type FidConvention, fidConventions, Inception } from "./inception.js";
 export { type KernelDistance, type KernelDistanceOptions, kernelDistance } from "./kernel-distance.js";
 export { Lpips, type LpipsDistance } from "./lpips.js";
 export type { Matrix, PauseOptions } from "./matrix.js";
@@ -35,6 +38,5 @@ export type { BytePixels, FloatPlanes, Pixels } from "./pixels.js";
 export { type PrecisionRecall, precisionRecall } from "./precision-recall.js";
 export { psnr } from "./psnr.js";
 export { type ClipConvention, clipConventions } from "./published.js";
-export { type FeatureKind, hasMoments, referenceFit } from "./reference.js";
 export { type MetricResult, meanResult } from "./result.js";
 export { type SsimWindow, ssim } from "./ssim.js";

@@ -2,6 +2,7 @@ import { FemoError } from "../errors.js";
 import { innerProduct, type Matrix, type PauseOptions, pauses, zeros } from "./matrix.js";
 import { SubsetDrawer } from "./subsets.js";
 
+/** Which subsets. */
 export interface KernelDistanceOptions extends PauseOptions {
   /** Images of a subset, of either set. Default: 1000, or as many as the smaller set has. */
   readonly subsetSize?: number | undefined;
@@ -11,6 +12,7 @@ export interface KernelDistanceOptions extends PauseOptions {
   readonly seed?: number | undefined;
 }
 
+/** KID, and how it was estimated. */
 export interface KernelDistance {
   /** Mean over the subsets. Small negative values are right: the estimate has no bias. */
   readonly value: number;
@@ -23,7 +25,8 @@ export interface KernelDistance {
 /**
  * KID (Binkowski et al., arXiv 1801.01401): the unbiased squared maximum mean discrepancy with the kernel (x y / d + 1)^3,
  * in float64.
- * @param a, b features, each [d]
+ * @param a features, each [d]
+ * @param b the same of the other set
  * @throws FemoError E_OPTION if features differ in length, or the sets have not so many images
  */
 export async function kernelDistance(

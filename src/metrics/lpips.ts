@@ -41,6 +41,7 @@ export class Lpips {
   }
 
   /**
+   * @internal
    * @param trunk of torchvision's file
    * @param linear of the file of the package `lpips`
    * @throws FemoError E_WEIGHT if one of them does not have the network's tensors
@@ -87,7 +88,7 @@ export class Lpips {
     return (await this.network(height, width).run({ feeds: { [lpipsNames.pair]: pair }, fetch })).outputs;
   }
 
-  /** Of pairs of one size. */
+  /** Of pairs of one size. @internal */
   network(height: number, width: number): Network {
     const key = `${height}x${width}`;
     let network = this.#networks.get(key);

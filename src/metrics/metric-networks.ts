@@ -1,10 +1,9 @@
-import { platform as ownPlatform } from "#platform";
+import { platform } from "#platform";
 import { FemoError } from "../errors.js";
 import { clipConfigFromJson } from "../models/clip-vision.js";
-import { type ImageRewardConfig, imageRewardConfig } from "../models/image-reward.js";
 import type { InceptionOutput } from "../models/inception-v3.js";
 import type { LpipsNet } from "../models/lpips.js";
-import type { ConversionProgress, DownloadProgress, FoundFile, Platform, PublishedFile } from "../platform/platform.js";
+import type { ConversionProgress, DownloadProgress, FoundFile, PublishedFile } from "../platform/platform.js";
 import { Sessions } from "../runtime/sessions.js";
 import { openTokenizer, type Tokenizer, wordPieceTokenizer } from "../tokenizers/index.js";
 import {
@@ -30,6 +29,7 @@ import {
   lpipsTrunks,
 } from "./published.js";
 
+/** Where weights are, and who watches. */
 export interface MetricNetworkOptions {
   /**
    * Where the weights are: a folder that has the published files, one of them, or for CLIP a folder in transformers'
@@ -43,7 +43,9 @@ export interface MetricNetworkOptions {
   /** CPU threads of one operator. Default: one per physical core. */
   readonly threads?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Of downloads. */
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
+  /** Of the folding of batch norms. */
   readonly onConvert?: ((progress: ConversionProgress) => void) | undefined;
 }
 
@@ -58,13 +60,12 @@ export type WeightHashes = Readonly<Record<string, string>>;
  */
 export class MetricNetworks {
   readonly #options: MetricNetworkOptions;
-  readonly #platform: Platform;
   readonly #context: NetworkContext;
 
-  constructor(options: MetricNetworkOptions = {}, platform: Platform = ownPlatform) {
+  /** @throws FemoError E_OPTION if an option is out of range */
+  constructor(options: MetricNetworkOptions = {}) {
     const { threads, signal, onConvert } = options;
     this.#options = options;
-    this.#platform = platform;
     this.#context = {
       sessions: new Sessions(platform.createEngine({ threads }), platform.graphMemory()),
       keep: (checkpoint) => platform.kept(checkpoint, { signal, onProgress: onConvert }),
@@ -93,7 +94,7 @@ export class MetricNetworks {
   ): Promise<{ network: Clip; tokenizer: Tokenizer; rescaling: ClipRescaling; weights: WeightHashes }> {
     const { weights: at, cacheDir, signal, onProgress } = this.#options;
     const find = { cacheDir, signal, onProgress, select: clipFiles };
-    const { folder, file } = await this.#platform.findModel(at ?? clipRepositories[convention], find);
+    const { folder, file } = await platform.findModel(at ?? clipRepositories[convention], find);
     if (file !== undefined) {
       throw new FemoError(
         "E_FILE",
@@ -112,13 +113,10 @@ export class MetricNetworks {
     return { network, tokenizer, rescaling, weights: await this.#hashes(checkpoint) };
   }
 
-  /** ImageReward, and the tokenizer of its prompts. @param config Default: that of the release */
-  async imageReward(
-    config: ImageRewardConfig = imageRewardConfig,
-    file: PublishedFile = imageRewardFile,
-  ): Promise<{ network: ImageReward; tokenizer: Tokenizer; weights: WeightHashes }> {
-    const { checkpoint, weights } = await this.#open(file);
-    const network = await ImageReward.open(checkpoint, this.#context.sessions, config);
+  /** ImageReward, and the tokenizer of its prompts. */
+  async imageReward(): Promise<{ network: ImageReward; tokenizer: Tokenizer; weights: WeightHashes }> {
+    const { checkpoint, weights } = await this.#open(imageRewardFile);
+    const network = await ImageReward.open(checkpoint, this.#context.sessions);
     const vocabulary = await this.#find(bertVocabularyFile, this.#options.weights);
     const text = await vocabulary.folder.readText(vocabulary.path);
     const tokenizer = wordPieceTokenizer(text, {
@@ -136,7 +134,7 @@ export class MetricNetworks {
   #find(file: PublishedFile, at: string | undefined): Promise<FoundFile> {
     const { cacheDir, signal, onProgress, anyWeights = false } = this.#options;
     const wanted = anyWeights && at !== undefined ? { ...file, sha256: undefined } : file;
-    return this.#platform.findFile(wanted, { at, cacheDir, signal, onProgress });
+    return platform.findFile(wanted, { at, cacheDir, signal, onProgress });
   }
 
   async #open(
@@ -152,7 +150,7 @@ export class MetricNetworks {
     const hashes: [string, string][] = [];
     for (const file of files) {
       const name = file.slice(Math.max(file.lastIndexOf("/"), file.lastIndexOf("\\")) + 1);
-      hashes.push([name, await this.#platform.sha256(file, this.#options.signal)]);
+      hashes.push([name, await platform.sha256(file, this.#options.signal)]);
     }
     return Object.fromEntries(hashes);
   }

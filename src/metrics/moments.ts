@@ -29,6 +29,7 @@ export class MomentSums {
     this.#products = zeros(shift.length, shift.length);
   }
 
+  /** N, so far. */
   get count(): number {
     return this.#count;
   }

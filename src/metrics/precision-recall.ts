@@ -2,6 +2,7 @@ import { FemoError } from "../errors.js";
 import { featureMatrix } from "./kernel-distance.js";
 import { innerProduct, type Matrix, type PauseOptions, pauses } from "./matrix.js";
 
+/** How good, and how varied. */
 export interface PrecisionRecall {
   /** Share of the generated images that lie in the neighbourhood of a reference image: how good they are. */
   readonly precision: number;

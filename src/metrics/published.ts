@@ -63,4 +63,5 @@ export const clipRepositories: Readonly<Record<ClipConvention, string>> = {
   "L/14-twice-rescaled": "openai/clip-vit-large-patch14",
 };
 
+/** All of them. */
 export const clipConventions = Object.keys(clipRepositories) as ClipConvention[];

@@ -22,6 +22,7 @@ export const inceptionWidths = {
   pool_768: 768,
 } as const;
 
+/** One of what it can give. */
 export type InceptionOutput = keyof typeof inceptionWidths;
 
 /** Name of the graph's input. */

@@ -2,6 +2,7 @@ import { type ConvOptions, Graph, type Value } from "../graph/index.js";
 
 /** The networks that LPIPS stands on. */
 export const lpipsNets = ["alex", "vgg", "squeeze"] as const;
+/** One of them. */
 export type LpipsNet = (typeof lpipsNets)[number];
 
 /** One of torchvision's `features`, by its place there. Convolutions and fires end in ReLU. */

@@ -68,6 +68,18 @@ describe("of pairs, without a network", () => {
     expect(notes.join()).toContain("11 pairs are equal");
   });
 
+  test("images of a .npz of samples are those of a folder", async () => {
+    const header = "{'descr': '|u1', 'fortran_order': False, 'shape': (6, 64, 64, 3), }".padEnd(117);
+    const start = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0, 118, 0, ...Buffer.from(`${header}\n`)];
+    const npy = Buffer.concat([Uint8Array.from(start), ...a.map(({ data }) => data)]);
+    writeFileSync(place("samples.npz"), zipSync({ "arr_0.npy": npy }, { level: 0 }));
+    for (const [i, source] of (await imagesAt(place("samples.npz"))).entries()) {
+      expect((await source.read()).decode()).toEqual(a[i]);
+    }
+    writeFileSync(place("other.npz"), zipSync({ "arr_1.npy": npy }, { level: 0 }));
+    expect(await femoError("E_OPTION", () => imagesAt(place("other.npz")))).toContain("found none");
+  });
+
   test("what does not pair up, is no image or is not there", async () => {
     const pair = async (x: string, y: string) => pairTasks(await imagesAt(x), await imagesAt(y), digestOf);
     const unlike = await femoError("E_OPTION", () => pair(folderA, place("many")));
