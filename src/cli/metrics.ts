@@ -1,5 +1,6 @@
 import { Argument, Command, Option } from "commander";
 import { FemoError } from "../errors.js";
+import type { RgbImage } from "../images/index.js";
 import {
   type ClipConvention,
   clipConventions,
@@ -158,36 +159,25 @@ interface InceptionFlags extends MetricFlags {
   convention: FidConvention;
 }
 
-/** A reference as its features, or as moments. */
-type Reference = readonly Float32Array[] | GaussianFit;
-
-/** Features of the generated images and of the reference, which may be a file of moments. */
+/** Features of sets of images. */
 async function features(
   work: Work<InceptionFlags>,
   kind: FeatureKind,
-  generated: string,
-  reference: string,
-): Promise<{ generated: Float32Array[]; reference: Reference; weights: WeightHashes }> {
-  const images = await imagesAt(generated);
-  const moments = await momentsAt(work, kind, reference);
-  const others = moments ? [] : await imagesAt(reference);
+  ...paths: readonly string[]
+): Promise<{ sets: readonly Float32Array[][]; weights: WeightHashes }> {
+  const images: (readonly ImageSource[])[] = [];
+  for (const path of paths) images.push(await imagesAt(path));
   return withNetworks(work, async (networks) => {
     const { network, weights } = await networks.inception([kind]);
     const { convention } = work.flags;
     const names = ["inception", convention, kind, ...hashesOf(weights)];
-    const of = (set: readonly ImageSource[], path: string): Promise<Float32Array[]> =>
-      rows(
-        work,
-        `features of ${path}`,
-        imageTasks(set),
-        { names, width: inceptionWidths[kind], type: "float32" },
-        async (batch) => (await network.features(batch, convention))[kind],
-      );
-    return {
-      weights,
-      generated: await of(images, generated),
-      reference: moments ?? (await of(others, reference)),
-    };
+    const stored = { names, width: inceptionWidths[kind], type: "float32" } as const;
+    const sets: Float32Array[][] = [];
+    for (const [i, set] of images.entries()) {
+      const compute = async (batch: readonly RgbImage[]) => (await network.features(batch, convention))[kind];
+      sets.push(await rows(work, `features of ${paths[i]}`, imageTasks(set), stored, compute));
+    }
+    return { sets, weights };
   });
 }
 
@@ -258,10 +248,13 @@ const fid = (context: CommandContext): Command =>
     .option("--infinity", "also at infinitely many images; of more than 5000")
     .action((generated: string, reference: string, flags: FidFlags) =>
       run(flags, context, async (work) => {
-        const found = await features(work, flags.spatial ? "spatial" : "pool_3", generated, reference);
+        const kind = flags.spatial ? "spatial" : "pool_3";
+        const moments = await momentsAt(work, kind, reference);
+        const { sets, weights } = await features(work, kind, generated, ...(moments ? [] : [reference]));
+        const [images, others] = sets as [Float32Array[], Float32Array[] | undefined];
         work.progress.show("distance", 0);
-        const result = await fidResult(found.generated, found.reference, {
-          ...{ weights: found.weights, signal: work.signal, infinity: flags.infinity },
+        const result = await fidResult(images, moments ?? (others as Float32Array[]), {
+          ...{ weights, signal: work.signal, infinity: flags.infinity },
           metric: `${flags.spatial ? "sfid" : "fid"}:${flags.convention}`,
           onProgress: (done, total) => work.progress.show(`at infinity, ${done} of ${total}`, done / total),
         });
@@ -285,30 +278,21 @@ const kid = (context: CommandContext): Command =>
     .option("--seed <n>", "of the subsets", integer, 2020)
     .action((generated: string, reference: string, flags: KidFlags) =>
       run(flags, context, async (work) => {
-        const found = await features(work, "pool_3", generated, reference);
-        const other = setOf(found.reference, reference);
+        const { sets, weights } = await features(work, "pool_3", generated, reference);
+        const [images, others] = sets as [Float32Array[], Float32Array[]];
         work.progress.show("distance", 0);
         const { subsets, subsetSize, seed } = flags;
-        const { value, ...details } = await kernelDistance(found.generated, other, {
+        const { value, ...details } = await kernelDistance(images, others, {
           ...{ subsets, subsetSize, seed, signal: work.signal },
         });
-        const counts = { generated: found.generated.length, reference: other.length };
+        const counts = { generated: images.length, reference: others.length };
         const result: MetricResult = {
-          ...{ metric: `kid:${flags.convention}`, value, count: found.generated.length, weights: found.weights },
+          ...{ metric: `kid:${flags.convention}`, value, count: images.length, weights },
           details: { ...details, seed, counts },
         };
         return [result];
       }),
     );
-
-/** @throws FemoError E_OPTION of moments */
-function setOf(reference: Reference, path: string): readonly Float32Array[] {
-  if (!("mean" in reference)) return reference;
-  throw new FemoError(
-    "E_OPTION",
-    `${path}: expected images, found statistics: only the Frechet distance can do with them`,
-  );
-}
 
 interface PrecisionFlags extends InceptionFlags {
   neighbours: number;
@@ -324,15 +308,15 @@ const precisionAndRecall = (context: CommandContext): Command =>
     .option("--neighbours <n>", "how far a neighbourhood reaches", integer, 3)
     .action((generated: string, reference: string, flags: PrecisionFlags) =>
       run(flags, context, async (work) => {
-        const found = await features(work, "pool_3", generated, reference);
-        const other = setOf(found.reference, reference);
+        const { sets, weights } = await features(work, "pool_3", generated, reference);
+        const [images, others] = sets as [Float32Array[], Float32Array[]];
         work.progress.show("neighbourhoods", 0);
         const { neighbours } = flags;
-        const { precision, recall } = await precisionRecall(other, found.generated, {
+        const { precision, recall } = await precisionRecall(others, images, {
           ...{ k: neighbours, signal: work.signal },
         });
-        const counts = { generated: found.generated.length, reference: other.length };
-        const common = { count: found.generated.length, weights: found.weights, details: { neighbours, counts } };
+        const counts = { generated: images.length, reference: others.length };
+        const common = { count: images.length, weights, details: { neighbours, counts } };
         return [
           { metric: `precision:${flags.convention}`, value: precision, ...common },
           { metric: `recall:${flags.convention}`, value: recall, ...common },

@@ -25,15 +25,26 @@ const STD = [0.26862954, 0.26130258, 0.27577711] as const;
  */
 export type ClipRescaling = "once" | "twice-rescaled";
 
+export interface ClipInputOptions {
+  /** Default: once. */
+  readonly rescaling?: ClipRescaling | undefined;
+  /**
+   * Where the middle begins, of how many pixels are left over: transformers rounds half of them down, torchvision to the
+   * nearest, halves to the even one. Default: as transformers.
+   */
+  readonly cropAt?: (leftOver: number) => number;
+}
+
 /**
  * Pixels for CLIP: the shortest side resized to `side` as Pillow does bicubic, the middle cut out, levels normalized.
  * @returns [3, side, side]
  */
-export function clipInput(image: RgbImage, side: number, rescaling: ClipRescaling = "once"): Planes {
+export function clipInput(image: RgbImage, side: number, options: ClipInputOptions = {}): Planes {
+  const { rescaling = "once", cropAt = (leftOver) => Math.floor(leftOver / 2) } = options;
   const shortest = Math.min(image.width, image.height);
   const scaled = (size: number): number => (size === shortest ? side : Math.trunc((side * size) / shortest));
   const resized = resizeBicubic(image, scaled(image.width), scaled(image.height));
-  const { data } = cropCentre(resized, side, side, (leftOver) => Math.floor(leftOver / 2));
+  const { data } = cropCentre(resized, side, side, cropAt);
   const area = side * side;
   const white = rescaling === "once" ? 255 : 255 * 255;
   const planes = new Float32Array(3 * area);
@@ -80,7 +91,7 @@ export class Clip {
 
   /** Features of images, not normalized. @throws FemoError E_IMAGE if one is malformed; E_RUNTIME as `Session.run` */
   async imageFeatures(images: readonly RgbImage[], rescaling?: ClipRescaling): Promise<Float32Array[]> {
-    const batch = batchOf(images.map((image) => clipInput(image, this.imageSize, rescaling)));
+    const batch = batchOf(images.map((image) => clipInput(image, this.imageSize, { rescaling })));
     const { image, features } = clipVisionNames;
     return (await runRows(this.imageNetwork, { [image]: batch }, [features]))[features];
   }

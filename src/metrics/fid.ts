@@ -54,13 +54,16 @@ export async function fidResult(
     count: generated.length,
     weights,
     details: {
-      ...{ counts, means, traces, overlap, rank: [fit.root.rows, other.root.rows] },
+      ...{ counts, means, traces, overlap, rank: [rankOf(fit), rankOf(other)] },
       ...(bias !== undefined && { bias }),
       ...(infinity && { infinity }),
     },
     ...(notes.length > 0 && { notes }),
   };
 }
+
+/** Centred features are one more than their rank. */
+const rankOf = ({ root, count = Number.POSITIVE_INFINITY }: GaussianFit): number => Math.min(root.rows, count - 1);
 
 /** What the numbers of images alone make of the distance, to first order, where both sets are of one Gaussian. */
 async function expectedBias(fit: GaussianFit, other: GaussianFit, signal?: AbortSignal): Promise<number> {

@@ -13,12 +13,16 @@ import { tokenTensor } from "../models/token-rows.js";
 import type { Network } from "../runtime/network.js";
 import type { Sessions } from "../runtime/sessions.js";
 import { weightedNetwork } from "../runtime/weighted-network.js";
+import { roundHalfEven } from "../samplers/index.js";
 import type { Checkpoint } from "../weights/index.js";
 import { clipInput } from "./clip-score.js";
 import { batchOf, runRows } from "./networks.js";
 
 /** Of the rewards that it was trained on. */
 const [MEAN, DEVIATION] = [0.16717362830052426, 1.0333394966054072];
+
+/** As torchvision cuts out the middle. */
+const cropAt = (leftOver: number): number => roundHalfEven(leftOver / 2);
 
 /** Ids of a prompt, begin and end included; what is behind them is cut off. */
 export const REWARD_TOKENS = 35;
@@ -77,7 +81,7 @@ export class ImageReward {
     }
     const { image, ids, state } = imageRewardNames;
     const feeds = {
-      [image]: batchOf(images.map((one) => clipInput(one, vit.size))),
+      [image]: batchOf(images.map((one) => clipInput(one, vit.size, { cropAt }))),
       [ids]: tokenTensor(rows, text.vocabulary, text.places),
     };
     return (await runRows(this.network, feeds, [state]))[state];

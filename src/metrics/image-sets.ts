@@ -1,12 +1,20 @@
 import { FemoError } from "../errors.js";
 import type { RgbImage } from "../images/index.js";
 
+/** The contents of an image's file. */
+export interface ReadImage {
+  /** Of them, in hexadecimal digits. */
+  readonly digest: string;
+  /** The image. @throws FemoError E_IMAGE if it is malformed */
+  decode(): RgbImage;
+}
+
 /** An image of a set, read when it is needed. */
 export interface ImageSource {
   /** Of the file. */
   readonly name: string;
-  /** Its contents: a digest of them, in hexadecimal digits, and the image itself. */
-  read(): Promise<{ readonly digest: string; readonly decode: () => RgbImage }>;
+  /** Reads the file. */
+  read(): Promise<ReadImage>;
 }
 
 /** What was computed of images or pairs, by a digest of what they contain; rows of numbers of one length. */
@@ -27,11 +35,19 @@ export interface RowsOptions {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
-/** Something to compute of: by a digest of all that goes into it. */
+/** What goes into a computation. */
+export interface ReadTask<Input> {
+  /** Of all of it, in hexadecimal digits. */
+  readonly digest: string;
+  /** It itself. */
+  input(): Input;
+}
+
+/** Something to compute of. */
 export interface Task<Input> {
   readonly name: string;
-  /** The digest, in hexadecimal digits, and what goes in. */
-  read(): Promise<{ readonly digest: string; readonly input: () => Input }>;
+  /** Reads what goes in. */
+  read(): Promise<ReadTask<Input>>;
 }
 
 /**
@@ -70,14 +86,15 @@ export async function rowsOfTasks<Input, Row extends Float32Array | Float64Array
   try {
     for (const [at, task] of tasks.entries()) {
       signal?.throwIfAborted();
-      const { digest, input } = await task.read();
+      const read = await task.read();
+      const { digest } = read;
       const known = await store?.get(digest);
       if (known) {
         rows[at] = known as Row;
         tell(1);
         continue;
       }
-      batch.push({ at, digest, input: named(task.name, input) });
+      batch.push({ at, digest, input: named(task.name, () => read.input()) });
       if (batch.length >= batchSize) await flush();
     }
     await flush();
@@ -103,8 +120,8 @@ export const imageTasks = (images: readonly ImageSource[]): Task<RgbImage>[] =>
   images.map(({ name, read }) => ({
     name,
     async read() {
-      const { digest, decode } = await read();
-      return { digest, input: decode };
+      const image = await read();
+      return { digest: image.digest, input: () => image.decode() };
     },
   }));
 
@@ -151,9 +168,9 @@ export function promptTasks(
   return images.map(({ name, read }, i) => ({
     name,
     async read() {
-      const { digest, decode } = await read();
+      const image = await read();
       const prompt = prompts[i] as string;
-      return { digest: digestOf(digest, prompt), input: () => ({ image: decode(), prompt }) };
+      return { digest: digestOf(image.digest, prompt), input: () => ({ image: image.decode(), prompt }) };
     },
   }));
 }

@@ -23,6 +23,8 @@ export {
   imageTasks,
   pairTasks,
   promptTasks,
+  type ReadImage,
+  type ReadTask,
   type RowStore,
   type RowsOptions,
   rowsOfTasks,

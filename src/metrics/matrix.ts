@@ -165,7 +165,8 @@ export async function singularValues(a: Matrix, options: PauseOptions = {}): Pro
   return values.slice(n).map((value) => Math.max(value, 0));
 }
 
-function transposed({ rows, columns, data }: Matrix): Matrix {
+/** Columns as rows. */
+export function transposed({ rows, columns, data }: Matrix): Matrix {
   const out = zeros(columns, rows);
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < columns; j++) out.data[j * rows + i] = data[i * columns + j] as number;

@@ -1,5 +1,5 @@
 import { FemoError } from "../errors.js";
-import { choleskyRows, type Matrix, type PauseOptions, pauses, timesTransposed, zeros } from "./matrix.js";
+import { choleskyRows, type Matrix, type PauseOptions, timesTransposed, transposed, zeros } from "./matrix.js";
 
 /** Mean and covariance of features, the latter divided by N - 1. */
 export interface Moments {
@@ -130,16 +130,17 @@ export async function fitFeatures(
   features: readonly ArrayLike<number>[],
   options: PauseOptions = {},
 ): Promise<GaussianFit> {
-  const centred = centre(features);
-  const { count, mean, rows } = centred;
+  const { count, mean } = meanOf(features);
+  if (count > mean.length)
+    return fitMoments({ count, mean, covariance: await covarianceOf(features, mean, options) }, options);
+  const root = centred(features, mean, 0, count);
   let trace = 0;
-  for (const value of rows.data) trace += value * value;
-  if (count <= mean.length) return { count, mean, trace, root: rows };
-  return fitMoments({ count, mean, covariance: await gramOfColumns(rows, options) }, options);
+  for (const value of root.data) trace += value * value;
+  return { count, mean, trace, root };
 }
 
-/** Features minus their mean, over the root of N - 1. */
-function centre(features: readonly ArrayLike<number>[]): { count: number; mean: Float64Array; rows: Matrix } {
+/** @throws FemoError E_OPTION of less than two features, or of different lengths */
+function meanOf(features: readonly ArrayLike<number>[]): { count: number; mean: Float64Array } {
   const count = features.length;
   checkCount(count);
   const d = features[0]?.length ?? 0;
@@ -148,27 +149,33 @@ function centre(features: readonly ArrayLike<number>[]): { count: number; mean: 
   }
   const mean = new Float64Array(d);
   for (const row of features) for (let i = 0; i < d; i++) mean[i] = (mean[i] as number) + (row[i] as number) / count;
-  const rows = zeros(count, d);
-  const scale = 1 / Math.sqrt(count - 1);
-  for (const [k, row] of features.entries()) {
-    for (let i = 0; i < d; i++) rows.data[k * d + i] = ((row[i] as number) - (mean[i] as number)) * scale;
-  }
-  return { count, mean, rows };
+  return { count, mean };
 }
 
-/** X^T X, in parts of rows that are turned round: their columns then lie together. */
-async function gramOfColumns({ rows, columns, data }: Matrix, options: PauseOptions): Promise<Matrix> {
-  const sum = zeros(columns, columns);
-  const pause = pauses(options);
-  for (let start = 0; start < rows; start += PART) {
-    const length = Math.min(PART, rows - start);
-    const turned = zeros(columns, length);
-    for (let k = 0; k < length; k++) {
-      for (let i = 0; i < columns; i++) turned.data[i * length + k] = data[(start + k) * columns + i] as number;
-    }
-    const part = await timesTransposed(turned, turned, options);
-    for (let i = 0; i < sum.data.length; i++) sum.data[i] = (sum.data[i] as number) + (part.data[i] as number);
-    await pause();
+/** Some of the features minus their mean, over the root of N - 1. */
+function centred(features: readonly ArrayLike<number>[], mean: Float64Array, start: number, end: number): Matrix {
+  const d = mean.length;
+  const rows = zeros(end - start, d);
+  const scale = 1 / Math.sqrt(features.length - 1);
+  for (let k = start; k < end; k++) {
+    const row = features[k] as ArrayLike<number>;
+    for (let i = 0; i < d; i++) rows.data[(k - start) * d + i] = ((row[i] as number) - (mean[i] as number)) * scale;
+  }
+  return rows;
+}
+
+/** In parts of features that are turned round: what is multiplied then lies together. */
+async function covarianceOf(
+  features: readonly ArrayLike<number>[],
+  mean: Float64Array,
+  options: PauseOptions,
+): Promise<Matrix> {
+  const d = mean.length;
+  const sum = zeros(d, d);
+  for (let start = 0; start < features.length; start += PART) {
+    const part = transposed(centred(features, mean, start, Math.min(start + PART, features.length)));
+    const products = await timesTransposed(part, part, options);
+    for (let i = 0; i < sum.data.length; i++) sum.data[i] = (sum.data[i] as number) + (products.data[i] as number);
   }
   return sum;
 }
