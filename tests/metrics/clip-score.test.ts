@@ -82,6 +82,13 @@ test("the shortest side is resized and the middle cut out", () => {
   expect(clipInput(testImage(20, 31, 1), 32).dims).toEqual([3, 32, 32]);
 });
 
+test("half a pixel that is left over goes where the reference has it", () => {
+  const image = testImage(37, 32, 1);
+  const [down, up] = [clipInput(image, 32), clipInput(image, 32, { cropAt: (leftOver) => Math.ceil(leftOver / 2) })];
+  // One column further: what was the second is the first.
+  for (let y = 0; y < 32; y++) expect(up.data[y * 32]).toBe(down.data[y * 32 + 1]);
+});
+
 test("features of different lengths are refused", async () => {
   expect(await femoError("E_OPTION", () => clipScore([1, 2], [1]))).toContain("2 and 1");
 });
