@@ -1,6 +1,6 @@
 export { countFlops, type FlopsConvention, nodeFlops, productsAnd } from "./flops.js";
 export { Graph } from "./graph.js";
-export { type QuantizedLocation, toOnnx, type WeightLocation, type WeightStorage } from "./onnx.js";
+export { type QuantizedLocation, type Target, toOnnx, type WeightLocation, type WeightStorage } from "./onnx.js";
 export {
   addDims,
   type Bindings,

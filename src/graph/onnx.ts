@@ -1,5 +1,6 @@
 import { FemoError } from "../errors.js";
 import type { BlockFormat } from "../weights/index.js";
+import { gpuCalls } from "./gpu.js";
 import type { Graph } from "./graph.js";
 import { blockShapes, type Calls, checkUse, type QuantizedNames, quantizedLinear } from "./quantized.js";
 import { formatShape, type Shape } from "./shape.js";
@@ -40,6 +41,9 @@ const UINT8 = 2;
 const OPSET = 21;
 const IR_VERSION = 10;
 
+/** For what a graph is written: some operators that a CPU runs best a GPU runs slowly, or not at all. */
+export type Target = "cpu" | "gpu";
+
 /**
  * The graph as a serialised ONNX ModelProto. Weights stay in the checkpoint's own files: each initialiser points at
  * its bytes (`external_data`), and half-precision ones pass through a Cast that the runtime folds when it loads them.
@@ -47,7 +51,11 @@ const IR_VERSION = 10;
  * @throws FemoError E_WEIGHT if a weight has no location, another shape there or another type than these; E_GRAPH if one
  *   stored in few bits is not the weight of a linear layer
  */
-export function toOnnx(graph: Graph, locate: (tensor: string) => WeightStorage | undefined): Uint8Array {
+export function toOnnx(
+  graph: Graph,
+  locate: (tensor: string) => WeightStorage | undefined,
+  target: Target = "cpu",
+): Uint8Array {
   const { nodes, inputs, weights, constants } = graph.reachable();
   const message = new Writer();
   const casts = new Map<string, string>(); // name in the graph -> name as stored
@@ -74,13 +82,15 @@ export function toOnnx(graph: Graph, locate: (tensor: string) => WeightStorage |
   const nameOf = (value: Value): string => outputNames.get(value) ?? value.name;
   for (const node of nodes) {
     checkUse(node, (name) => quantized.get(name)?.bits);
-    const made = callsOf(node, nameOf, {
-      matrix: quantized.get(node.inputs[1]?.name ?? ""),
-      table:
-        node.op === "Gather" && tables.has(node.inputs[0]?.name ?? "")
-          ? casts.get(node.inputs[0]?.name ?? "")
-          : undefined,
-    });
+    const made =
+      (target === "gpu" && gpuCalls(node, nameOf)) ||
+      callsOf(node, nameOf, {
+        matrix: quantized.get(node.inputs[1]?.name ?? ""),
+        table:
+          node.op === "Gather" && tables.has(node.inputs[0]?.name ?? "")
+            ? casts.get(node.inputs[0]?.name ?? "")
+            : undefined,
+      });
     for (const [name, vector] of Object.entries(made.vectors)) {
       if (!vectors.has(name)) message.message(5, int64Vector(name, vector));
       vectors.add(name);

@@ -1,3 +1,5 @@
+import type { Target } from "../graph/index.js";
+
 export type HostDtype = "float32" | "float16" | "int64";
 
 /** A tensor in host memory. Data is row-major. */
@@ -78,6 +80,8 @@ export interface HeldRows {
  * named by the caller, who frees them. All calls fail with E_RUNTIME once the engine is closed, or has died.
  */
 export interface Engine {
+  /** For what graphs are to be written. */
+  readonly target: Target;
   /**
    * @throws FemoError E_RUNTIME if the model does not load; E_FILE if a weight file cannot be read, or has changed since
    *   it was opened

@@ -1,8 +1,8 @@
 import type * as Ort from "onnxruntime-common";
 import { FemoError } from "../errors.js";
-import { sizeOf } from "../graph/shape.js";
 import type { Feed, GraphFile, HeldDtype, HeldRows, HostTensor, RunRequest, RunResult, WeightFile } from "./engine.js";
-import { ARRAYS, gatherRows } from "./host-tensor.js";
+import { gatherRows } from "./host-tensor.js";
+import { hostTensor, type Memory } from "./memory.js";
 
 /** One call to the executor: a method and its arguments, as they are sent to where it lives. */
 export type Call =
@@ -17,6 +17,13 @@ export type Call =
 export interface Host {
   readonly ort: typeof Ort;
   readonly options: Ort.InferenceSession.SessionOptions;
+  /** Where held tensors live. */
+  readonly memory: Memory;
+  /**
+   * Options of graphs that run once, where those run on the host though the others do not. Default: there is no such
+   * difference, and they are loaded without optimization.
+   */
+  readonly once?: Ort.InferenceSession.SessionOptions;
   /** More of ONNX Runtime's session configuration, as `SessionOptions.extra.session` takes it. */
   readonly config: Readonly<Record<string, unknown>>;
   /** How ONNX Runtime finds weight files: in a folder, or as data that are passed along. @throws FemoError E_FILE */
@@ -31,6 +38,8 @@ export interface Host {
 interface Loaded {
   readonly session: Ort.InferenceSession;
   readonly files: readonly WeightFile[];
+  /** Held tensors have to be brought to the host for it, and what it gives from there. */
+  readonly isElsewhere: boolean;
 }
 
 /** The part of the engine that lives beside ONNX Runtime: the same for Node and for a web worker. */
@@ -55,15 +64,12 @@ export class Executor {
         this.#sessions.delete(call.session);
         return undefined;
       case "holdZeros":
-        for (const [name, dims] of Object.entries(call.dims)) this.#holdZeros(name, dims, call.dtype);
+        for (const [name, dims] of Object.entries(call.dims)) await this.#holdZeros(name, dims, call.dtype);
         return undefined;
       case "take":
         return this.#take(call.rows);
       case "free":
-        for (const name of call.names) {
-          this.#held.get(name)?.dispose(); // on a device, nothing else frees it
-          this.#held.delete(name);
-        }
+        for (const name of call.names) this.#free(name);
         return undefined;
     }
   }
@@ -77,7 +83,7 @@ export class Executor {
         ...this.#host.options,
         ...(externalData && { externalData }),
         // Folding would keep a float32 copy of every half-precision weight; a single run can do without.
-        ...(once && { graphOptimizationLevel: "disabled" as const }),
+        ...(once && (this.#host.once ?? { graphOptimizationLevel: "disabled" as const })),
         extra: {
           session: {
             ...this.#host.config,
@@ -93,7 +99,7 @@ export class Executor {
       const size = `${model.byteLength} bytes with ${files.length} weight files`;
       throw new FemoError("E_RUNTIME", `ONNX Runtime cannot load the graph (${size}): ${messageOf(cause)}`, { cause });
     }
-    this.#sessions.set(++this.#count, { session, files });
+    this.#sessions.set(++this.#count, { session, files, isElsewhere: once === true && this.#host.once !== undefined });
     return this.#count;
   }
 
@@ -102,19 +108,20 @@ export class Executor {
     if (!loaded) throw new FemoError("E_RUNTIME", "the graph is not loaded: it was released. Load it again.");
     this.#host.check(loaded.files);
     const results: RunResult[] = [];
-    for (const request of requests) results.push(await this.#run(loaded.session, request));
+    for (const request of requests) results.push(await this.#run(loaded, request));
     this.#host.check(loaded.files); // weights are read where they lie, all along
     return results;
   }
 
-  async #run(session: Ort.InferenceSession, { feeds, fetch, hold = {} }: RunRequest): Promise<RunResult> {
+  async #run({ session, isElsewhere }: Loaded, { feeds, fetch, hold = {} }: RunRequest): Promise<RunResult> {
     checkNames("input", Object.keys(feeds), session.inputNames);
     checkNames("output", [...fetch, ...Object.keys(hold)], session.outputNames);
     const held = Object.values(hold);
     const twice = held.find((name, i) => held.indexOf(name) < i);
     if (twice !== undefined) throw new FemoError("E_RUNTIME", `two outputs are to be held as "${twice}"`);
 
-    const inputs = Object.fromEntries(Object.entries(feeds).map(([name, feed]) => [name, this.#tensor(name, feed)]));
+    const inputs: Record<string, Ort.Tensor> = {};
+    for (const [name, feed] of Object.entries(feeds)) inputs[name] = await this.#input(name, feed, isElsewhere);
     const missing = session.inputNames.find((name) => !(name in feeds));
     if (missing !== undefined) throw new FemoError("E_RUNTIME", `input "${missing}" of the graph is not fed`);
 
@@ -122,7 +129,8 @@ export class Executor {
     for (const output of fetch) wanted[output] = null;
     const read = new Set(Object.values(feeds).map((feed) => ("held" in feed ? feed.held : undefined)));
     for (const [output, name] of Object.entries(hold)) {
-      wanted[output] = read.has(name) ? null : (this.#held.get(name) ?? null);
+      const old = isElsewhere || read.has(name) ? undefined : this.#held.get(name);
+      wanted[output] = old ? this.#host.memory.target(old) : null;
     }
 
     const start = performance.now();
@@ -136,44 +144,48 @@ export class Executor {
     };
     const outputs: Record<string, HostTensor> = {};
     for (const output of fetch) {
-      const tensor = await onHost(`output "${output}"`, result(output));
+      const tensor = await this.#read(`output "${output}"`, result(output));
       // What is held may be written over by a later request before this one's answer is sent.
       outputs[output] = output in hold ? { ...tensor, data: tensor.data.slice() } : tensor;
     }
     for (const [output, name] of Object.entries(hold)) {
-      if (!wanted[output]) this.#hold(name, result(output)); // others were written over
+      if (!wanted[output]) await this.#hold(name, result(output)); // others were written over
     }
     return { outputs, durationMs };
   }
 
-  #holdZeros(name: string, dims: readonly number[], dtype: HeldDtype): void {
+  async #holdZeros(name: string, dims: readonly number[], dtype: HeldDtype): Promise<void> {
     const old = this.#held.get(name);
-    if (old?.location === "cpu" && old.type === dtype && old.dims.join() === dims.join()) {
-      (old.data as Float32Array | Uint16Array).fill(0);
-      return;
-    }
-    const zeros = () => new this.#host.ort.Tensor(dtype, new ARRAYS[dtype](sizeOf(dims)) as Float32Array, dims);
-    this.#hold(name, making(`cannot hold "${name}", [${dims.join(", ")}]`, zeros));
+    this.#held.delete(name); // taken over, or freed
+    const making = async () => this.#host.memory.zeros(dtype, dims, old);
+    this.#held.set(name, await made(`cannot hold "${name}", [${dims.join(", ")}]`, making));
   }
 
   async #take(wanted: Readonly<Record<string, HeldRows>>): Promise<void> {
     const taken: [string, Ort.Tensor][] = [];
     for (const [name, { from, rows }] of Object.entries(wanted)) {
-      const held = await onHost(`"${from}"`, this.#find(from));
+      const held = await this.#read(`"${from}"`, this.#find(from));
       const { dims } = held;
       const [count = 0] = dims;
       const unknown = rows.find((at) => !(Number.isInteger(at) && at >= 0 && at < count));
       if (unknown !== undefined) {
         throw new FemoError("E_RUNTIME", `"${from}", [${dims.join(", ")}], has ${count} rows and no row ${unknown}`);
       }
-      taken.push([name, this.#tensor(name, gatherRows(held, rows))]);
+      taken.push([name, await this.#hostTensor(name, gatherRows(held, rows))]);
     }
-    for (const [name, tensor] of taken) this.#hold(name, tensor);
+    for (const [name, tensor] of taken) await this.#hold(name, tensor);
   }
 
-  #hold(name: string, tensor: Ort.Tensor): void {
-    this.#held.get(name)?.dispose();
-    this.#held.set(name, tensor);
+  async #hold(name: string, tensor: Ort.Tensor): Promise<void> {
+    const kept = await this.#host.memory.keep(tensor);
+    this.#free(name);
+    this.#held.set(name, kept);
+  }
+
+  #free(name: string): void {
+    const held = this.#held.get(name);
+    if (held) this.#host.memory.free(held); // on a device, nothing else frees it
+    this.#held.delete(name);
   }
 
   #find(name: string): Ort.Tensor {
@@ -182,16 +194,24 @@ export class Executor {
     return tensor;
   }
 
+  #read(name: string, tensor: Ort.Tensor): Promise<HostTensor> {
+    return tensor.location === "cpu" ? hostTensor(name, tensor) : this.#host.memory.read(name, tensor);
+  }
+
   /** @param name in messages */
-  #tensor(name: string, feed: Feed): Ort.Tensor {
-    if ("held" in feed) {
-      const tensor = this.#find(feed.held);
-      const { dims } = feed;
-      return dims ? making(`"${name}": "${feed.held}" as [${dims.join(", ")}]`, () => tensor.reshape(dims)) : tensor;
-    }
-    const { dtype, dims, data } = feed;
-    const make = () => new this.#host.ort.Tensor(dtype, data as Float32Array, dims);
-    return making(`"${name}", ${dtype} [${dims.join(", ")}]`, make);
+  async #input(name: string, feed: Feed, onHost: boolean): Promise<Ort.Tensor> {
+    if (!("held" in feed)) return this.#hostTensor(name, feed);
+    const tensor = this.#find(feed.held);
+    const { dims = tensor.dims } = feed;
+    if (onHost) return this.#hostTensor(name, { ...(await this.#read(`"${feed.held}"`, tensor)), dims });
+    const view = async () => this.#host.memory.view(tensor, feed.dims);
+    return made(`"${name}": "${feed.held}" as [${dims.join(", ")}]`, view);
+  }
+
+  /** @param name in messages */
+  #hostTensor(name: string, { dtype, dims, data }: HostTensor): Promise<Ort.Tensor> {
+    const make = async () => new this.#host.ort.Tensor(dtype, data as Float32Array, dims);
+    return made(`"${name}", ${dtype} [${dims.join(", ")}]`, make);
   }
 }
 
@@ -202,23 +222,10 @@ function checkNames(kind: "input" | "output", wanted: readonly string[], known: 
   throw new FemoError("E_RUNTIME", `the graph has no ${kind} "${unknown}", only ${names || "none"}`);
 }
 
-/** A tensor's elements, fetched from its device if it is on one. @param name in messages */
-async function onHost(name: string, tensor: Ort.Tensor): Promise<HostTensor> {
-  const { type, dims } = tensor;
-  const data = await tensor.getData();
-  if (type === "float32" && data instanceof Float32Array) return { dtype: type, dims, data };
-  // Where the language has an array for it, the runtime uses that.
-  if (type === "float16" && "buffer" in data) {
-    return { dtype: type, dims, data: new Uint16Array(data.buffer, data.byteOffset, data.length) };
-  }
-  if (type === "int64" && data instanceof BigInt64Array) return { dtype: type, dims, data };
-  throw new FemoError("E_RUNTIME", `${name}: expected float32, float16 or int64, found ${type}. Cast it in the graph.`);
-}
-
 /** Names what was being made in the error of a library that does not. */
-function making<T>(what: string, make: () => T): T {
+async function made<T>(what: string, make: () => Promise<T>): Promise<T> {
   try {
-    return make();
+    return await make();
   } catch (cause) {
     throw new FemoError("E_RUNTIME", `${what}: ${messageOf(cause)}`, { cause });
   }

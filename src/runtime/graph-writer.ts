@@ -1,5 +1,5 @@
 import { FemoError } from "../errors.js";
-import { type Graph, sizeOf, toOnnx, type WeightLocation, type WeightStorage } from "../graph/index.js";
+import { type Graph, sizeOf, type Target, toOnnx, type WeightLocation, type WeightStorage } from "../graph/index.js";
 import {
   type Checkpoint,
   type CheckpointTensor,
@@ -14,10 +14,11 @@ import type { GraphFile, WeightFile } from "./engine.js";
 /** Serialises graphs with the weights of a checkpoint; see `graphWriter`. */
 export interface GraphWriter {
   /**
+   * @param target what it will run on. Default "cpu"
    * @throws FemoError E_WEIGHT if the checkpoint lacks a weight, or has it in another shape or only as a recipe; E_FILE if
    *   the files have no folder in common
    */
-  write(graph: Graph): GraphFile;
+  write(graph: Graph, target?: Target): GraphFile;
   /** Bytes of one element of a weight as it computes: 4, less of one in few bits. */
   bytesOf(weight: string): number;
 }
@@ -31,7 +32,7 @@ export interface GraphWriter {
 export function graphWriter(checkpoint: Checkpoint): GraphWriter {
   const folder = commonFolder(checkpoint);
   return {
-    write(graph) {
+    write(graph, target) {
       const files = new Map<string, WeightFile>();
       const place = (tensor: CheckpointTensor): WeightLocation => {
         if (isDerived(tensor) || isPacked(tensor)) {
@@ -42,18 +43,23 @@ export function graphWriter(checkpoint: Checkpoint): GraphWriter {
           );
         }
         const { file } = tensor;
-        const [name, fingerprint] = [file.slice(folder.length), checkpoint.fingerprint(file)];
-        files.set(file, { name, at: file, ...(fingerprint !== undefined && { fingerprint }) });
+        const name = file.slice(folder.length);
+        const { fingerprint, blob } = checkpoint.stateOf(file);
+        files.set(file, { name, at: blob ?? file, ...(fingerprint !== undefined && { fingerprint }) });
         return { ...tensor, file: name };
       };
-      const model = toOnnx(graph, (name): WeightStorage | undefined => {
-        const tensor = checkpoint.get(name);
-        if (!tensor || !isPacked(tensor)) return tensor && place(tensor);
-        const { bits, block, parts } = tensor;
-        const part = (which: PackedPart): WeightLocation | undefined => parts[which] && place(parts[which]);
-        const [values, scales] = [part("values"), part("scales")] as [WeightLocation, WeightLocation];
-        return { bits, block, values, scales, zeros: part("zeros"), minimums: part("minimums") };
-      });
+      const model = toOnnx(
+        graph,
+        (name): WeightStorage | undefined => {
+          const tensor = checkpoint.get(name);
+          if (!tensor || !isPacked(tensor)) return tensor && place(tensor);
+          const { bits, block, parts } = tensor;
+          const part = (which: PackedPart): WeightLocation | undefined => parts[which] && place(parts[which]);
+          const [values, scales] = [part("values"), part("scales")] as [WeightLocation, WeightLocation];
+          return { bits, block, values, scales, zeros: part("zeros"), minimums: part("minimums") };
+        },
+        target,
+      );
       return { model, files: [...files.values()] };
     },
     bytesOf(weight) {

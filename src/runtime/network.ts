@@ -37,7 +37,7 @@ export class Network implements Loadable {
     this.#sessions = sessions;
     // In few bits a weight is multiplied only in an order of its own: otherwise each run expands it first.
     const isPacked = weights.some(({ name }) => writer.bytesOf(name) < Float32Array.BYTES_PER_ELEMENT);
-    this.#file = () => ({ ...writer.write(graph), once: once && !isPacked });
+    this.#file = () => ({ ...writer.write(graph, sessions.engine.target), once: once && !isPacked });
   }
 
   /** Serialises it, weights left where they lie. */

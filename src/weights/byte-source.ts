@@ -8,6 +8,8 @@ export interface ByteSource {
   readonly size: number;
   /** Of a file on disk: changes when somebody writes to it, or puts another in its place. */
   readonly fingerprint?: string;
+  /** The same bytes, where there are no paths: in a browser. */
+  readonly blob?: Blob;
   /**
    * Exactly the bytes `[start, end)`. They belong to the caller.
    * @throws FemoError E_FILE if the range is not inside the source, or the bytes cannot be had
@@ -42,6 +44,35 @@ export function memoryByteSource(name: string, bytes: Uint8Array): ByteSource {
     },
   };
 }
+
+/** A blob as a source, such as a file that the user picked: read where it lies, a range at a time. */
+export function blobByteSource(name: string, blob: Blob, fingerprint?: string): ByteSource {
+  let closed = false;
+  return {
+    name,
+    size: blob.size,
+    blob,
+    ...(fingerprint !== undefined && { fingerprint }),
+    async read(start, end) {
+      if (closed) throw new FemoError("E_FILE", `${name}: read after it was closed. Open it again.`);
+      checkRange(name, blob.size, start, end);
+      try {
+        return new Uint8Array(await blob.slice(start, end).arrayBuffer());
+      } catch (cause) {
+        const reason = cause instanceof Error ? cause.message : String(cause);
+        throw new FemoError("E_FILE", `${name}: cannot be read any more: ${reason}. Has it changed? Open it again.`, {
+          cause,
+        });
+      }
+    },
+    async close() {
+      closed = true;
+    },
+  };
+}
+
+/** What there is to know of a file besides its bytes. */
+export type FileState = Pick<ByteSource, "fingerprint" | "blob">;
 
 /**
  * All of a source as UTF-8 text, without its byte order mark.

@@ -1,5 +1,5 @@
 import { FemoError } from "../errors.js";
-import { type ByteSource, checkRange } from "./byte-source.js";
+import { type ByteSource, checkRange, type FileState } from "./byte-source.js";
 import type { DerivedTensor } from "./derived.js";
 import { toFloat32 } from "./dtypes.js";
 import { type FolderSource, pathInside } from "./folder-source.js";
@@ -26,31 +26,31 @@ export class Checkpoint {
   readonly name: string;
   readonly #tensors: ReadonlyMap<string, CheckpointTensor>;
   readonly #open: OpenFile | undefined;
-  readonly #fingerprints: ReadonlyMap<string, string>;
+  readonly #files: ReadonlyMap<string, FileState>;
 
   private constructor(
     name: string,
     tensors: ReadonlyMap<string, CheckpointTensor>,
     open: OpenFile | undefined,
-    fingerprints: ReadonlyMap<string, string>,
+    files: ReadonlyMap<string, FileState>,
   ) {
     this.name = name;
     this.#tensors = tensors;
     this.#open = open;
-    this.#fingerprints = fingerprints;
+    this.#files = files;
   }
 
   /**
    * A checkpoint of known tensors.
    * @param open without it there are names and shapes, which is enough to build graphs, but no bytes
-   * @param fingerprints of the files as they were when the tensors were read from them, as far as they have one
+   * @param files as they were when the tensors were read from them
    * @throws FemoError E_WEIGHT if a name occurs twice
    */
   static fromTensors(
     name: string,
     tensors: Iterable<CheckpointTensor>,
     open?: OpenFile,
-    fingerprints: ReadonlyMap<string, string> = new Map(),
+    files: ReadonlyMap<string, FileState> = new Map(),
   ): Checkpoint {
     const byName = new Map<string, CheckpointTensor>();
     for (const tensor of tensors) {
@@ -65,7 +65,7 @@ export class Checkpoint {
       }
       byName.set(tensor.name, tensor);
     }
-    return new Checkpoint(name, byName, open, fingerprints);
+    return new Checkpoint(name, byName, open, files);
   }
 
   /**
@@ -91,14 +91,14 @@ export class Checkpoint {
    * @throws FemoError E_WEIGHT if a name occurs twice
    */
   withTensors(tensors: Iterable<CheckpointTensor>): Checkpoint {
-    return Checkpoint.fromTensors(this.name, tensors, this.#open, this.#fingerprints);
+    return Checkpoint.fromTensors(this.name, tensors, this.#open, this.#files);
   }
 
   /** With tensors that are computed, in the place of those of the same names or beside them; of two the later counts. */
   withDerived(tensors: Iterable<DerivedTensor | PackedMatrix>): Checkpoint {
     const byName = new Map(this.#tensors);
     for (const tensor of tensors) byName.set(tensor.name, tensor);
-    return new Checkpoint(this.name, byName, this.#open, this.#fingerprints);
+    return new Checkpoint(this.name, byName, this.#open, this.#files);
   }
 
   /**
@@ -130,12 +130,17 @@ export class Checkpoint {
     const tensors = [...this.#tensors].map(([name, tensor]) => [name, { ...mapLeaves(tensor, stored), name }] as const);
     const keptFiles = new Set(kept.tensors().flatMap(filesOf));
     const open: OpenFile = (file) => (keptFiles.has(file) ? kept : this).#source(file);
-    return new Checkpoint(this.name, new Map(tensors), open, new Map([...this.#fingerprints, ...kept.#fingerprints]));
+    return new Checkpoint(this.name, new Map(tensors), open, new Map([...this.#files, ...kept.#files]));
   }
 
   /** `ByteSource.fingerprint` of a `TensorInfo.file` when it was opened. */
   fingerprint(file: string): string | undefined {
-    return this.#fingerprints.get(file);
+    return this.stateOf(file).fingerprint;
+  }
+
+  /** What else is known of a `TensorInfo.file`. */
+  stateOf(file: string): FileState {
+    return this.#files.get(file) ?? {};
   }
 
   /** The tensor of that name, if there is one. */
@@ -266,20 +271,20 @@ function mapLeaves(
 export async function openCheckpoint(folder: FolderSource, path: string): Promise<Checkpoint> {
   const name = `${folder.name}/${path}`;
   const files = new Map<string, string>(); // where the runtime finds it → path in the folder
-  const fingerprints = new Map<string, string>();
+  const states = new Map<string, FileState>();
   const open: OpenFile = (file) => folder.open(files.get(file) ?? file);
   const readFile = async (inside: string): Promise<TensorInfo[]> => {
     const file = folder.resolve(inside);
     files.set(file, inside);
     const source = await folder.open(inside);
-    if (source.fingerprint !== undefined) fingerprints.set(file, source.fingerprint);
+    states.set(file, stateOf(source));
     try {
       return await readTensors(source, file);
     } finally {
       await source.close();
     }
   };
-  if (!path.endsWith(".json")) return Checkpoint.fromTensors(name, unwrapped(await readFile(path)), open, fingerprints);
+  if (!path.endsWith(".json")) return Checkpoint.fromTensors(name, unwrapped(await readFile(path)), open, states);
 
   const { shardOf, metadata } = readIndex(name, await folder.readText(path));
   const base = path.slice(0, path.lastIndexOf("/") + 1);
@@ -310,8 +315,13 @@ export async function openCheckpoint(folder: FolderSource, path: string): Promis
     tensors.push(...inShard);
   }
   tensors.push(...tiedTensors(tensors, metadata));
-  return Checkpoint.fromTensors(name, unwrapped(tensors), open, fingerprints);
+  return Checkpoint.fromTensors(name, unwrapped(tensors), open, states);
 }
+
+const stateOf = ({ fingerprint, blob }: ByteSource): FileState => ({
+  ...(fingerprint !== undefined && { fingerprint }),
+  ...(blob && { blob }),
+});
 
 interface ShardIndex {
   /** Tensor name → file name. */

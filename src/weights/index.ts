@@ -1,4 +1,4 @@
-export { type ByteSource, memoryByteSource } from "./byte-source.js";
+export { type ByteSource, blobByteSource, memoryByteSource } from "./byte-source.js";
 export { Checkpoint, type OpenFile, openCheckpoint } from "./checkpoint.js";
 export type { DerivedTensor } from "./derived.js";
 export { DTYPE_BITS, type TensorDtype, toFloat32 } from "./dtypes.js";

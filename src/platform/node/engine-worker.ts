@@ -2,8 +2,9 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import * as ort from "onnxruntime-node";
-import { FemoError } from "../../errors.js";
 import { type Call, Executor } from "../../runtime/executor.js";
+import { hostMemory } from "../../runtime/memory.js";
+import { answering } from "../../runtime/remote-engine.js";
 import { checkUnchanged, locate } from "./weight-files.js";
 
 // The input ends when the process that started this one does. A thread waits for that, because a run blocks this one.
@@ -14,27 +15,20 @@ new Worker(`try { require("node:fs").readSync(0, Buffer.alloc(1)); } catch {} pr
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {});
 
 const threads = Number(process.argv[2]);
-const executor = new Executor({
-  ort,
-  options: { intraOpNumThreads: threads, logSeverityLevel: 3 },
-  // Threads that spin while they wait take the cores from those that work, once there are more of them than cores.
-  config: threads > availableParallelism() ? { intra_op: { allow_spinning: "0" } } : {},
-  locate,
-  check: checkUnchanged,
-});
-let queue = Promise.resolve();
+const answered = answering(
+  new Executor({
+    ort,
+    options: { intraOpNumThreads: threads, logSeverityLevel: 3 },
+    // Threads that spin while they wait take the cores from those that work, once there are more of them than cores.
+    config: threads > availableParallelism() ? { intra_op: { allow_spinning: "0" } } : {},
+    memory: hostMemory(ort, true),
+    locate,
+    check: checkUnchanged,
+  }),
+);
 
-process.on("message", ({ id, call }: { id: number; call: Call }) => {
-  queue = queue.then(async () => {
-    try {
-      answer({ id, value: await executor.call(call) });
-    } catch (error) {
-      const known = error instanceof FemoError;
-      const message = error instanceof Error ? error.message : String(error);
-      answer({ id, code: known ? error.code : "E_RUNTIME", error: known ? message : `ONNX Runtime: ${message}` });
-    }
-  });
-});
+process.on("message", async ({ id, call }: { id: number; call: Call }) => answer(await answered(id, call)));
+
 /** Whoever cannot be reached has ended. */
 function answer(message: object): void {
   process.send?.(message, undefined, {}, () => {});

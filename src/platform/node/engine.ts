@@ -1,19 +1,13 @@
 import { fork } from "node:child_process";
 import { createRequire } from "node:module";
 import type { Socket } from "node:net";
-import { FemoError, type FemoErrorCode } from "../../errors.js";
-import type { Engine, RunRequest, RunResult } from "../../runtime/engine.js";
-import type { Call } from "../../runtime/executor.js";
+import { FemoError } from "../../errors.js";
+import type { Engine } from "../../runtime/engine.js";
+import { type Answer, Calls, remoteEngine } from "../../runtime/remote-engine.js";
 import type { EngineOptions } from "../platform.js";
 import { checkUnchanged, localFiles } from "./weight-files.js";
 
 const MAX_THREADS = 1024;
-
-interface Pending {
-  resolve(value: unknown): void;
-  reject(error: Error): void;
-}
-type Answer = { id: number; value: unknown } | { id: number; code: FemoErrorCode; error: string };
 
 /**
  * onnxruntime-node in a process of its own: a thread that is stopped inside a run, by `process.exit` or an uncaught
@@ -34,69 +28,45 @@ export function createNodeEngine({ threads }: EngineOptions = {}): Engine {
     stdio: ["pipe", "ignore", "inherit", "ipc"],
   });
   const lifeline = child.stdin as Socket | null;
-  const pending = new Map<number, Pending>();
   const paths = new Map<string, string>(); // of the weights in use -> fingerprint
-  let count = 0;
-  let ended: FemoError | undefined;
+  const calls = new Calls((id, call) => {
+    child.send({ id, call });
+    keepAlive(true);
+  });
 
   const keepAlive = (alive: boolean): void => {
     for (const handle of [child, child.channel, lifeline]) alive ? handle?.ref() : handle?.unref();
   };
-  const end = (error: FemoError): void => {
-    ended ??= error;
-    for (const call of pending.values()) call.reject(ended);
-    pending.clear();
-  };
   const exited = new Promise<void>((resolve) => {
     child.on("exit", (code, signal) => {
-      end(deathOf(paths, signal ?? `exit code ${code}`));
+      calls.end(deathOf(paths, signal ?? `exit code ${code}`));
       resolve();
     });
     child.on("error", (cause) => {
-      end(new FemoError("E_RUNTIME", `the engine's process cannot be reached: ${cause.message}`, { cause }));
+      calls.end(new FemoError("E_RUNTIME", `the engine's process cannot be reached: ${cause.message}`, { cause }));
       if (child.pid === undefined) resolve(); // never started, so it never exits
     });
   });
   child.on("message", (answer: Answer) => {
-    const call = pending.get(answer.id);
-    pending.delete(answer.id);
-    if (pending.size === 0 && !ended) keepAlive(false);
-    if ("error" in answer) call?.reject(new FemoError(answer.code, answer.error));
-    else call?.resolve(answer.value);
+    calls.settle(answer);
+    if (calls.isIdle && !calls.hasEnded) keepAlive(false);
   });
   keepAlive(false);
 
-  const send = <T>(call: Call): Promise<T> =>
-    new Promise<T>((resolve, reject) => {
-      if (ended) return reject(ended);
-      const id = ++count;
-      child.send({ id, call });
-      pending.set(id, { resolve: resolve as Pending["resolve"], reject });
-      keepAlive(true);
-    });
-
-  return {
-    async load(graph) {
-      const files = await localFiles(graph.files);
-      for (const { at, fingerprint } of files) if (typeof at === "string" && fingerprint) paths.set(at, fingerprint);
-      const session = await send<number>({ method: "load", graph: { ...graph, files } });
-      const runEach = (requests: readonly RunRequest[]) => send<RunResult[]>({ method: "run", session, requests });
-      return {
-        run: async (request) => (await runEach([request]))[0] as RunResult,
-        runEach,
-        release: () => send<void>({ method: "release", session }),
-      };
+  return remoteEngine(calls, {
+    target: "cpu",
+    async files(files) {
+      const local = await localFiles(files);
+      for (const { at, fingerprint } of local) if (typeof at === "string" && fingerprint) paths.set(at, fingerprint);
+      return local;
     },
-    holdZeros: (dims, dtype = "float32") => send<void>({ method: "holdZeros", dims, dtype }),
-    take: (rows) => send<void>({ method: "take", rows }),
-    free: (names) => send<void>({ method: "free", names }),
     async close() {
-      end(new FemoError("E_RUNTIME", "the engine is closed"));
+      calls.end(new FemoError("E_RUNTIME", "the engine is closed"));
       keepAlive(true);
       child.kill("SIGKILL");
       await exited;
     },
-  };
+  });
 }
 
 /** Why an engine died that was not closed: mapped weights that were cut short end a process with SIGBUS. */

@@ -91,8 +91,9 @@ async function openKept(path: string): Promise<Checkpoint> {
   const source = await openFile(path);
   try {
     const { tensors } = await readSafetensorsHeader(source);
-    const fingerprints = new Map(source.fingerprint === undefined ? [] : [[path, source.fingerprint]]);
-    return Checkpoint.fromTensors(path, tensors.values(), (file) => openFile(file), fingerprints);
+    const { fingerprint } = source;
+    const files = new Map(fingerprint === undefined ? [] : [[path, { fingerprint }]]);
+    return Checkpoint.fromTensors(path, tensors.values(), (file) => openFile(file), files);
   } finally {
     await source.close();
   }
