@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import type { Sparse } from "../tracing/index.js";
 import { type Forecaster, fora as forecast } from "./forecasts/index.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import { type Forecaster, femo, foca, fora, taylorSeer } from "./forecasts/index.js";
 import { behindFront } from "./front.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import { fora } from "./forecasts/index.js";
 import { common, defineMethod, methodValue, type Policy } from "./method.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Forecaster, taylorSeer } from "./forecasts/index.js";
 import { behindFront } from "./front.js";
 import { common, defineMethod, methodValue } from "./method.js";

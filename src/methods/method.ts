@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Cut, type Model, type Place, type StateDtype, stateDtypes } from "../tracing/index.js";
 import type { Forecaster } from "./forecasts/index.js";
 

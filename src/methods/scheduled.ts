@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Forecaster } from "./forecasts/index.js";
 import { biasCorrections, momentumSeeds } from "./forecasts/index.js";
 import { common, type Knob, type Method, type Policy, X0 } from "./method.js";

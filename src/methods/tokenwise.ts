@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { roundHalfEven } from "../samplers/index.js";
 import type { Cut, Region } from "../tracing/index.js";
 import { blocksOf } from "./blocks.js";

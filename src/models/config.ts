@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 
 /** A count or size in a config; the bound, far above any real model, keeps a damaged one from asking for a graph without end. */

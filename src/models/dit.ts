@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import type { Value } from "../graph/index.js";
 import { BATCH, type Model, type Trace } from "../tracing/index.js";

@@ -11,6 +11,8 @@ import {
   type Qualities,
   type QualityName,
 } from "../methods/index.js";
+import type { ModelPlace } from "../platform/platform.js";
+import type { EngineDevice } from "../runtime/engine.js";
 import { createSampler, type SamplerChoice, type SchedulerConfig } from "../samplers/index.js";
 import type { Drawing, Family, PipelineParts } from "./family.js";
 import type { ClassNames } from "./labels.js";
@@ -55,6 +57,11 @@ export class DiffusionPipeline {
   /** Model name, for reports. */
   get name(): string {
     return this.#parts.name;
+  }
+
+  /** What computes. */
+  get device(): EngineDevice {
+    return this.#parts.backbone.sessions.engine.device;
   }
 
   /** Class numbers and their names; a class without a name is called by its number. */
@@ -237,14 +244,15 @@ export class DiffusionPipeline {
 
   /**
    * Opens a pipeline.
-   * @param pathOrName the name of an embedded model, "avatars-flux" or "avatars-dit"; a folder in diffusers' layout; a file of the original
+   * @param place the name of an embedded model, "avatars-flux" or "avatars-dit"; a folder in diffusers' layout; a file of the original
    *   release of DiT or FLUX.1, "DiT-XL-2-256x256.pt", "flux1-dev.safetensors", with options for the parts that it lacks; or
-   *   a model on the Hugging Face Hub, "owner/name" or "owner/name@revision", which is downloaded unless the cache has it
+   *   a model on the Hugging Face Hub, "owner/name" or "owner/name@revision", which is downloaded unless the cache has it; in a browser the
+   *   address of such a folder or file, a `File` that the user picked, or the files of a folder
    * @throws FemoError E_FILE, E_CONFIG or E_WEIGHT if there is no such model or it is not whole; E_NETWORK or E_ACCESS if
    *   it cannot be downloaded; E_OPTION if an option is unknown or wrong; the signal's reason if it was aborted
    */
-  static async fromPretrained(pathOrName: string, options: PretrainedOptions = {}): Promise<DiffusionPipeline> {
+  static async fromPretrained(place: ModelPlace, options: PretrainedOptions = {}): Promise<DiffusionPipeline> {
     const { openPretrained } = await import("./pretrained.js");
-    return new DiffusionPipeline(await openPretrained(pathOrName, options));
+    return new DiffusionPipeline(await openPretrained(place, options));
   }
 }

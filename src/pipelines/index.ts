@@ -32,7 +32,8 @@ export {
   toMultistep,
 } from "../methods/index.js";
 export { type Device, devices } from "../platform/device.js";
-export type { ConversionProgress, DownloadProgress } from "../platform/platform.js";
+export type { ConversionProgress, DownloadProgress, ModelPlace } from "../platform/platform.js";
+export type { EngineDevice } from "../runtime/engine.js";
 export {
   type MultistepSolver,
   type NamedSampler,

@@ -16,7 +16,10 @@ export interface PretrainedOptions {
   revision?: string | undefined;
   /** Where downloads are kept, in folders as Python's huggingface_hub makes them. Default: that of the environment. */
   cacheDir?: string | undefined;
-  /** What computes: "cpu", or "auto", the default, which takes the best there is. */
+  /**
+   * What computes: "cpu" (in a browser the same as "wasm"), "webgpu" for the GPU, in Node also "cuda", "coreml" and "dml"
+   * where ONNX Runtime has them. "auto", the default, takes the GPU in a browser that has one, and the processor in Node.
+   */
   device?: Device | undefined;
   /** CPU threads, 1 to 1024. Default: one per physical core. */
   threads?: number | undefined;
@@ -65,6 +68,7 @@ const isLora = (value: unknown): boolean => {
   return isText(path) && Number.isFinite(weight) && Object.keys(others).length === 0;
 };
 const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
+const isFile = (value: unknown): boolean => typeof File !== "undefined" && value instanceof File;
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 const isOneOf =
   (values: readonly unknown[]) =>
@@ -75,7 +79,7 @@ const pretrainedTypes: OptionTypes<PretrainedOptions> = {
   variant: [isText, 'the infix of file names, such as "fp16"'],
   revision: [isText, "a branch, tag or commit"],
   cacheDir: [isText, "the path of a folder"],
-  device: [isOneOf(devices), `one of ${devices.join(", ")}, for this build runs on the CPU only`],
+  device: [isOneOf(devices), `one of ${devices.join(", ")}`],
   threads: [isCount, "a positive integer"],
   dtype: [isOneOf(modelDtypes), `one of ${modelDtypes.join(", ")}`],
   vae: [isText, "a folder, or owner/name on the Hub, of FLUX also a file"],
@@ -94,12 +98,14 @@ const pretrainedTypes: OptionTypes<PretrainedOptions> = {
  * Checks what `DiffusionPipeline.fromPretrained` was given; options that are undefined count as absent.
  * @throws FemoError E_OPTION naming the option, what was expected and what was found
  */
-export function checkPretrained(pathOrName: unknown, options: PretrainedOptions): PretrainedOptions {
-  if (!isText(pathOrName)) {
+export function checkPretrained(place: unknown, options: PretrainedOptions): PretrainedOptions {
+  const isPlace =
+    isText(place) || place instanceof URL || isFile(place) || (Array.isArray(place) && place.every(isFile));
+  if (!isPlace) {
     throw new FemoError(
       "E_OPTION",
       'the model: expected its name, such as "avatars-flux", the path of a folder or file, or owner/name on the Hub; found ' +
-        describe(pathOrName),
+        describe(place),
     );
   }
   checkTypes(options, pretrainedTypes);

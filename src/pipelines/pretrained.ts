@@ -1,7 +1,7 @@
 import { platform as ownPlatform } from "#platform";
 import type { Keep } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
-import type { FoundModel, Platform } from "../platform/platform.js";
+import type { FoundModel, ModelPlace, Platform } from "../platform/platform.js";
 import { Sessions } from "../runtime/sessions.js";
 import {
   type Checkpoint,
@@ -19,20 +19,20 @@ import { checkPretrained, type PretrainedOptions } from "./pretrained-options.js
 
 /** See `DiffusionPipeline.fromPretrained`. */
 export async function openPretrained(
-  pathOrName: string,
+  place: ModelPlace,
   options: PretrainedOptions = {},
   platform: Platform = ownPlatform,
 ): Promise<PipelineParts> {
-  const { dtype, threads, signal, variant, onConvert } = checkPretrained(pathOrName, options);
+  const { dtype, threads, device, signal, variant, onConvert } = checkPretrained(place, options);
   signal?.throwIfAborted();
   const keep: Keep = (checkpoint) => platform.kept(checkpoint, { signal, onProgress: onConvert });
   const select = (folder: FolderSource) => pipelineFiles(folder, { variant });
-  const found = await platform.findModel(pathOrName, { ...options, select });
+  const found = await platform.findModel(place, { ...options, select });
   const build =
     found.file === undefined ? await folderBuild(found, options) : await fileBuild(found, options, platform);
   const lora = await openLora(options, platform);
   signal?.throwIfAborted();
-  const engine = platform.createEngine({ threads });
+  const engine = await platform.createEngine({ threads, device });
   try {
     const graphMemory = platform.graphMemory();
     const sessions = new Sessions(engine, graphMemory);
@@ -50,14 +50,14 @@ export async function openPretrained(
  * @throws FemoError as `DiffusionPipeline.fromPretrained`
  */
 export async function pretrainedClasses(
-  pathOrName: string,
+  place: ModelPlace,
   options: Pick<PretrainedOptions, "revision" | "cacheDir" | "signal" | "onProgress"> = {},
   platform: Platform = ownPlatform,
 ): Promise<ClassNames> {
-  checkPretrained(pathOrName, options);
+  checkPretrained(place, options);
   options.signal?.throwIfAborted();
   const select = async (): Promise<string[]> => ["model_index.json", "transformer/config.json"];
-  const { folder, name, file } = await platform.findModel(pathOrName, { ...options, select });
+  const { folder, name, file } = await platform.findModel(place, { ...options, select });
   if (file !== undefined) {
     return fileClasses(await openModelFile(folder, file));
   }

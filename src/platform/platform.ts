@@ -1,5 +1,12 @@
 import type { Engine } from "../runtime/engine.js";
 import type { Checkpoint, FolderSource } from "../weights/index.js";
+import type { Device } from "./device.js";
+
+/**
+ * Where a model is: the name of an embedded one, a path, an id on the Hub; in a browser also an address, a file that the
+ * user picked, or the files of a folder.
+ */
+export type ModelPlace = string | URL | File | readonly File[];
 
 /** How far a download is. Not called at all if everything is there already. */
 export interface DownloadProgress {
@@ -76,20 +83,25 @@ export interface FoundFile {
 export interface EngineOptions {
   /** CPU threads of one operator. Default: one per physical core. */
   readonly threads?: number | undefined;
+  /** Default: "auto". */
+  readonly device?: Device | undefined;
 }
 
 /** What the core needs of the machine it runs on. Each platform is one module, `#platform`, that gives one. */
 export interface Platform {
-  /** @throws FemoError E_OPTION if an option is out of range */
-  createEngine(options?: EngineOptions): Engine;
+  /**
+   * @throws FemoError E_OPTION if an option is out of range, or the device is not there, with what to do about it; E_RUNTIME
+   *   if it does not start
+   */
+  createEngine(options?: EngineOptions): Promise<Engine>;
   /** Bytes of weights that loaded graphs may take before those not in use make room: a quarter of the memory. */
   graphMemory(): number;
   /**
-   * Finds a model by the name of an embedded one, a path, or its id on the Hub, and downloads what is missing of it.
+   * Finds a model, and downloads what is missing of it.
    * @throws FemoError E_FILE if there is none; E_NETWORK, E_ACCESS if it cannot be downloaded; E_OPTION if a revision is
    *   given of what is not on the Hub; the signal's reason if it was aborted
    */
-  findModel(pathOrName: string, options?: FindOptions): Promise<FoundModel>;
+  findModel(place: ModelPlace, options?: FindOptions): Promise<FoundModel>;
   /**
    * Finds a published file, downloads it if it is not there, and makes sure that it is the right one.
    * @throws FemoError E_FILE if there is none, or another; E_NETWORK, E_ACCESS if it cannot be downloaded; the signal's

@@ -75,11 +75,20 @@ export interface HeldRows {
   readonly rows: readonly number[];
 }
 
+/** What an engine computes on. */
+export interface EngineDevice {
+  /** "cpu", "wasm", "webgpu" or another of the runtime's providers. */
+  readonly kind: string;
+  /** In words. */
+  readonly title: string;
+}
+
 /**
  * Runs graphs away from the event loop, one at a time in the order of the calls. Tensors that stay with the engine are
  * named by the caller, who frees them. All calls fail with E_RUNTIME once the engine is closed, or has died.
  */
 export interface Engine {
+  readonly device: EngineDevice;
   /** For what graphs are to be written. */
   readonly target: Target;
   /**

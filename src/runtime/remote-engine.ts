@@ -63,13 +63,14 @@ export class Calls {
  */
 export function remoteEngine(
   calls: Calls,
-  rest: Pick<Engine, "target" | "close"> & {
+  rest: Pick<Engine, "target" | "device" | "close"> & {
     files(files: readonly WeightFile[]): readonly WeightFile[] | Promise<readonly WeightFile[]>;
   },
 ): Engine {
-  const { files, target, close } = rest;
+  const { files, target, device, close } = rest;
   return {
     target,
+    device,
     async load(graph) {
       const session = await calls.call<number>({
         method: "load",

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { conversions } from "./conversions.js";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { diffusionLevel, type Leap } from "./levels.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { flowPrediction, predictionTypes } from "./prediction.js";
 import type { Sampler } from "./sampler.js";
 import type { TimestepSpacing } from "./timesteps.js";

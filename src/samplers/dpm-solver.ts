@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { ChosenSteps, SamplerDefinition } from "./definition.js";
 import { sharedKeys } from "./definition.js";
 import {

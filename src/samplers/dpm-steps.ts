@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Leap, type Level, noiseRatio } from "./levels.js";
 import { type LinearStep, linearSampler } from "./linear-steps.js";
 import { demandOf, oneOf } from "./options.js";

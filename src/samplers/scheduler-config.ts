@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import { inCamelCase, type SamplerDefinition, sharedKeys } from "./definition.js";
 import { type SamplerName, type SchedulerConfig, samplerTable } from "./table.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import type { Stops } from "./dpm-steps.js";
 import { diffusionLevel } from "./levels.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { type Leap, type Level, straightWeights } from "./levels.js";
 import { type LinearStep, linearSampler } from "./linear-steps.js";

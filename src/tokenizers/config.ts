@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import type { FolderSource } from "../weights/folder-source.js";
 import { parseJson } from "../weights/json.js";

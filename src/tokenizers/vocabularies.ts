@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import { isObject } from "../weights/json.js";
 import { describeValue, quote } from "../weights/text.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
 import { type FolderSource, subfolder } from "./folder-source.js";

@@ -1,6 +1,7 @@
 import { fork } from "node:child_process";
 import { createRequire } from "node:module";
 import type { Socket } from "node:net";
+import { cpus } from "node:os";
 import { FemoError } from "../../errors.js";
 import type { Engine } from "../../runtime/engine.js";
 import { type Answer, Calls, remoteEngine } from "../../runtime/remote-engine.js";
@@ -55,6 +56,7 @@ export function createNodeEngine({ threads }: EngineOptions = {}): Engine {
 
   return remoteEngine(calls, {
     target: "cpu",
+    device: { kind: "cpu", title: cpus()[0]?.model.trim() ?? "CPU" },
     async files(files) {
       const local = await localFiles(files);
       for (const { at, fingerprint } of local) if (typeof at === "string" && fingerprint) paths.set(at, fingerprint);

@@ -13,9 +13,9 @@ function graphMemory(): number {
 
 /** Node: files on disk, the Hub through the cache of Python's huggingface_hub, onnxruntime-node in a process of its own. */
 export const platform: Platform = {
-  createEngine: ({ threads } = {}) => createNodeEngine(threads === undefined ? {} : { threads }),
+  createEngine: async (options) => createNodeEngine(options),
   graphMemory,
-  findModel: (pathOrName, options) => findModel(pathOrName, options),
+  findModel: (place, options) => findModel(place, options),
   findFile: (file, options) => findFile(file, options),
   sha256: sha256Of,
   kept: keptCheckpoint,

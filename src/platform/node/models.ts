@@ -1,8 +1,9 @@
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { FemoError } from "../../errors.js";
 import { quote } from "../../weights/text.js";
-import type { FindOptions, FoundModel } from "../platform.js";
+import type { FindOptions, FoundModel, ModelPlace } from "../platform.js";
 import { embeddedFolder, embeddedModelAt, embeddedModels } from "./embedded.js";
 import { nodeFolder } from "./folder.js";
 import { type DownloadOptions, type ModelId, openHubModel, parseModelId } from "./hub/index.js";
@@ -12,11 +13,11 @@ export type HubAccess = Pick<DownloadOptions, "env" | "retry">;
 
 /** An embedded model before a folder or file, and that before a model on the Hub; see `Platform.findModel`. */
 export async function findModel(
-  pathOrName: string,
+  place: ModelPlace,
   options: FindOptions = {},
   access: HubAccess = {},
 ): Promise<FoundModel> {
-  const path = withoutIndex(pathOrName);
+  const path = withoutIndex(pathOf(place));
   const embedded = embeddedModels().includes(path) ? path : embeddedModelAt(path);
   if (embedded !== undefined || existsSync(path)) {
     checkNoRevision(path, options);
@@ -36,6 +37,15 @@ export async function findModel(
     `${path}: expected ${known && `an embedded model (${known}), `}a folder in diffusers' layout, a file of the original ` +
       'release of DiT or FLUX.1, or a model on the Hub such as "facebook/DiT-XL-2-256" or "owner/name@revision"; found none of them.',
   );
+}
+
+/** @throws FemoError E_OPTION if it is no path or name */
+function pathOf(place: ModelPlace): string {
+  if (typeof place === "string") return place;
+  if (place instanceof URL && place.protocol === "file:") return fileURLToPath(place);
+  const found =
+    place instanceof URL ? `the address ${place.href}. Download it first` : "files, which only browsers pick";
+  throw new FemoError("E_OPTION", `the model: expected a path, a name or a model on the Hub, found ${found}`);
 }
 
 /** A model on the Hub at a revision, which the text or the option may say. */

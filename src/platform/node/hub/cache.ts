@@ -1,9 +1,9 @@
 import { copyFile, mkdir, readFile, rename, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
+import type { RemoteFile } from "../../hub/listing.js";
+import { isCommit } from "../../hub/model-id.js";
 import { fileError, isMissing } from "../file.js";
 import { putInPlace, sizeOf, writeError, writeText } from "./files.js";
-import type { RemoteFile } from "./listing.js";
-import { isCommit } from "./model-id.js";
 import type { HubSettings } from "./settings.js";
 
 /**

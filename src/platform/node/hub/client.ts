@@ -1,9 +1,9 @@
 import { FemoError } from "../../../errors.js";
 import { MAX_TEXT_BYTES } from "../../../weights/folder-source.js";
 import { parseJson } from "../../../weights/json.js";
+import { type RetryPolicy, retry, retryAfterMs, TransientError } from "../../hub/retry.js";
 import { fetchThrough, placesToCheck } from "./proxy.js";
 import { explainRefusal, type Wanted } from "./refusal.js";
-import { type RetryPolicy, retry, retryAfterMs, TransientError } from "./retry.js";
 import type { HubSettings } from "./settings.js";
 import { Watch } from "./watch.js";
 

@@ -1,11 +1,11 @@
 import { FemoError } from "../../../errors.js";
+import type { RemoteFile } from "../../hub/listing.js";
+import type { ModelId } from "../../hub/model-id.js";
+import { retry, TransientError } from "../../hub/retry.js";
 import type { RepositoryCache } from "./cache.js";
 import type { HubClient } from "./client.js";
 import { sizeOf } from "./files.js";
-import type { RemoteFile } from "./listing.js";
-import type { ModelId } from "./model-id.js";
 import { PartialFile } from "./partial-file.js";
-import { retry, TransientError } from "./retry.js";
 
 /** Downloads of one file that may turn out wrong: a second look tells a damaged transfer from a damaged file. */
 const MAX_WRONG = 2;

@@ -1,9 +1,9 @@
 import { createHash, type Hash } from "node:crypto";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import type { RemoteFile } from "../../hub/listing.js";
 import { claimFile, type OwnedFiles, releaseFile } from "../owned-files.js";
 import { writeError } from "./files.js";
-import type { RemoteFile } from "./listing.js";
 
 /** The bytes of a file that have arrived so far, in a file of this download's own (`OwnedFiles`). */
 export class PartialFile {

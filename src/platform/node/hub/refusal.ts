@@ -1,7 +1,7 @@
 import { FemoError } from "../../../errors.js";
 import { quote } from "../../../weights/text.js";
-import type { ModelId } from "./model-id.js";
-import { NotFoundError } from "./retry.js";
+import type { ModelId } from "../../hub/model-id.js";
+import { NotFoundError } from "../../hub/retry.js";
 import type { HubSettings } from "./settings.js";
 
 /** What was asked for, for messages. */

@@ -1,5 +1,5 @@
 import { FemoError } from "../../../errors.js";
-import { TransientError } from "./retry.js";
+import { TransientError } from "../../hub/retry.js";
 
 /** One exchange with a server: ends when the caller aborts it, and when the server is silent for too long. */
 export class Watch {

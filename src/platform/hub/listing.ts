@@ -1,8 +1,7 @@
-import { z } from "zod";
-import { FemoError } from "../../../errors.js";
-import { pathInside } from "../../../weights/folder-source.js";
-import { listSome } from "../../../weights/text.js";
-import type { HubClient } from "./client.js";
+import * as z from "zod";
+import { FemoError } from "../../errors.js";
+import { pathInside } from "../../weights/folder-source.js";
+import { listSome } from "../../weights/text.js";
 import { isCommit, type ModelId } from "./model-id.js";
 
 /** A file of a repository at a commit. */
@@ -13,6 +12,14 @@ export interface RemoteFile {
   readonly algorithm: "sha256" | "git";
   /** In hexadecimal digits; the name of the blob in the cache. */
   readonly digest: string;
+}
+
+/** Who asks the Hub. */
+export interface JsonClient {
+  /** The address of what the Hub has at a path, which starts with a slash. */
+  url(path: string): URL;
+  /** A JSON document and the address of its next page. @throws FemoError E_NETWORK, E_ACCESS, E_FILE */
+  json(url: URL, wanted: { readonly id: ModelId }): Promise<{ value: unknown; next: URL | undefined }>;
 }
 
 const size = z.int().nonnegative();
@@ -31,7 +38,7 @@ const treeSchema = z.array(
 const MAX_PAGES = 1000;
 
 /** The commit that a revision stands for now. */
-export async function resolveRevision(client: HubClient, id: ModelId): Promise<string> {
+export async function resolveRevision(client: JsonClient, id: ModelId): Promise<string> {
   const url = client.url(`/api/models/${id.repo}/revision/${encodeURIComponent(id.revision)}`);
   const { value } = await client.json(url, { id });
   return checked(revisionSchema, value, url).sha;
@@ -41,7 +48,7 @@ export async function resolveRevision(client: HubClient, id: ModelId): Promise<s
  * All files of a repository at a commit, by path.
  * @throws FemoError E_NETWORK if the list is malformed; E_FILE if a path leads out of the folder
  */
-export async function listFiles(client: HubClient, id: ModelId, commit: string): Promise<Map<string, RemoteFile>> {
+export async function listFiles(client: JsonClient, id: ModelId, commit: string): Promise<Map<string, RemoteFile>> {
   const files = new Map<string, RemoteFile>();
   let url: URL | undefined = client.url(`/api/models/${id.repo}/tree/${commit}?recursive=true`);
   for (let pages = 0; url; pages++) {
@@ -70,6 +77,6 @@ function checked<T>(schema: z.ZodType<T>, value: unknown, { origin, pathname }: 
   const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "the answer"}: ${issue.message}`);
   throw new FemoError(
     "E_NETWORK",
-    `${origin}${pathname}: not the answer of a Hub. Is HF_ENDPOINT the address of one? Found:${listSome(issues)}`,
+    `${origin}${pathname}: not the answer of a Hub. Is this the address of one? Found:${listSome(issues)}`,
   );
 }

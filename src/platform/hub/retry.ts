@@ -1,5 +1,4 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import { FemoError } from "../../../errors.js";
+import { FemoError } from "../../errors.js";
 
 /** How often to try, and how long to wait in between. */
 export interface RetryPolicy {
@@ -63,13 +62,19 @@ export async function retry<T>(
 const delayMs = (failures: number, { firstDelayMs }: RetryPolicy): number =>
   Math.min(firstDelayMs * 2 ** (failures - 1), MAX_DELAY_MS) * (0.75 + 0.5 * Math.random());
 
-async function sleepUnlessAborted(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  try {
-    await sleep(ms, undefined, signal && { signal });
-  } catch (error) {
-    signal?.throwIfAborted();
-    throw error;
-  }
+/** @throws the signal's reason as soon as it is aborted */
+function sleepUnlessAborted(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = (): void => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, ms);
+    signal?.addEventListener("abort", stop, { once: true });
+  });
 }
 
 /** The header in milliseconds: seconds, or a date. */

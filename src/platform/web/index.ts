@@ -1,0 +1,23 @@
+import type { Platform } from "../platform.js";
+import { createWebEngine } from "./engine.js";
+import { keptCheckpoint } from "./kept.js";
+import { findModel } from "./models.js";
+
+const GIBIBYTE = 2 ** 30;
+
+/** A quarter of the memory, of which browsers tell no more than 8 GB and some nothing. */
+function graphMemory(): number {
+  const { deviceMemory = 4 } = navigator as { deviceMemory?: number };
+  return (Math.min(deviceMemory, 8) * GIBIBYTE) / 4;
+}
+
+/**
+ * Browsers: models by their address, from files that the user picked, or from the Hub, kept in the Origin Private File
+ * System or in Cache Storage; onnxruntime-web in a worker.
+ */
+export const platform: Platform = {
+  createEngine: createWebEngine,
+  graphMemory,
+  findModel,
+  kept: keptCheckpoint,
+};
