@@ -5,6 +5,7 @@ import { FemoError } from "../errors.js";
 import { calibrateCommand } from "./calibrate.js";
 import { classesCommand } from "./classes.js";
 import { compareCommand } from "./compare.js";
+import { doctorCommand } from "./doctor.js";
 import { generateCommand } from "./generate.js";
 import { metricsCommand } from "./metrics.js";
 import { studyCommand } from "./study.js";
@@ -29,7 +30,10 @@ const program = new Command("femo")
   .version(version)
   .exitOverride()
   .showHelpAfterError("(--help shows what there is)");
-for (const make of [generateCommand, compareCommand, calibrateCommand, classesCommand, metricsCommand, studyCommand]) {
+for (const make of [
+  ...[generateCommand, compareCommand, calibrateCommand, classesCommand],
+  ...[metricsCommand, studyCommand, doctorCommand],
+]) {
   const command = make({ version, signal: abort.signal }).copyInheritedSettings(program);
   for (const nested of command.commands) nested.copyInheritedSettings(command);
   program.addCommand(command);

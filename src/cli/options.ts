@@ -122,7 +122,11 @@ export const addCommon = (command: Command, chosen: { images: string; batchSize:
 export function addDrawing(command: Command, chosen: { images: string; batchSize: string }): Command {
   return addModel(command)
     .option("--variant <name>", 'infix of the weight files to take, such as "fp16"')
-    .option("--device <name>", `what computes: ${devices.join(" or ")}`, "auto")
+    .option(
+      "--device <name>",
+      `what computes: ${devices.filter((device) => device !== "wasm").join(", ")}; see femo doctor`,
+      "auto",
+    )
     .option(
       "--vae <name>",
       "autoencoder for a model file that has none: folder, owner/name on the Hub, of FLUX also a file",

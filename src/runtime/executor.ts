@@ -97,7 +97,11 @@ export class Executor {
     } catch (cause) {
       this.#host.check(files); // says more than what the runtime makes of a file that is being written
       const size = `${model.byteLength} bytes with ${files.length} weight files`;
-      throw new FemoError("E_RUNTIME", `ONNX Runtime cannot load the graph (${size}): ${messageOf(cause)}`, { cause });
+      const reason = messageOf(cause);
+      const advice = /bad_alloc|out of memory|allocation failed/i.test(reason)
+        ? " There is not enough memory: close other models, or open this one in dtype int8."
+        : "";
+      throw new FemoError("E_RUNTIME", `ONNX Runtime cannot load the graph (${size}): ${reason}${advice}`, { cause });
     }
     this.#sessions.set(++this.#count, { session, files, isElsewhere: once === true && this.#host.once !== undefined });
     return this.#count;

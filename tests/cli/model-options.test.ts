@@ -56,7 +56,9 @@ test("femo generate: --variant, --device, and the name of a model on the Hub", a
 });
 
 test.each([
-  [["generate", "0", "--device", "cuda"], "device: expected one of auto, cpu, for this build runs on the CPU only"],
+  [["generate", "0", "--device", "dml"], "Only Windows has it"],
+  [["generate", "0", "--device", "wasm"], "only browsers have"],
+  [["generate", "0", "--device", "tpu"], "device: expected one of auto, cpu, webgpu"],
   [["generate", "0", "--revision", "v1"], "revision: only of a model on the Hub"],
   [["compare", "--variant", "../x"], 'variant: expected letters, digits, "-" and "_"'],
   [["classes", "--model", "a/b@v1", "--revision", "v2"], "Leave one of them out"],

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { type Browser, chromium } from "playwright-core";
-import { serve } from "./site.js";
+import { type Browser, chromium, type Page } from "playwright-core";
+import { type Site, serve } from "./site.js";
 
 /** Debian's Chromium, or another. */
 const PATH = process.env.CHROMIUM ?? "/usr/bin/chromium";
@@ -11,12 +11,12 @@ export const noBrowser: string | undefined = existsSync(PATH)
   ? undefined
   : `no Chromium at ${PATH}: apt-get install chromium, or set CHROMIUM to its path`;
 
-/** Headless, with WebGPU computed by the processor, as there is no GPU. */
+/** The name of a group of tests, which says why it is skipped if it is. */
+export const inChromium = (name: string): string => (noBrowser ? `${name} (skipped: ${noBrowser})` : name);
+
+/** Headless, with WebGPU computed by the processor where there is no GPU. */
 export const launch = (): Promise<Browser> =>
-  chromium.launch({
-    executablePath: PATH,
-    args: ["--no-sandbox", "--enable-unsafe-webgpu", "--enable-features=Vulkan"].slice(0, 2),
-  });
+  chromium.launch({ executablePath: PATH, args: ["--no-sandbox", "--enable-unsafe-webgpu"] });
 
 const at = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
@@ -30,3 +30,12 @@ export const serveFemo = (models: Readonly<Record<string, string>>, options: { i
     ],
     options,
   );
+
+/** A page of the site, in a profile of its own, with femo as a global. */
+export async function openPage(browser: Browser, site: Site): Promise<Page> {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  await page.goto(site.url);
+  await page.waitForFunction(() => "femo" in globalThis);
+  return page;
+}

@@ -6,23 +6,42 @@ import { FemoError } from "../../errors.js";
 import type { Engine } from "../../runtime/engine.js";
 import { type Answer, Calls, remoteEngine } from "../../runtime/remote-engine.js";
 import type { EngineOptions } from "../platform.js";
+import type { NodeDevice } from "./providers.js";
 import { checkUnchanged, localFiles } from "./weight-files.js";
 
 const MAX_THREADS = 1024;
+
+const TITLES: Readonly<Record<Exclude<NodeDevice, "cpu">, string>> = {
+  webgpu: "GPU by WebGPU",
+  cuda: "NVIDIA GPU by CUDA",
+  coreml: "CoreML",
+  dml: "DirectML",
+};
+
+/** The argument of the engine's process, as JSON. */
+export interface WorkerOptions {
+  /** 0: the runtime's own number. */
+  readonly threads: number;
+  readonly device: NodeDevice;
+}
 
 /**
  * onnxruntime-node in a process of its own: a thread that is stopped inside a run, by `process.exit` or an uncaught
  * error, would abort the whole process. The engine's is killed instead, in the middle of a run or not: it ends itself when
  * its input does, however this process may have ended. It does not keep this process alive while it is idle.
- * @throws FemoError E_OPTION if `threads` is outside its range
+ * A device that is not there fails every call with E_OPTION.
+ * @throws FemoError E_OPTION if `threads` is outside its range, or no Node has the device
  */
-export function createNodeEngine({ threads }: EngineOptions = {}): Engine {
+export function createNodeEngine({ threads, device: wanted = "auto" }: EngineOptions = {}): Engine {
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)) {
     throw new FemoError("E_OPTION", `threads: expected an integer from 1 to ${MAX_THREADS}, found ${threads}`);
   }
+  if (wanted === "wasm") throw new FemoError("E_OPTION", 'device: only browsers have "wasm". In Node take "cpu"');
+  const device: NodeDevice = wanted === "auto" ? "cpu" : wanted;
+  const options: WorkerOptions = { threads: threads ?? 0, device };
   // NODE_OPTIONS and flags of this process, such as --input-type or --inspect, need not fit the other.
   const { NODE_OPTIONS: _, ...env } = process.env;
-  const child = fork(createRequire(import.meta.url).resolve("#engine-worker"), [String(threads ?? 0)], {
+  const child = fork(createRequire(import.meta.url).resolve("#engine-worker"), [JSON.stringify(options)], {
     execArgv: [],
     env: { ...env, ORT_DISABLE_TELEMETRY: "1" },
     serialization: "advanced", // typed arrays as they are
@@ -55,8 +74,8 @@ export function createNodeEngine({ threads }: EngineOptions = {}): Engine {
   keepAlive(false);
 
   return remoteEngine(calls, {
-    target: "cpu",
-    device: { kind: "cpu", title: cpus()[0]?.model.trim() ?? "CPU" },
+    target: device === "webgpu" ? "gpu" : "cpu",
+    device: { kind: device, title: device === "cpu" ? (cpus()[0]?.model.trim() ?? "CPU") : TITLES[device] },
     async files(files) {
       const local = await localFiles(files);
       for (const { at, fingerprint } of local) if (typeof at === "string" && fingerprint) paths.set(at, fingerprint);
@@ -69,6 +88,22 @@ export function createNodeEngine({ threads }: EngineOptions = {}): Engine {
       await exited;
     },
   });
+}
+
+/**
+ * An engine whose device is there.
+ * @throws FemoError E_OPTION if it is not, with what to do about it
+ */
+export async function startNodeEngine(options: EngineOptions = {}): Promise<Engine> {
+  const engine = createNodeEngine(options);
+  if (engine.device.kind === "cpu") return engine;
+  try {
+    await engine.free([]);
+    return engine;
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
 }
 
 /** Why an engine died that was not closed: mapped weights that were cut short end a process with SIGBUS. */

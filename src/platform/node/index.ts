@@ -1,6 +1,6 @@
 import { totalmem } from "node:os";
 import type { Platform } from "../platform.js";
-import { createNodeEngine } from "./engine.js";
+import { startNodeEngine } from "./engine.js";
 import { keptCheckpoint } from "./kept.js";
 import { findModel } from "./models.js";
 import { findFile, sha256Of } from "./published.js";
@@ -13,7 +13,7 @@ function graphMemory(): number {
 
 /** Node: files on disk, the Hub through the cache of Python's huggingface_hub, onnxruntime-node in a process of its own. */
 export const platform: Platform = {
-  createEngine: async (options) => createNodeEngine(options),
+  createEngine: startNodeEngine,
   graphMemory,
   findModel: (place, options) => findModel(place, options),
   findFile: (file, options) => findFile(file, options),

@@ -5,7 +5,7 @@ import type { WeightFile } from "../../runtime/engine.js";
 import { Executor, type Host } from "../../runtime/executor.js";
 import { hostMemory } from "../../runtime/memory.js";
 import { answering } from "../../runtime/remote-engine.js";
-import { checkAttention } from "./attention-check.js";
+import { wrongAttention } from "../attention-check.js";
 import { gpuMemory, requestAdapter, requestDevice, titleOf } from "./gpu.js";
 import type { FromWorker, Ready, Setup, ToWorker } from "./worker-messages.js";
 
@@ -49,9 +49,14 @@ async function hostOf(ort: typeof Ort, { device, threads, wasm }: Setup): Promis
   const gpu = await requestDevice(adapter);
   gpu.lost.then(({ message, reason }) => tell({ lost: message || reason || "unknown" }));
   gpu.addEventListener("uncapturederror", ({ error }) => console.warn(`femo: ${error.message}`));
-  env.webgpu.device = gpu as never;
-  const onGpu = { executionProviders: [{ name: "webgpu" }], logSeverityLevel: 3 } as const;
-  await checkAttention(ort, onGpu);
+  const onGpu = { executionProviders: [{ name: "webgpu", device: gpu as never }], logSeverityLevel: 3 } as const;
+  const error = await wrongAttention(ort, onGpu);
+  if (error !== undefined) {
+    throw new FemoError(
+      "E_RUNTIME",
+      `this GPU computes attention wrong (off by ${error.toPrecision(2)}). Update its driver or the browser, or take device "wasm".`,
+    );
+  }
   return {
     // Sines of large arguments are imprecise on a GPU: timesteps are encoded on the host, once a request.
     host: { ...common, options: onGpu, once: onCpu, memory: gpuMemory(ort, gpu) },
