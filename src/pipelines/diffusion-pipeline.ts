@@ -1,5 +1,7 @@
 import { cachesOf, graphKinds, graphOf, kernelsOf, type Observer } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
+import { sizeOf } from "../graph/index.js";
+import { type RgbImage, toRgb } from "../images/index.js";
 import {
   type CacheOptions,
   type CachePresets,
@@ -207,6 +209,35 @@ export class DiffusionPipeline {
   async observe(options: GenerateOptions, method: Method, observe: Observer): Promise<void> {
     const request = checkRequest({ ...options, cache: "none", outputType: "latent" }, this.#parts);
     for await (const step of runRequest(this.#parts, { ...request, method, observe })) await options.onStep?.(step);
+  }
+
+  /**
+   * What latents look like, such as those that `onStep` is given: the images of a request that ended there.
+   * @param latents [images, C, H, W] row-major
+   * @param options the request's sizes, as it says them
+   * @throws FemoError E_OPTION if they are not whole images of that size
+   */
+  async decode(
+    latents: Float32Array,
+    {
+      decodeTileSize,
+      signal,
+      ...options
+    }: Pick<GenerateOptions, "height" | "width" | "decodeTileSize" | "signal"> = {},
+  ): Promise<RgbImage[]> {
+    const { backbone, family, decoder } = this.#parts;
+    checkFamily(sizesOf(options), family);
+    const dims = backbone.sampleDims(exampleOf(family, options).sizes) as [number, number, number];
+    const size = sizeOf(dims);
+    if (latents.length === 0 || latents.length % size !== 0) {
+      throw new FemoError("E_OPTION", `latents: expected images of ${size} elements, found ${latents.length} elements`);
+    }
+    const images: RgbImage[] = [];
+    for (let at = 0; at < latents.length; at += size) {
+      const planes = { dims, data: latents.subarray(at, at + size) };
+      images.push(toRgb(decoder ? await decoder.decode(planes, { tileSize: decodeTileSize, signal }) : planes));
+    }
+    return images;
   }
 
   /**
