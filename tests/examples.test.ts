@@ -30,7 +30,8 @@ test("02-compare prints a table and writes a report", async () => {
 }, 120_000);
 
 test("every example is run here, and README shows the first", () => {
-  expect(readdirSync("examples").sort()).toEqual(["01-generate.mjs", "02-compare.mjs"]);
+  // Those of pages run in tests/web/bundlers.test.ts.
+  expect(readdirSync("examples").sort()).toEqual(["01-generate.mjs", "02-compare.mjs", "plain", "vite"]);
   expect(readFileSync("README.md", "utf8")).toContain(
     `\`\`\`js\n${readFileSync("examples/01-generate.mjs", "utf8")}\`\`\``,
   );

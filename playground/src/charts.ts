@@ -23,6 +23,9 @@ const nothing = (box: HTMLElement, words: string): void => {
   box.replaceChildren(text);
 };
 
+const percent = (part: number): string =>
+  `${part === 0 || part >= 0.1 ? Math.round(100 * part) : (100 * part).toPrecision(2)} %`;
+
 const polyline = (points: readonly (readonly [number, number])[], kind: string): SVGElement =>
   element("polyline", { points: points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" "), class: kind });
 
@@ -101,20 +104,14 @@ export function drawErrors(
     return;
   }
   const top = Math.max(0.01, ...errors.map(({ error }) => error), ...measured.values()) * 1.1;
-  const x = (step: number): number => PAD + 8 + (step / Math.max(1, steps - 1)) * (WIDTH - 2 * PAD - 8);
+  const x = (step: number): number => PAD + 18 + (step / Math.max(1, steps - 1)) * (WIDTH - 2 * PAD - 18);
   const y = (error: number): number => HEIGHT - PAD - (error / top) * (HEIGHT - 2 * PAD);
   const worst = errors.reduce((most, { error }) => Math.max(most, error), 0);
-  const svg = chart(box, `Error of the output at each of ${steps} steps, at most ${(100 * worst).toPrecision(2)} %`);
+  const svg = chart(box, `Error of the output at each of ${steps} steps, at most ${percent(worst)}`);
   for (const part of [0, 0.5, 1]) {
     const level = (top / 1.1) * part;
-    svg.append(element("line", { x1: PAD + 4, x2: WIDTH - PAD, y1: y(level), y2: y(level), class: "grid" }));
-    svg.append(
-      element(
-        "text",
-        { x: PAD, y: y(level) + 4, class: "note", "text-anchor": "end" },
-        `${(100 * level).toPrecision(2)} %`,
-      ),
-    );
+    svg.append(element("line", { x1: PAD + 14, x2: WIDTH - PAD, y1: y(level), y2: y(level), class: "grid" }));
+    svg.append(element("text", { x: PAD + 10, y: y(level) + 4, class: "note", "text-anchor": "end" }, percent(level)));
   }
   svg.append(
     polyline(

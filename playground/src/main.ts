@@ -122,7 +122,7 @@ function buildControls(): void {
       showControls();
     });
     box.append(field);
-    if (key === "interval") box.append(levelField());
+    if (key === "warmup") box.append(levelField());
   }
   const seed = document.createElement("div");
   seed.className = "field";
@@ -359,15 +359,20 @@ async function drawNow(): Promise<void> {
     signal.throwIfAborted();
     showView("picture");
     startStrip(own.steps);
-    let done = 0;
-    let spared = 0;
+    let [done, spared, ms, flops, most] = [0, 0, 0, 0, 0];
     const run = await draw(pipeline, own, signal, {
       phase: say,
-      step({ step, full }) {
+      step(progress) {
+        const { step, full } = progress;
         markStep(step, full);
         done = Math.max(done, step + 1);
         spared += full ? 0 : 1;
+        ms += progress.durationMs;
+        flops += progress.flops;
+        most = Math.max(most, progress.flops);
         find("stat-steps").textContent = `${done - spared} of ${done}`;
+        find("stat-time").textContent = seconds(ms);
+        find("stat-flops").textContent = `${Math.round(100 * Math.max(0, 1 - flops / (most * done)))} %`;
       },
       preview: (image) => paint(find("picture"), image),
     });

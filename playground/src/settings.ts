@@ -8,6 +8,7 @@ export interface Settings {
   guidance: number;
   method: Method;
   interval: number;
+  warmup: number;
   order: number;
   beta: number;
   level: string;
@@ -21,6 +22,7 @@ export const defaults: Settings = {
   guidance: 3,
   method: "femo",
   interval: 4,
+  warmup: 4,
   order: 2,
   beta: -0.2,
   level: "output",
@@ -36,7 +38,7 @@ interface MethodText {
   readonly knobs: readonly (keyof Settings)[];
 }
 
-const placed = ["interval", "level"] as const;
+const placed = ["interval", "warmup", "level"] as const;
 
 export const methods = {
   femo: {
@@ -64,7 +66,7 @@ export const methods = {
 } as const satisfies Record<string, MethodText>;
 
 interface Knob {
-  readonly key: "interval" | "order" | "beta" | "threshold" | "steps" | "guidance" | "seed";
+  readonly key: "interval" | "warmup" | "order" | "beta" | "threshold" | "steps" | "guidance" | "seed";
   readonly title: string;
   readonly min: number;
   readonly max: number;
@@ -85,6 +87,17 @@ export const knobs: readonly Knob[] = [
       n === 1
         ? "Every step is computed."
         : `One step in ${n} is computed, the ${n === 2 ? "other is" : `${n - 1} after it are`} forecast.`,
+  },
+  {
+    key: "warmup",
+    title: "Warm-up",
+    min: 1,
+    max: 8,
+    step: 1,
+    help: (n) =>
+      n === 1
+        ? "The first step alone is computed."
+        : `The first ${n} steps are computed: there the picture is decided.`,
   },
   {
     key: "order",
@@ -142,7 +155,7 @@ export const knobs: readonly Knob[] = [
 ];
 
 /** The cache as femo takes it. */
-export function cacheOf({ method, interval, order, beta, level, threshold }: Settings): CacheOptions {
+export function cacheOf({ method, interval, warmup, order, beta, level, threshold }: Settings): CacheOptions {
   switch (method) {
     case "none":
       return "none";
@@ -151,11 +164,11 @@ export function cacheOf({ method, interval, order, beta, level, threshold }: Set
     case "teaCache":
       return { method, threshold };
     case "fora":
-      return { method, interval, granularity: level };
+      return { method, interval, firstEnhance: warmup, granularity: level };
     case "taylorSeer":
-      return { method, interval, order, granularity: level };
+      return { method, interval, firstEnhance: warmup, order, granularity: level };
     case "femo":
-      return { method, interval, order, beta, granularity: level };
+      return { method, interval, firstEnhance: warmup, order, beta, granularity: level };
   }
 }
 

@@ -67,10 +67,24 @@ test("the core imports neither node: modules nor what is Node's alone", () => {
   expect(wrong).toEqual([]);
 });
 
+/** What may know that it runs in a page. */
+const WEB = /^platform\/web\//;
+
+test("nor what is a browser's alone", () => {
+  const wrong = files
+    .filter(({ path }) => !WEB.test(path))
+    .flatMap(({ path, imports }) =>
+      imports
+        .filter((specifier) => /platform\/web|onnxruntime-web|@noble/.test(specifier))
+        .map((specifier) => `${path}: ${specifier}`),
+    );
+  expect(wrong).toEqual([]);
+});
+
 test("and names no globals of Node or of a page", () => {
   const globals = /(?<![.\w"'`-])(process|Buffer|__dirname|window|document|navigator|localStorage)\s*[.[(]/;
   const wrong = files
-    .filter(({ path }) => !NODE.test(path) && path !== "studies/report-script.ts") // which is a page's script
+    .filter(({ path }) => !NODE.test(path) && !WEB.test(path) && path !== "studies/report-script.ts") // which is a page's script
     .filter(({ path }) => {
       const code = readFileSync(join("src", path), "utf8").replaceAll(/\/\*[\s\S]*?\*\/|\/\/.*/g, "");
       return globals.test(code);

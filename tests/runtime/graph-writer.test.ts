@@ -43,7 +43,12 @@ test("a graph has only the files that it needs, each with its fingerprint", () =
   const graph = new Graph();
   graph.output("y", graph.weight("a", [1]).add(graph.weight("b", [1])));
   const tensors = [tensor("a", "/m/1.bin"), tensor("b", "/m/1.bin"), tensor("c", "/m/2.bin")];
-  const checkpoint = Checkpoint.fromTensors("test", tensors, undefined, new Map([["/m/1.bin", { fingerprint: "as it was" }]]));
+  const checkpoint = Checkpoint.fromTensors(
+    "test",
+    tensors,
+    undefined,
+    new Map([["/m/1.bin", { fingerprint: "as it was" }]]),
+  );
   const { files } = graphWriter(checkpoint).write(graph);
   expect(files).toEqual([{ name: "1.bin", at: "/m/1.bin", fingerprint: "as it was" }]);
 });
