@@ -1,10 +1,25 @@
 import { existsSync, readdirSync, realpathSync } from "node:fs";
-import { join } from "node:path";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isMissing } from "./file.js";
 
-/** The models that come with the package, each a folder in diffusers' layout. */
-const MODELS = fileURLToPath(new URL("../../../models", import.meta.url));
+/** The package that has the embedded models, and which they are. */
+export const MODELS_PACKAGE = "femo-models";
+export const PACKED_MODELS: readonly string[] = ["avatars-dit", "avatars-flux"];
+
+/** Where they lie, each a folder in diffusers' layout: beside this package in its repository, else where the other is installed. */
+const MODELS = modelsFolder();
+
+function modelsFolder(): string {
+  const own = fileURLToPath(new URL("../../../models", import.meta.url));
+  if (existsSync(own)) return own;
+  try {
+    return dirname(createRequire(import.meta.url).resolve(`${MODELS_PACKAGE}/package.json`));
+  } catch {
+    return own; // there are none
+  }
+}
 
 /** Names of the embedded models; none where the package was installed without them. */
 export function embeddedModels(): string[] {

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { FemoError } from "../../errors.js";
 import { quote } from "../../weights/text.js";
 import type { FindOptions, FoundModel, ModelPlace } from "../platform.js";
-import { embeddedFolder, embeddedModelAt, embeddedModels } from "./embedded.js";
+import { embeddedFolder, embeddedModelAt, embeddedModels, MODELS_PACKAGE, PACKED_MODELS } from "./embedded.js";
 import { nodeFolder } from "./folder.js";
 import { type DownloadOptions, type ModelId, openHubModel, parseModelId } from "./hub/index.js";
 
@@ -30,6 +30,12 @@ export async function findModel(
   if (id) {
     const download = { ...access, cacheDir, signal, onProgress, ...(select && { select }) };
     return { folder: await openHubModel(id, download), name: id.repo, file: undefined };
+  }
+  if (PACKED_MODELS.includes(path)) {
+    throw new FemoError(
+      "E_FILE",
+      `${path}: comes with the package ${MODELS_PACKAGE}, which is not installed beside femo: npm install ${MODELS_PACKAGE}`,
+    );
   }
   const known = embeddedModels().map(quote).join(", ");
   throw new FemoError(
