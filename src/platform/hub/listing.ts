@@ -18,6 +18,8 @@ export interface RemoteFile {
 export interface JsonClient {
   /** The address of what the Hub has at a path, which starts with a slash. */
   url(path: string): URL;
+  /** What to check where the answer is not a Hub's. */
+  readonly advice: string;
   /** A JSON document and the address of its next page. @throws FemoError E_NETWORK, E_ACCESS, E_FILE */
   json(url: URL, wanted: { readonly id: ModelId }): Promise<{ value: unknown; next: URL | undefined }>;
 }
@@ -41,7 +43,7 @@ const MAX_PAGES = 1000;
 export async function resolveRevision(client: JsonClient, id: ModelId): Promise<string> {
   const url = client.url(`/api/models/${id.repo}/revision/${encodeURIComponent(id.revision)}`);
   const { value } = await client.json(url, { id });
-  return checked(revisionSchema, value, url).sha;
+  return checked(revisionSchema, value, url, client.advice).sha;
 }
 
 /**
@@ -54,7 +56,7 @@ export async function listFiles(client: JsonClient, id: ModelId, commit: string)
   for (let pages = 0; url; pages++) {
     if (pages === MAX_PAGES) throw new FemoError("E_NETWORK", `${id.repo}: its list of files does not end.`);
     const page: { value: unknown; next: URL | undefined } = await client.json(url, { id });
-    for (const { type, path, oid, size, lfs } of checked(treeSchema, page.value, url)) {
+    for (const { type, path, oid, size, lfs } of checked(treeSchema, page.value, url, client.advice)) {
       if (type !== "file") continue;
       if (pathInside(id.repo, path) !== path) {
         throw new FemoError("E_FILE", `${id.repo}: the server names a file ${JSON.stringify(path)}, which is no path.`);
@@ -71,12 +73,12 @@ export async function listFiles(client: JsonClient, id: ModelId, commit: string)
   return files;
 }
 
-function checked<T>(schema: z.ZodType<T>, value: unknown, { origin, pathname }: URL): T {
+function checked<T>(schema: z.ZodType<T>, value: unknown, { origin, pathname }: URL, advice: string): T {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "the answer"}: ${issue.message}`);
   throw new FemoError(
     "E_NETWORK",
-    `${origin}${pathname}: not the answer of a Hub. Is this the address of one? Found:${listSome(issues)}`,
+    `${origin}${pathname}: not the answer of a Hub. ${advice} Found:${listSome(issues)}`,
   );
 }

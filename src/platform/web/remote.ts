@@ -132,7 +132,7 @@ export function hubRemote(id: ModelId): Remote {
           policy,
           signal,
         );
-      const client = { url, json };
+      const client = { url, json, advice: "Try again later." };
       const commit = await resolveRevision(client, id);
       const files = await listFiles(client, id, commit);
       return {

@@ -30,6 +30,7 @@ export interface Answer {
 
 /** GET requests to the Hub. The token goes to the endpoint's own origin and nowhere else, whatever redirects say. */
 export class HubClient {
+  readonly advice = ADVICE;
   readonly settings: HubSettings;
   readonly policy: RetryPolicy;
   readonly signal: AbortSignal | undefined;
