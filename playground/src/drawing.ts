@@ -16,13 +16,13 @@ export interface Run {
 
 export interface Watcher {
   step(progress: StepProgress): void;
-  /** A picture of what there is so far. */
-  preview(image: RgbImage): void;
+  /** A picture of what there is so far. Without it none are made. */
+  preview?(image: RgbImage): void;
   phase(words: string): void;
 }
 
-/** Pictures on the way, at most. */
-const PREVIEWS = 12;
+/** Of the time, what pictures on the way may take: to develop one takes longer than a step. */
+const PREVIEW_SHARE = 0.35;
 
 /** The request that settings mean to a model. */
 export function requestOf(pipeline: DiffusionPipeline, settings: Settings): GenerateOptions {
@@ -48,7 +48,8 @@ export async function draw(
   const states: Output[] = [];
   const measured = new Map<number, number>();
   const isFlow = "predictionType" in pipeline.scheduler && pipeline.scheduler.predictionType === "flow_prediction";
-  const every = Math.max(1, Math.round(settings.steps / PREVIEWS));
+  const started = performance.now();
+  let previewMs = 0;
   let last: { readonly step: number; readonly full: boolean; readonly sigma: number } | undefined;
   /** Of a flow a step is x' = x + (s' - s) v: what the network said follows from where two steps in a row have led. */
   const said = (sigma: number): Float32Array | undefined => {
@@ -68,11 +69,13 @@ export async function draw(
     const before = states.at(-1)?.data;
     states.push({ step, full, data: latents.slice() });
     last = { step, full, sigma };
-    if (!watcher || step % every !== 0 || (isFlow && !v)) return;
+    const begun = performance.now();
+    if (!watcher?.preview || (isFlow && !v) || previewMs > PREVIEW_SHARE * (begun - started)) return;
     // Where it leads: the picture as it is thought to be by now.
     const seen = v && before ? before.map((x, i) => x - sigma * (v[i] as number)) : latents;
     const [image] = await pipeline.decode(seen, { signal });
     if (image) watcher.preview(image);
+    previewMs += performance.now() - begun;
   };
   const words = {
     encoding: "Reading the prompt…",

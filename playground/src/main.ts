@@ -25,6 +25,7 @@ const references = new Map<string, Run>();
 let opening: Promise<DiffusionPipeline> | undefined;
 let controller: AbortController | undefined;
 let place: ModelPlace = DEFAULT_MODEL;
+let device: Device = "auto";
 
 // --- words -----------------------------------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ function fillLevels(select: HTMLSelectElement, levels: readonly string[]): void 
   select.value = settings.level;
 }
 
-const start = (device: Device): Promise<DiffusionPipeline> => {
+const start = (): Promise<DiffusionPipeline> => {
   const before = opening;
   references.clear();
   opening = (async () => {
@@ -355,7 +356,7 @@ async function drawNow(): Promise<void> {
   find("error").textContent = "";
   try {
     say("Waiting for the model…");
-    const pipeline = await (opening ?? start("auto"));
+    const pipeline = await (opening ?? start());
     signal.throwIfAborted();
     showView("picture");
     startStrip(own.steps);
@@ -391,7 +392,6 @@ async function drawNow(): Promise<void> {
       const reference = await draw(pipeline, { ...own, method: "none" }, signal, {
         phase: () => {},
         step: () => say(`Drawing it without a cache, to compare: step ${++steps} of ${own.steps}`),
-        preview: () => {},
       });
       references.set(key, reference);
       shown = { ...shown, reference };
@@ -475,7 +475,8 @@ dialog.addEventListener("close", () => {
   const files = find<HTMLInputElement>("model-folder").files;
   const url = find<HTMLInputElement>("model-url").value.trim();
   place = files && files.length > 0 ? [...files] : url || DEFAULT_MODEL;
-  void start(find<HTMLSelectElement>("device-choice").value as Device);
+  device = find<HTMLSelectElement>("device-choice").value as Device;
+  void start();
 });
 
-void start("auto");
+void start();
