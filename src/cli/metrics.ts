@@ -117,7 +117,7 @@ async function withNetworks<T>(
   use: (networks: MetricNetworks) => Promise<T>,
 ): Promise<T> {
   const { weights, anyWeights, cacheDir, threads } = flags;
-  const networks = new MetricNetworks({
+  const networks = await MetricNetworks.open({
     ...{ weights, anyWeights, cacheDir, threads, signal },
     onProgress: ({ file, bytesDone, bytesTotal }) =>
       progress.show(`downloading ${file}, ${bytesText(bytesDone)} of ${bytesText(bytesTotal)}`, bytesDone / bytesTotal),

@@ -62,14 +62,18 @@ export class MetricNetworks {
   readonly #options: MetricNetworkOptions;
   readonly #context: NetworkContext;
 
-  /** @throws FemoError E_OPTION if an option is out of range */
-  constructor(options: MetricNetworkOptions = {}) {
-    const { threads, signal, onConvert } = options;
+  private constructor(options: MetricNetworkOptions, context: NetworkContext) {
     this.#options = options;
-    this.#context = {
-      sessions: new Sessions(platform.createEngine({ threads }), platform.graphMemory()),
+    this.#context = context;
+  }
+
+  /** Starts the engine. @throws FemoError E_OPTION if an option is out of range */
+  static async open(options: MetricNetworkOptions = {}): Promise<MetricNetworks> {
+    const { threads, signal, onConvert } = options;
+    return new MetricNetworks(options, {
+      sessions: new Sessions(await platform.createEngine({ threads }), platform.graphMemory()),
       keep: (checkpoint) => platform.kept(checkpoint, { signal, onProgress: onConvert }),
-    };
+    });
   }
 
   /** FID's network. */

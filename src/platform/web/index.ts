@@ -1,3 +1,4 @@
+import { FemoError } from "../../errors.js";
 import type { Platform } from "../platform.js";
 import { createWebEngine } from "./engine.js";
 import { keptCheckpoint } from "./kept.js";
@@ -11,6 +12,11 @@ function graphMemory(): number {
   return (Math.min(deviceMemory, 8) * GIBIBYTE) / 4;
 }
 
+/** What the networks of metrics are found by, whose weights are made for studies of many images. */
+async function notHere(): Promise<never> {
+  throw new FemoError("E_RUNTIME", "the networks of metrics run in Node, not in a browser. Use `femo metrics` there");
+}
+
 /**
  * Browsers: models by their address, from files that the user picked, or from the Hub, kept in the Origin Private File
  * System or in Cache Storage; onnxruntime-web in a worker.
@@ -19,5 +25,7 @@ export const platform: Platform = {
   createEngine: createWebEngine,
   graphMemory,
   findModel,
+  findFile: notHere,
+  sha256: notHere,
   kept: keptCheckpoint,
 };

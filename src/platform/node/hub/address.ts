@@ -4,7 +4,7 @@ import { FemoError } from "../../../errors.js";
 import { claimFile, type OwnedFiles, releaseFile } from "../owned-files.js";
 import { writeError } from "./files.js";
 import { fetchThrough, placesToCheck } from "./proxy.js";
-import { defaultRetryPolicy, type RetryPolicy, retry, TransientError } from "./retry.js";
+import { defaultRetryPolicy, type RetryPolicy, retry, TransientError } from "../../hub/retry.js";
 import { type Environment, hubSettings } from "./settings.js";
 import { Watch } from "./watch.js";
 
