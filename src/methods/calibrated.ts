@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { defineMethod, methodValue } from "./method.js";
 import { noneMethod } from "./none.js";
 

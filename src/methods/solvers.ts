@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import { type MultistepSolver, multistepSolver } from "../samplers/index.js";
 import { parseMeasured } from "./measured-file.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../errors.js";
 import { Graph } from "../graph/index.js";
 import { BATCH } from "../tracing/index.js";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { FemoError } from "../../errors.js";
 import type { FittedSolver } from "../../methods/index.js";
 import { psnr } from "../../metrics/index.js";

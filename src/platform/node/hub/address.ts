@@ -1,10 +1,10 @@
 import { type FileHandle, open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { FemoError } from "../../../errors.js";
+import { defaultRetryPolicy, type RetryPolicy, retry, TransientError } from "../../hub/retry.js";
 import { claimFile, type OwnedFiles, releaseFile } from "../owned-files.js";
 import { writeError } from "./files.js";
 import { fetchThrough, placesToCheck } from "./proxy.js";
-import { defaultRetryPolicy, type RetryPolicy, retry, TransientError } from "../../hub/retry.js";
 import { type Environment, hubSettings } from "./settings.js";
 import { Watch } from "./watch.js";
 
