@@ -299,7 +299,7 @@ test("what is no model, where nothing else is known", async () => {
   mkdirSync(join(root, "empty"));
   expect(await femoError("E_FILE", () => open(join(root, "empty")))).toContain("found no model_index.json");
   expect(await femoError("E_FILE", () => openPretrained("nowhere"))).toContain(
-    'an embedded model ("avatars-dit", "avatars-flux")',
+    'an embedded model ("avatars-dit", "avatars-flux", "avatars-sd")',
   );
 });
 

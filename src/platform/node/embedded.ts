@@ -6,7 +6,7 @@ import { isMissing } from "./file.js";
 
 /** The package that has the embedded models, and which they are. */
 export const MODELS_PACKAGE = "femo-models";
-export const PACKED_MODELS: readonly string[] = ["avatars-dit", "avatars-flux"];
+export const PACKED_MODELS: readonly string[] = ["avatars-dit", "avatars-flux", "avatars-sd"];
 
 /** Where they lie, each a folder in diffusers' layout: beside this package in its repository, else where the other is installed. */
 const MODELS = modelsFolder();

@@ -42,7 +42,7 @@ test("a model from the Hub draws what the same folder draws, under its own name"
 
 test("what is no name of a model says which names there are", async () => {
   expect(await femoError("E_FILE", () => openPretrained("./nowhere"))).toMatch(
-    /\.\/nowhere: expected an embedded model \("avatars-dit", "avatars-flux"\), a folder .* or a model on the Hub/,
+    /\.\/nowhere: expected an embedded model \("avatars-dit", "avatars-flux", "avatars-sd"\), a folder .* or a model on the Hub/,
   );
 });
 
