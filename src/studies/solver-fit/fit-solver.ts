@@ -140,12 +140,18 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     sampler: solver,
     numInferenceSteps: solver.timesteps.length,
   });
-  const run = (phase: string, request: GenerateOptions, outputType: "latent" | "image") =>
-    pipeline.generate({
+  const run = (phase: string, request: GenerateOptions, outputType: "latent" | "image") => {
+    const count = [request[pipeline.subjectOption]].flat().length;
+    let steps = 0; // of all images
+    return pipeline.generate({
       ...request,
       outputType,
-      onStep: ({ step, numInferenceSteps: of }) => onProgress?.({ phase, done: (step + 1) / of }),
+      onStep: ({ images, numInferenceSteps: of }) => {
+        steps += images.length;
+        onProgress?.({ phase, done: steps / (count * of) });
+      },
     });
+  };
   const latents = async (phase: string, request: GenerateOptions): Promise<Float32Array> =>
     (await run(phase, request, "latent")).latents;
 
