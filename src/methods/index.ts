@@ -53,6 +53,7 @@ export {
 export {
   type FittedSolver,
   type MeasuredSolver,
+  type PsnrOfImages,
   type SolverInPlace,
   solverInPlace,
   solversFromJson,

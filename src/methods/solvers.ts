@@ -22,6 +22,7 @@ export interface MeasuredSolver {
   readonly psnrOfStart: PsnrOfImages;
 }
 
+/** Over images, in dB. */
 export interface PsnrOfImages {
   readonly mean: number;
   readonly median: number;

@@ -31,6 +31,7 @@ export interface SpeedReading {
   readonly error: number;
 }
 
+/** A speed-up of the table, and what a reading makes of it. */
 export interface SpeedRow {
   readonly method: string;
   readonly interval: number;
