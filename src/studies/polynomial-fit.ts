@@ -1,7 +1,5 @@
 import { FemoError } from "../errors.js";
-
-/** Below this share of what it was, a pivot is rounding. */
-const SINGULAR = 1e-13;
+import { solved } from "./linear-system.js";
 
 /**
  * The polynomial that comes nearest to some points, by least squares in float64.
@@ -17,30 +15,10 @@ export function fitPolynomial(points: readonly (readonly [x: number, y: number])
     ...Array.from({ length: degree + 1 }, (_, j) => sumOver((row) => (row[i] as number) * (row[j] as number))),
     sumOver((row, point) => (row[i] as number) * (points[point]?.[1] as number)),
   ]);
-  return solved(equations).map((c, i) => c / scale ** (degree - i));
+  const coefficients = solved(equations);
+  if (coefficients) return coefficients.map((c, i) => c / scale ** (degree - i));
+  throw new FemoError(
+    "E_OPTION",
+    `expected changes of at least ${degree + 1} different sizes to fit: draw more images or steps`,
+  );
 }
-
-/** Solves A x = b by elimination with pivots. @param rows [A | b], A symmetric; they are changed */
-function solved(rows: number[][]): number[] {
-  const size = rows.length;
-  const largest = Math.max(...rows.flatMap((row) => row.slice(0, size).map(Math.abs)));
-  for (let i = 0; i < size; i++) {
-    const pivot = rows.reduce((best, row, r) => (r >= i && magnitude(row, i) > magnitude(rows[best], i) ? r : best), i);
-    [rows[i], rows[pivot]] = [rows[pivot] as number[], rows[i] as number[]];
-    const own = rows[i] as number[];
-    if (!(magnitude(own, i) > SINGULAR * largest)) {
-      throw new FemoError(
-        "E_OPTION",
-        `expected changes of at least ${size} different sizes to fit: draw more images or steps`,
-      );
-    }
-    for (const row of rows) {
-      if (row === own) continue;
-      const factor = (row[i] as number) / (own[i] as number);
-      for (let j = i; j <= size; j++) row[j] = (row[j] as number) - factor * (own[j] as number);
-    }
-  }
-  return rows.map((row, i) => (row[size] as number) / (row[i] as number));
-}
-
-const magnitude = (row: readonly number[] | undefined, column: number): number => Math.abs(row?.[column] ?? 0);

@@ -10,7 +10,7 @@ import { flux } from "../../src/models/flux.js";
 import { fluxDev } from "../../src/models/flux-config.js";
 import { t5ConfigFromJson, t5Encoder } from "../../src/models/t5.js";
 import { unet } from "../../src/models/unet.js";
-import { unetConfigFromJson } from "../../src/models/unet-config.js";
+import { sdxlBase, unetConfigFromJson } from "../../src/models/unet-config.js";
 import { type Model, traceCut, traceFeatureKernel } from "../../src/tracing/index.js";
 import { graphHash } from "./canonical.js";
 
@@ -25,18 +25,6 @@ const stableDiffusion = autoencoderKLConfigFromJson({
   layers_per_block: 2,
   up_block_types: new Array(4).fill("UpDecoderBlock2D"),
   down_block_types: new Array(4).fill("DownEncoderBlock2D"),
-});
-const sdxl = unetConfigFromJson({
-  block_out_channels: [320, 640, 1280],
-  down_block_types: ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-  up_block_types: ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-  transformer_layers_per_block: [1, 2, 10],
-  attention_head_dim: [5, 10, 20],
-  cross_attention_dim: 2048,
-  use_linear_projection: true,
-  addition_embed_type: "text_time",
-  addition_time_embed_dim: 256,
-  projection_class_embeddings_input_dim: 2816,
 });
 const clipL = clipTextConfigFromJson({ hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 });
 const clipBigG = clipTextConfigFromJson({
@@ -77,7 +65,7 @@ const models: Record<string, () => Record<string, Graph>> = {
   "avatars-dit": () => graphsOf(dit(embedded)),
   "FLUX.1-dev": () => graphsOf(flux(fluxDev)),
   "Stable Diffusion 1.5": () => graphsOf(unet(unetConfigFromJson({ cross_attention_dim: 768 }))),
-  "Stable Diffusion XL": () => graphsOf(unet(sdxl)),
+  "Stable Diffusion XL": () => graphsOf(unet(sdxlBase)),
   "text encoders": () => ({
     "CLIP-L": clipTextEncoder(clipL, ["pooled", "hidden_states[-2]"]),
     "CLIP bigG": clipTextEncoder(clipBigG, ["projected", "hidden_states[-2]"]),

@@ -167,9 +167,10 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     ...{ parameters, targets, size },
     at: async (values) => latents("fit", solved(parameters.solver(values), fitting)),
   };
+  let points: Float32Array | undefined;
   while (state.iteration < iterations) {
-    const next = await improved(state, problem);
-    state = next.state;
+    const next = await improved(state, problem, points);
+    ({ state, points } = next);
     await onState?.(state);
     if (!next.better) break;
   }
@@ -245,29 +246,39 @@ interface Problem extends Targets {
   at(values: readonly number[]): Promise<Float32Array>;
 }
 
-/** A step of Gauss-Newton, with the damping that serves best. */
-async function improved(state: SolverFitState, problem: Problem): Promise<{ state: SolverFitState; better: boolean }> {
+/**
+ * A step of Gauss-Newton, with the damping that serves best.
+ * @param known where the state brings the points, if that was seen
+ * @returns where the new state does, too
+ */
+async function improved(
+  state: SolverFitState,
+  problem: Problem,
+  known?: Float32Array,
+): Promise<{ state: SolverFitState; points: Float32Array; better: boolean }> {
   const { parameters } = problem;
   const values = parameters.of(state.solver);
-  const points = await problem.at(values);
+  const points = known ?? (await problem.at(values));
   const moved: Float32Array[] = [];
   for (const [p, step] of parameters.steps.entries()) {
     moved.push(await problem.at(values.map((value, k) => (k === p ? value + step : value))));
   }
   const equations = normalEquations(points, moved, parameters.steps, problem);
   const before = meanLogError(points, problem);
-  let best = { error: before, values, damping: state.damping };
+  let best = { error: before, values, points, damping: state.damping };
   for (const factor of DAMPINGS) {
     const damping = state.damping * factor;
     const change = dampedStep(equations, damping);
     if (!change) continue;
     const tried = values.map((value, k) => value + (change[k] as number));
-    const error = meanLogError(await problem.at(tried), problem);
-    if (error < best.error) best = { error, values: tried, damping };
+    const there = await problem.at(tried);
+    const error = meanLogError(there, problem);
+    if (error < best.error) best = { error, values: tried, points: there, damping };
   }
   const better = best.error < before;
   return {
     better,
+    points: best.points,
     state: {
       ...state,
       solver: parameters.solver(best.values),

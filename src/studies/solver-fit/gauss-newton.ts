@@ -1,3 +1,5 @@
+import { solved } from "../linear-system.js";
+
 /** Points (images) in many dimensions, one after the other, and where they are to come near to. */
 export interface Targets {
   /** [points × size] */
@@ -74,36 +76,15 @@ function dot(a: Float32Array, b: Float32Array): number {
 }
 
 /**
- * The step of Levenberg and Marquardt: (H + damping · diag H) x = −g, by Cholesky's factors.
- * @returns undefined if the matrix is not positive definite
+ * The step of Levenberg and Marquardt: (H + damping · diag H) x = −g.
+ * @returns undefined if there is none
  */
 export function dampedStep({ matrix, gradient }: NormalEquations, damping: number): number[] | undefined {
-  const size = gradient.length;
   const largest = Math.max(...matrix.map((row, i) => row[i] as number), Number.MIN_VALUE);
-  const lower = matrix.map((row) => Float64Array.from(row));
-  for (let i = 0; i < size; i++) {
-    const own = lower[i] as Float64Array;
+  const equations = matrix.map((row, i) => {
     // A parameter without effect stays where it is.
-    own[i] = (own[i] as number) * (1 + damping) + 1e-12 * largest;
-    for (let j = 0; j <= i; j++) {
-      const other = lower[j] as Float64Array;
-      let sum = own[j] as number;
-      for (let k = 0; k < j; k++) sum -= (own[k] as number) * (other[k] as number);
-      if (j < i) own[j] = sum / (other[j] as number);
-      else if (sum > 0) own[i] = Math.sqrt(sum);
-      else return undefined;
-    }
-  }
-  const x = Array.from(gradient, (g) => -g);
-  for (let i = 0; i < size; i++) {
-    for (let k = 0; k < i; k++) x[i] = (x[i] as number) - ((lower[i] as Float64Array)[k] as number) * (x[k] as number);
-    x[i] = (x[i] as number) / ((lower[i] as Float64Array)[i] as number);
-  }
-  for (let i = size - 1; i >= 0; i--) {
-    for (let k = i + 1; k < size; k++) {
-      x[i] = (x[i] as number) - ((lower[k] as Float64Array)[i] as number) * (x[k] as number);
-    }
-    x[i] = (x[i] as number) / ((lower[i] as Float64Array)[i] as number);
-  }
-  return x;
+    const diagonal = ((row[i] as number) + 1e-12 * largest) * (1 + damping);
+    return [...row.with(i, diagonal), -(gradient[i] as number)];
+  });
+  return solved(equations);
 }
