@@ -2,7 +2,7 @@ import { FemoError } from "../errors.js";
 import { isToBePlaced, type PlacedSchedule, placedFor, placeFullSteps, type Sampling } from "./placement.js";
 import { type MeasuredQuality, type Qualities, type QualityName, qualityNames } from "./qualities.js";
 import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings } from "./settings.js";
-import { type FittedSolver, solverInPlace } from "./solvers.js";
+import { type FittedSolver, type SolverInPlace, solverInPlace } from "./solvers.js";
 
 /** What is known of caching on a model. */
 export interface CacheFacts {
@@ -62,4 +62,20 @@ export function chosenCache(
   if (isPlaced) return { settings: placeFullSteps(settings, schedules, sampling), quality: about, notes };
   const { fullSteps: _, ...byInterval } = settings; // as many of them, evenly
   return { settings: byInterval, quality: about, notes };
+}
+
+/**
+ * The solver that takes the sampler's place, if the cache is one.
+ * @throws FemoError E_OPTION as `chosenCache`, if it is
+ */
+export function chosenSolver(
+  cache: CacheOptions | QualityName,
+  { levels, presets, qualities, solvers }: CacheFacts,
+  guidanceScale: number,
+): SolverInPlace | undefined {
+  const options = isQuality(cache) ? qualities[cache]?.cache : cache;
+  const name = typeof options === "object" ? options.method : options;
+  if (options === undefined || name !== "calibrated") return undefined;
+  const settings = cacheSettings(options, presets, levels);
+  return settings.method === "calibrated" ? solverInPlace(settings, solvers, guidanceScale) : undefined;
 }

@@ -1,7 +1,7 @@
 export { adaptedFemo } from "./adapted-femo.js";
 export { calibrated } from "./calibrated.js";
 export { chipmunk } from "./chipmunk.js";
-export { type CacheFacts, type ChosenCache, chosenCache } from "./choice.js";
+export { type CacheFacts, type ChosenCache, chosenCache, chosenSolver } from "./choice.js";
 export { dbCache } from "./db-cache.js";
 export { deepCache } from "./deep-cache.js";
 export { deltaDit } from "./delta-dit.js";

@@ -6,14 +6,12 @@ import {
   type CacheOptions,
   type CacheSettings,
   type ChosenCache,
-  cacheSettings,
   chosenCache,
+  chosenSolver,
   type Method,
   methodOf,
   type QualityName,
   type Sampling,
-  type SolverInPlace,
-  solverInPlace,
 } from "../methods/index.js";
 import {
   createSampler,
@@ -180,7 +178,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   checkBeginnings(drawing, latents, repaints(backbone.model));
   const bad = latents?.findIndex((x) => !Number.isFinite(x)) ?? -1;
   if (bad >= 0) throw new FemoError("E_OPTION", `latents: expected finite numbers, found ${latents?.[bad]} at ${bad}`);
-  const inPlace = solverOf(options.cache, caching, Number(settings.trueCfgScale ?? guidanceScale));
+  const inPlace = chosenSolver(options.cache ?? "none", caching, Number(settings.trueCfgScale ?? guidanceScale));
   const { sampler: chosenSampler, timestepSpacing = sampling?.timestepSpacing } = options;
   const steps = inPlace?.solver.timesteps.length ?? numInferenceSteps;
   const whole = inPlace
@@ -246,19 +244,6 @@ function checkBeginnings(
   }
   if (!needsMask || subjects.every(({ beginning }) => beginning?.mask)) return;
   throw new FemoError("E_OPTION", "maskImage: expected one, and an image, as this model repaints pictures; found none");
-}
-
-/** The solver that takes the sampler's place, if the cache is one. */
-function solverOf(
-  cache: GenerateOptions["cache"],
-  { presets, levels, qualities, solvers }: PipelineParts["caching"],
-  guidanceScale: number,
-): SolverInPlace | undefined {
-  const options = (qualities[cache as QualityName]?.cache ?? cache) as CacheOptions | undefined;
-  const name = typeof options === "object" ? options.method : options;
-  if (name !== "calibrated") return undefined;
-  const settings = cacheSettings(options as CacheOptions, presets, levels);
-  return settings.method === "calibrated" ? solverInPlace(settings, solvers, guidanceScale) : undefined;
 }
 
 /** How a sampler samples. */
