@@ -14,6 +14,13 @@ import type { PretrainedOptions } from "./pretrained-options.js";
 /** The options that give parts which a model file does not have. */
 export type PartOption = "vae" | "textEncoder" | "textEncoder2" | "tokenizer" | "tokenizer2";
 
+/** A part as a model file may have it beside the network. */
+export interface PartOfFile {
+  isThere(file: Checkpoint): boolean;
+  /** Config and weights. */
+  open(file: Checkpoint): ModelComponent | Promise<ModelComponent>;
+}
+
 /** Opens the parts of a model that is given in several files or folders. */
 export class PartFiles {
   readonly #options: PretrainedOptions;
@@ -43,6 +50,27 @@ export class PartFiles {
     if (file === undefined) return openComponent(folder, place, { variant });
     if (ofFile) return ofFile(await openCheckpoint(folder, file));
     throw new FemoError("E_OPTION", `${option}: expected a folder or a repository on the Hub, found the file ${path}`);
+  }
+
+  /**
+   * The part that an option gives, else the one that the model file has.
+   * @param words what it is
+   * @param example of a pipeline that has it, to be said after "such as"
+   * @throws FemoError E_OPTION if there is neither; what `component` throws
+   */
+  async componentOr(
+    option: Exclude<PartOption, "tokenizer" | "tokenizer2">,
+    component: string,
+    { file, part, words, example }: { file: Checkpoint; part: PartOfFile; words: string; example?: string },
+  ): Promise<ModelComponent> {
+    const found =
+      (await this.component(option, component, part.open)) ?? (part.isThere(file) && (await part.open(file)));
+    if (found) return found;
+    throw new FemoError(
+      "E_OPTION",
+      `${option}: expected the ${words}, which ${file.name} does not have: a file, a folder or a repository on the Hub, of ` +
+        `the part alone or of a pipeline${example === undefined ? "" : ` such as "${example}"`}; found nothing`,
+    );
   }
 
   /**

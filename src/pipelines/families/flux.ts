@@ -23,7 +23,7 @@ import type { Checkpoint, LoraAdapter, ModelComponent, ModelFolder } from "../..
 import { LatentDecoder } from "../decoder.js";
 import { type DrawingDefaults, drawingDefaults } from "../drawing-defaults.js";
 import type { PipelineParts } from "../family.js";
-import type { PartFiles } from "../part-files.js";
+import type { PartFiles, PartOfFile } from "../part-files.js";
 import { ClipTextModel, T5EncoderModel } from "../text-encoders.js";
 import { cachingOf, nothingMeasured } from "./caching.js";
 import { checkChannels, dtypeOf, type FamilyContext } from "./context.js";
@@ -88,20 +88,15 @@ export async function fluxFromFile(
   context: FamilyContext,
 ): Promise<PipelineParts> {
   const { config, checkpoint, scheduler } = await originalFlux(file);
-  const part = async (
-    option: "vae" | "textEncoder" | "textEncoder2",
+  const part = (
+    option: keyof typeof WORDS,
     component: string,
-    isThere: (checkpoint: Checkpoint) => boolean,
-    original: (checkpoint: Checkpoint) => ModelComponent | Promise<ModelComponent>,
-  ): Promise<ModelComponent> => {
-    const found = (await parts.component(option, component, original)) ?? (isThere(file) && (await original(file)));
-    if (found) return found;
-    throw new FemoError(
-      "E_OPTION",
-      `${option}: expected the ${WORDS[option]}, which ${file.name} does not have: a file, a folder or a repository ` +
-        'on the Hub, of the part alone or of a pipeline such as "black-forest-labs/FLUX.1-schnell"; found nothing',
-    );
-  };
+    isThere: PartOfFile["isThere"],
+    open: PartOfFile["open"],
+  ): Promise<ModelComponent> =>
+    parts.componentOr(option, component, {
+      ...{ file, part: { isThere, open }, words: WORDS[option], example: "black-forest-labs/FLUX.1-schnell" },
+    });
   return fluxParts(
     {
       ...{ name, config, transformer: checkpoint },

@@ -10,11 +10,7 @@ import {
 import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
 import { clipTextConfigFromJson } from "../../models/clip-text.js";
 import { stableDiffusionLora } from "../../models/stable-diffusion-lora.js";
-import {
-  originalStableDiffusion,
-  type StableDiffusionParts,
-  stableDiffusionParts,
-} from "../../models/stable-diffusion-original.js";
+import { originalStableDiffusion, stableDiffusionParts } from "../../models/stable-diffusion-original.js";
 import { unet } from "../../models/unet.js";
 import { type UNetConfig, unetConfigFromJson } from "../../models/unet-config.js";
 import { type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
@@ -108,16 +104,9 @@ export async function stableDiffusionFromFile(
 ): Promise<PipelineParts> {
   const { family, unet, scheduler, imageSize } = await originalStableDiffusion(file);
   const original = stableDiffusionParts(family, { imageSize });
-  const part = async <K extends "vae" | "textEncoder" | "textEncoder2">(option: K, component: string) => {
-    const own: StableDiffusionParts[K] = original[option];
-    if (!own) return undefined;
-    const found = (await parts.component(option, component, own.open)) ?? (own.isThere(file) && (await own.open(file)));
-    if (found) return found;
-    throw new FemoError(
-      "E_OPTION",
-      `${option}: expected the ${WORDS[option]}, which ${file.name} does not have: a file, a folder or a repository ` +
-        "on the Hub, of the part alone or of a pipeline; found nothing",
-    );
+  const part = async (option: keyof typeof WORDS, component: string) => {
+    const own = original[option];
+    return own && parts.componentOr(option, component, { file, part: own, words: WORDS[option] });
   };
   return diffusionParts(
     {
