@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import { FemoError } from "../errors.js";
+import { schemaIssues } from "../schema-issues.js";
 import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings } from "./settings.js";
 
 /**
@@ -9,8 +10,7 @@ import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings
 export function parseMeasured<T>(schema: z.ZodType<T>, json: unknown, file: string): T {
   const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  throw new FemoError("E_CONFIG", `${file}: ${issue?.path.join(".") || "the file"}: ${issue?.message}`);
+  throw new FemoError("E_CONFIG", `${file}: ${schemaIssues(parsed.error, "the file").join("; ")}`);
 }
 
 /**

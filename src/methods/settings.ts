@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { FemoError } from "../errors.js";
+import { schemaIssues } from "../schema-issues.js";
 import {
   type Choice,
   type Common,
@@ -50,11 +51,11 @@ export function cacheSettings(options: CacheOptions, presets: CachePresets, leve
   const parsed = schema.safeParse({ ...preset, ...Object.fromEntries(chosen) });
   const issues = parsed.success
     ? levelIssues(parsed.data, levels)
-    : parsed.error.issues.map((issue) =>
-        issue.path[0] === "method"
-          ? `method: expected one of ${cacheMethods.join(", ")}, found ${JSON.stringify((given as { method?: unknown }).method)}`
-          : `${issue.path.join(".") || given.method}: ${issue.message}`,
-      );
+    : parsed.error.issues.some(({ path }) => path[0] === "method")
+      ? [
+          `method: expected one of ${cacheMethods.join(", ")}, found ${JSON.stringify((given as { method?: unknown }).method)}`,
+        ]
+      : schemaIssues(parsed.error, given.method);
   if (parsed.success && issues.length === 0) return parsed.data;
   throw new FemoError("E_OPTION", `cache: ${issues.join("; ")}`);
 }

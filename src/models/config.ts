@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { FemoError } from "../errors.js";
+import { schemaIssues } from "../schema-issues.js";
 
 /** A count or size in a config; the bound, far above any real model, keeps a damaged one from asking for a graph without end. */
 export const positive = z.number().int().positive().max(65_536);
@@ -12,7 +13,7 @@ export const positive = z.number().int().positive().max(65_536);
 export function parseConfig<T>(schema: z.ZodType<T>, json: unknown, file: string, className: string): T {
   const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;
-  const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
+  const issues = schemaIssues(parsed.error, "(root)");
   throw new FemoError(
     "E_CONFIG",
     `${file} is not ${/^[AEIOU]/.test(className) ? "an" : "a"} ${className} config: ${issues.join("; ")}`,

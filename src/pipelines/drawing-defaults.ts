@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { FemoError } from "../errors.js";
+import { schemaIssues } from "../schema-issues.js";
 import { MEASURED_FILES, type ModelFolder } from "../weights/index.js";
 
 const count = z.int().positive();
@@ -29,6 +30,6 @@ export async function drawingDefaults(folder: ModelFolder): Promise<DrawingDefau
   if (json === undefined) return {};
   const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data as DrawingDefaults; // what JSON has is not undefined
-  const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "(root)"}: ${issue.message}`);
-  throw new FemoError("E_CONFIG", `${folder.name}/${MEASURED_FILES.defaults}: ${issues.join("; ")}`);
+  const issues = schemaIssues(parsed.error, "the file").join("; ");
+  throw new FemoError("E_CONFIG", `${folder.name}/${MEASURED_FILES.defaults}: ${issues}`);
 }

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { flowPrediction, predictionTypes } from "./prediction.js";
 import type { Sampler } from "./sampler.js";
-import type { TimestepSpacing } from "./timesteps.js";
+import { MOST_TRAIN_TIMESTEPS, type TimestepSpacing } from "./timesteps.js";
 import { betaSchedules } from "./training-chain.js";
 
 /**
@@ -55,7 +55,7 @@ const beta = z.number().gt(0).lt(1);
  * say them for samplers that have no use for them too.
  */
 export const sharedKeys = {
-  num_train_timesteps: z.int().min(1),
+  num_train_timesteps: z.int().min(1).max(MOST_TRAIN_TIMESTEPS),
   beta_start: beta,
   beta_end: beta,
   beta_schedule: z.enum(betaSchedules),

@@ -4,7 +4,7 @@ import type { ChosenSteps } from "./definition.js";
 import { demandOf, oneOf } from "./options.js";
 import { type FlowPredictionType, flowPrediction } from "./prediction.js";
 import { checkSigmas, type SigmaConfig, sigmaConversion, sigmaDefaults } from "./sigmas.js";
-import { linspace, type TimestepSpacing } from "./timesteps.js";
+import { isTrainTimesteps, linspace, MOST_TRAIN_TIMESTEPS, type TimestepSpacing } from "./timesteps.js";
 
 /**
  * How noise levels are spaced before they are shifted: "trailing" is 1, 1 − 1/n … 1/n, what the pipelines of FLUX pass;
@@ -20,7 +20,7 @@ export const timeShiftTypes = ["exponential", "linear"] as const;
 /** The schedule of a flow: diffusers' `FlowMatchEulerDiscreteScheduler` config in camelCase, with its defaults. */
 export interface FlowConfig extends SigmaConfig {
   readonly predictionType: FlowPredictionType;
-  /** T, by which noise levels are multiplied to be timesteps. Default 1000. */
+  /** T, by which noise levels are multiplied to be timesteps, 1 … 100 000. Default 1000. */
   readonly numTrainTimesteps?: number;
   /** σ becomes shift·σ/(1 + (shift − 1)·σ), unless shifting is dynamic. Above 0, default 1. */
   readonly shift?: number;
@@ -59,7 +59,7 @@ export const flowDefaults: Required<FlowConfig> = {
 
 /** The keys of a scheduler's config that any sampler of a flow reads. */
 export const flowKeys = {
-  num_train_timesteps: z.int().min(1),
+  num_train_timesteps: z.int().min(1).max(MOST_TRAIN_TIMESTEPS),
   use_dynamic_shifting: z.boolean(),
   base_shift: z.number(),
   max_shift: z.number(),
@@ -166,7 +166,7 @@ function stretched(sigmas: number[], round: (value: number) => number, { shiftTe
 function check(options: FlowOptions): void {
   const { numInferenceSteps: n, numTrainTimesteps: T, timestepSpacing, sigmas, shift, shiftTerminal } = options;
   const demand = demandOf(options);
-  demand(Number.isInteger(T) && T >= 1, "numTrainTimesteps", "a positive integer");
+  demand(isTrainTimesteps(T), "numTrainTimesteps", `an integer from 1 to ${MOST_TRAIN_TIMESTEPS}`);
   demand(Number.isInteger(n) && n >= 1 && n <= T, "numInferenceSteps", `an integer from 1 to ${T} (numTrainTimesteps)`);
   demand(
     flowSpacings.some((one) => one === timestepSpacing),

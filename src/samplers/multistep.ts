@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { FemoError } from "../errors.js";
+import { schemaIssues } from "../schema-issues.js";
 import { conversions } from "./conversions.js";
 import type { Process, SamplerDefinition } from "./definition.js";
 import { diffusionLevel, type Leap, type Level, straightWeights } from "./levels.js";
@@ -76,8 +77,7 @@ export function multistepSolver(
 ): MultistepSolver {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const issues = parsed.error.issues.map(({ path, message }) => [...path.map(String), message].join(": "));
-  throw new FemoError(code, `${where}: ${issues.join("; ")}`);
+  throw new FemoError(code, `${where}: ${schemaIssues(parsed.error, "the solver").join("; ")}`);
 }
 
 /** x′ = x·`x` + `x0`·(Σ `row`·x₀). */

@@ -120,6 +120,10 @@ export function checkSpacing<S extends TimestepSpacing>(
   demand(Number.isInteger(stepsOffset) && stepsOffset >= 0, "stepsOffset", "a non-negative integer");
 }
 
+/** What numTrainTimesteps can be, a hundred times what models have: schedules of all of them are made. */
+export const MOST_TRAIN_TIMESTEPS = 100_000;
+export const isTrainTimesteps = (T: number): boolean => Number.isInteger(T) && T >= 1 && T <= MOST_TRAIN_TIMESTEPS;
+
 const range = (length: number, at: (i: number) => number): number[] => Array.from({ length }, (_, i) => at(i));
 
 /** `count` evenly spaced values, both ends included; only the start when count is 1. */

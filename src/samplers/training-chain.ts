@@ -1,6 +1,6 @@
 import { demandOf, oneOf } from "./options.js";
 import { type PredictionType, predictionTypes } from "./prediction.js";
-import { linspace } from "./timesteps.js";
+import { isTrainTimesteps, linspace, MOST_TRAIN_TIMESTEPS } from "./timesteps.js";
 
 /** How the noise variances β grow over the training timesteps. */
 export type BetaSchedule = (typeof betaSchedules)[number];
@@ -8,7 +8,7 @@ export const betaSchedules = ["linear", "scaled_linear", "squaredcos_cap_v2"] as
 
 /** The noising that a model was trained to undo, as diffusers' schedulers name it, in camelCase. */
 export interface TrainingChainConfig {
-  /** Training timesteps T. Default 1000. */
+  /** Training timesteps T, 1 … 100 000. Default 1000. */
   readonly numTrainTimesteps?: number;
   /** β at timestep 0, in (0, 1). Default 0.0001. */
   readonly betaStart?: number;
@@ -79,7 +79,7 @@ export function checkTrainingChain(chain: TrainingChain): void {
   const isBeta = (beta: number) => beta > 0 && beta < 1;
   demand(betaSchedules.includes(chain.betaSchedule), "betaSchedule", oneOf(betaSchedules));
   demand(predictionTypes.includes(chain.predictionType), "predictionType", oneOf(predictionTypes));
-  demand(Number.isInteger(T) && T >= 1, "numTrainTimesteps", "a positive integer");
+  demand(isTrainTimesteps(T), "numTrainTimesteps", `an integer from 1 to ${MOST_TRAIN_TIMESTEPS}`);
   demand(isBeta(chain.betaStart), "betaStart", "a number between 0 and 1");
   demand(isBeta(chain.betaEnd), "betaEnd", "a number between 0 and 1");
   demand(trainedBetas === null || trainedBetas.length === T, "trainedBetas", `${T} values (numTrainTimesteps)`);

@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { FemoError } from "../errors.js";
+import { schemaIssues } from "../schema-issues.js";
 import type { FolderSource } from "../weights/folder-source.js";
 import { parseJson } from "../weights/json.js";
 import { listSome, quote } from "../weights/text.js";
@@ -120,8 +121,8 @@ async function readIfThere<T>(folder: FolderSource, path: string, schema: z.ZodT
 export function checked<T>(schema: z.ZodType<T>, value: unknown, file: string): T {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "the file"}: ${issue.message}`);
-  throw new FemoError("E_CONFIG", `${file}: malformed. Repair it, or download it again:${listSome(issues)}`);
+  const issues = listSome(schemaIssues(parsed.error, "the file"));
+  throw new FemoError("E_CONFIG", `${file}: malformed. Repair it, or download it again:${issues}`);
 }
 
 /**

@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { FemoError } from "../errors.js";
+import { schemaIssues } from "../schema-issues.js";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
 import { type FolderSource, subfolder } from "./folder-source.js";
 import { parseJson } from "./json.js";
@@ -159,8 +160,8 @@ async function readModelIndex(folder: FolderSource): Promise<ModelIndex> {
   const file = `${folder.name}/model_index.json`;
   const parsed = indexSchema.safeParse(parseJson(await folder.readText("model_index.json"), file));
   if (!parsed.success) {
-    const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "the file"}: ${issue.message}`);
-    throw new FemoError("E_CONFIG", `${file}: malformed. Repair it, or download it again:${listSome(issues)}`);
+    const issues = listSome(schemaIssues(parsed.error, "the file"));
+    throw new FemoError("E_CONFIG", `${file}: malformed. Repair it, or download it again:${issues}`);
   }
   const { _class_name: className, id2label, ...rest } = parsed.data;
   const components: [string, ComponentClass | null][] = [];

@@ -177,6 +177,7 @@ describe("errors", () => {
     { clipSampleRange: 0 },
     { stepsOffset: -1 },
     { numTrainTimesteps: 0 },
+    { numTrainTimesteps: 1e9 },
     { trainedBetas: [0.1, 0.2] },
     { predictionType: "flow" as "sample" },
   ])("%j is refused by name", (option) => {

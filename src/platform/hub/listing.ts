@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { FemoError } from "../../errors.js";
+import { schemaIssues } from "../../schema-issues.js";
 import { pathInside } from "../../weights/folder-source.js";
 import { listSome } from "../../weights/text.js";
 import { isCommit, type ModelId } from "./model-id.js";
@@ -76,7 +77,7 @@ export async function listFiles(client: JsonClient, id: ModelId, commit: string)
 function checked<T>(schema: z.ZodType<T>, value: unknown, { origin, pathname }: URL, advice: string): T {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const issues = parsed.error.issues.map((issue) => `${issue.path.join(".") || "the answer"}: ${issue.message}`);
+  const issues = schemaIssues(parsed.error, "the answer");
   throw new FemoError(
     "E_NETWORK",
     `${origin}${pathname}: not the answer of a Hub. ${advice} Found:${listSome(issues)}`,

@@ -5,6 +5,7 @@ import { psnr } from "../../metrics/index.js";
 import type { DiffusionPipeline, GenerateOptions, GenerationReport } from "../../pipelines/index.js";
 import { checkInteger } from "../../pipelines/option-types.js";
 import { type MultistepSolver, multistepSolver, processOf, seedAfter } from "../../samplers/index.js";
+import { schemaIssues } from "../../schema-issues.js";
 import { convergedRequest } from "../converged.js";
 import { type Quality, qualityOf } from "../quality.js";
 import type { StudyOptions } from "../study-options.js";
@@ -227,8 +228,7 @@ const stateSchema = z.strictObject({
 function checkedState(state: SolverFitState, fullSteps: number): SolverFitState {
   const parsed = stateSchema.safeParse(state);
   if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new FemoError("E_OPTION", `state: ${issue?.path.join(".") || "the state"}: ${issue?.message}`);
+    throw new FemoError("E_OPTION", `state: ${schemaIssues(parsed.error, "the state").join("; ")}`);
   }
   const solvers = { solver: state.solver, "start.solver": state.start.solver };
   for (const [name, solver] of Object.entries(solvers)) {
