@@ -127,7 +127,7 @@ function shown({ width: _, height: __, data: ___, seed: ____, title: _____, ...a
 function png(image: GeneratedImage, report: GenerationReport, version: string): Uint8Array {
   const { title, negativePrompt, seed = 0, width, height } = image;
   const { model, sampler, numInferenceSteps, guidanceScale, guidanceChannels, timestepSpacing, dtype, cache } = report;
-  const { trueCfgScale, maxSequenceLength, strength } = report;
+  const { trueCfgScale, maxSequenceLength, strength, samplerSettings } = report;
   const parameters = parametersText({
     prompt: title,
     ...(negativePrompt !== undefined && { negativePrompt }),
@@ -156,6 +156,7 @@ function png(image: GeneratedImage, report: GenerationReport, version: string): 
     ...(trueCfgScale !== undefined && { trueCfgScale, height, width, maxSequenceLength }),
     ...(strength !== undefined && { height, width, strength }),
     sampler,
+    ...(samplerSettings && { samplerSettings }),
     timestepSpacing,
     dtype,
     cache,

@@ -164,7 +164,7 @@ export function addDrawing(command: Command, chosen: { images: string; batchSize
     .option("--seed <n>", "seed of the first image, of 64 bits as in PyTorch; the next has the next", seed, 0)
     .option(
       "--sampler <name>",
-      `${namedSamplers.join(", ")}, or a JSON file of a solver (default: the model's own)`,
+      `${namedSamplers.join(", ")}; or JSON, or a JSON file, of a name and settings or a solver (default: the model's own)`,
       sampler,
     )
     .option("--timestep-spacing <name>", `which timesteps to visit: ${timestepSpacings.join(", ")}`, timestepSpacing)
@@ -246,10 +246,19 @@ function seed(value: string): number | bigint {
 /** A caching method, however it is spelt: adaptedFemo, adapted-femo. */
 export const cacheMethod = (value: string): CacheMethod => member(cacheMethods, value);
 
-/** A sampler, however it is spelt: dpm-solver++, dpmsolver++; or a solver in a file. */
+/** A sampler, however it is spelt: dpm-solver++, dpmsolver++; or one with settings, or a solver, as JSON or in a file. */
 function sampler(value: string): SamplerOption {
+  if (value.trimStart().startsWith("{"))
+    return samplerData(parseJson(value, "--sampler", "E_OPTION", "Repair it."), "--sampler", "E_OPTION");
   if (!value.endsWith(".json")) return member(namedSamplers, value);
-  return multistepSolver(parseJson(textOf(value), value, "E_CONFIG", "Repair it."), value, "E_CONFIG");
+  return samplerData(parseJson(textOf(value), value, "E_CONFIG", "Repair it."), value, "E_CONFIG");
+}
+
+/** Which samplers there are, and with which settings, depends on the model: requests are checked by it. */
+function samplerData(json: unknown, where: string, code: "E_OPTION" | "E_CONFIG"): SamplerOption {
+  const name = typeof json === "object" && json !== null ? (json as { sampler?: unknown }).sampler : undefined;
+  const isNamed = typeof name === "string" && name !== "multistep";
+  return isNamed ? (json as SamplerOption) : multistepSolver(json, where, code);
 }
 
 /** "style.safetensors" or "style.safetensors:0.8", after those before it. */

@@ -14,6 +14,11 @@ export interface CacheFacts {
   readonly solvers: readonly FittedSolver[];
 }
 
+/** How a request samples, and what of that is not the model's own. */
+export interface RequestedSampling extends Sampling {
+  readonly samplerSettings?: object | undefined;
+}
+
 /** A choice of cache as it runs. */
 export interface ChosenCache {
   readonly settings: CacheSettings;
@@ -32,7 +37,7 @@ const isQuality = (cache: unknown): cache is QualityName => qualityNames.some((n
 export function chosenCache(
   cache: CacheOptions | QualityName,
   { levels, presets, schedules, qualities, solvers }: CacheFacts,
-  sampling: Sampling,
+  sampling: RequestedSampling,
 ): ChosenCache {
   if (!isQuality(cache)) {
     const settings = cacheSettings(cache, presets, levels);
@@ -49,13 +54,13 @@ export function chosenCache(
   const settings = cacheSettings(quality.cache, presets, levels);
   const { measured } = quality;
   const about = { name: cache, measured };
-  const { sampler, numInferenceSteps } = sampling;
+  const { sampler, samplerSettings, numInferenceSteps } = sampling;
   const notes =
-    sampler === measured.sampler && numInferenceSteps === measured.numInferenceSteps
+    sampler === measured.sampler && !samplerSettings && numInferenceSteps === measured.numInferenceSteps
       ? []
       : [
           `"${cache}" was measured with ${measured.numInferenceSteps} steps of ${measured.sampler}, not with ` +
-            `${numInferenceSteps} of ${sampler}: its measured error does not hold here.`,
+            `${numInferenceSteps} of ${sampler}${samplerSettings ? " with other settings" : ""}: its measured error does not hold here.`,
         ];
   if (!isToBePlaced(settings)) return { settings, quality: about, notes };
   const isPlaced = placedFor(schedules, sampling).some(({ length }) => length === settings.fullSteps);

@@ -15,7 +15,7 @@ import {
 } from "../methods/index.js";
 import type { ModelPlace } from "../platform/platform.js";
 import type { EngineDevice } from "../runtime/engine.js";
-import { createSampler, type SamplerChoice, type SchedulerConfig } from "../samplers/index.js";
+import { createSampler, type SamplerChoice, type SchedulerConfig, settingsOf } from "../samplers/index.js";
 import type { Drawing, Family, PipelineParts } from "./family.js";
 import type { ClassNames } from "./labels.js";
 import { plannedFlops } from "./planned-flops.js";
@@ -190,7 +190,8 @@ export class DiffusionPipeline {
     const { numInferenceSteps } = family.defaults;
     const own = exampleOf(family).sampling;
     const sampler = createSampler(scheduler, { numInferenceSteps, ...own, ...sampling });
-    return chosenCache(cache, caching, samplingOf(sampler)).settings;
+    return chosenCache(cache, caching, { ...samplingOf(sampler), samplerSettings: settingsOf(sampling.sampler) })
+      .settings;
   }
 
   /**

@@ -45,6 +45,8 @@ export {
   type SamplerChoice,
   type SamplerName,
   type SamplerOption,
+  type SamplerSettings,
+  type SamplerWithSettings,
   type SchedulerConfig,
   type TimestepSpacing,
   timestepSpacings,

@@ -1,6 +1,6 @@
 import type { ModelDtype, StepRecord } from "../denoising/index.js";
 import type { CacheSettings, ChosenCache } from "../methods/index.js";
-import type { SamplerName } from "../samplers/index.js";
+import type { SamplerName, SamplerSettings } from "../samplers/index.js";
 
 /** What was done, and what it cost. */
 export interface GenerationReport {
@@ -23,6 +23,8 @@ export interface GenerationReport {
   readonly denoisingStart?: number;
   readonly denoisingEnd?: number;
   readonly sampler: SamplerName;
+  /** Settings of the sampler that the request gave, if it gave some. */
+  readonly samplerSettings?: SamplerSettings;
   readonly timestepSpacing: string;
   /** What in these settings is known to cost quality, a sentence each. */
   readonly warnings: readonly string[];

@@ -19,7 +19,9 @@ import {
   ownSteps,
   type Sampler,
   type SamplerOption,
+  type SamplerSettings,
   seedAfter,
+  settingsOf,
   type TimestepSpacing,
   trainingChainDefaults,
 } from "../samplers/index.js";
@@ -74,7 +76,7 @@ export interface GenerateOptions extends SubjectOptions {
   seed?: number | bigint;
   /** Initial noise in place of the seed's, [images, C, H, W] row-major. A stochastic sampler still draws by the seed. */
   latents?: Float32Array;
-  /** A sampler by its name, or a solver as data. Default: the model's own. */
+  /** A sampler by its name, or name and settings, or a solver as data. Default: the model's own. */
   sampler?: SamplerOption;
   /** Default: the model's own. What a spacing costs at this number of steps is in the report's `warnings`. */
   timestepSpacing?: TimestepSpacing;
@@ -124,6 +126,8 @@ export interface Request {
   readonly strength: number | undefined;
   readonly batchSize: number;
   readonly sampler: Sampler;
+  /** What the request says of it besides its name, if it does. */
+  readonly samplerSettings: SamplerSettings | undefined;
   readonly cache: ChosenCache;
   readonly method: Method;
   /** What runs it. */
@@ -186,7 +190,8 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
     : createSampler(scheduler, { ...sampling, sampler: chosenSampler, timestepSpacing, numInferenceSteps });
   const { numTrainTimesteps = trainingChainDefaults.numTrainTimesteps } = scheduler;
   const sampler = partOfSteps(whole, drawing, steps, numTrainTimesteps);
-  const cache = chosenCache(options.cache ?? "none", caching, samplingOf(sampler));
+  const samplerSettings = inPlace ? undefined : settingsOf(chosenSampler);
+  const cache = chosenCache(options.cache ?? "none", caching, { ...samplingOf(sampler), samplerSettings });
   checkFullSteps(cache.settings, sampler.timesteps.length);
   const seeds = subjects.map((_, i) => (latents && !isStochastic(sampler) ? undefined : seedAfter(seed, i)));
   const method = methodOf(cache.settings, backbone.model);
@@ -206,6 +211,7 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
     strength,
     batchSize,
     sampler,
+    samplerSettings,
     cache,
     method,
     decodeTileSize,

@@ -168,6 +168,7 @@ function reportOf(
     guidanceChannels: request.guidanceChannels,
     ...request.settings,
     sampler: request.sampler.name as SamplerName,
+    ...(request.samplerSettings && { samplerSettings: request.samplerSettings }),
     timestepSpacing: request.sampler.spacing,
     warnings: [
       ...notes,

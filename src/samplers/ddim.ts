@@ -155,5 +155,6 @@ export const ddimSampler: SamplerDefinition<"ddim", Omit<DdimConfig, "numInferen
   classes: ["DDIMScheduler"],
   keys: sharedKeys,
   fixed: { thresholding: z.literal(false) },
+  defaults: ddimDefaults,
   create: (settings, chosen) => ddim({ ...settings, ...chosen }),
 };

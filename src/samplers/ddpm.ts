@@ -99,5 +99,6 @@ export const ddpmSampler: SamplerDefinition<"ddpm", Omit<DdpmConfig, "numInferen
   keys: { ...sharedKeys, variance_type: z.enum(varianceTypes) },
   fixed: { thresholding: z.literal(false) },
   spacings: strideSpacings,
+  defaults: ddpmDefaults,
   create: (settings, chosen) => ddpm({ ...settings, ...chosen }),
 };

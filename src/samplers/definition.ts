@@ -42,7 +42,9 @@ export interface SamplerDefinition<Name extends string = string, Settings extend
   fromKeys?(read: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>>;
   /** The spacings that it has. That of a model's own sampler carries over if it is among them. */
   readonly spacings: readonly TimestepSpacing[];
-  /** Checks the settings that a request gives in place of the name; undefined if its name is all it takes. @throws FemoError E_OPTION */
+  /** Of its settings, those that a request may give too; left out if `given` knows better. */
+  readonly defaults?: Required<Settings>;
+  /** Checks the settings that a request gives with the name, if they are no such ones. @throws FemoError E_OPTION */
   given?(choice: unknown): object;
   /** @throws FemoError E_OPTION if a setting is out of range */
   create(settings: Settings, chosen: ChosenSteps): Sampler;

@@ -53,5 +53,6 @@ export const dpmSolverSdeSampler: SamplerDefinition<
   fixed: { ...dpmStepsFixed, algorithm_type: z.literal("sde-dpmsolver++"), use_flow_sigmas: z.literal(false) },
   fromKeys: dpmSolverFromKeys,
   spacings: timestepSpacings,
+  defaults: dpmSolverSdeDefaults,
   create: (settings, chosen) => dpmSolverSde(dpmSolverOptions(settings, chosen)),
 };

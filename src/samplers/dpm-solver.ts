@@ -78,5 +78,6 @@ export const dpmSolverSampler: SamplerDefinition<"dpm-solver++", Omit<DpmSolverC
   fixed: { ...dpmStepsFixed, use_flow_sigmas: z.literal(false) },
   fromKeys: dpmSolverFromKeys,
   spacings: timestepSpacings,
+  defaults: dpmSolverDefaults,
   create: (settings, chosen) => dpmSolver(dpmSolverOptions(settings, chosen)),
 };

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { type Leap, type Level, noiseRatio } from "./levels.js";
+import { type Level, leapsThrough, noiseRatio } from "./levels.js";
 import { type LinearStep, linearSampler } from "./linear-steps.js";
 import { demandOf, oneOf } from "./options.js";
 import type { Prediction } from "./prediction.js";
@@ -84,7 +84,7 @@ export function dpmSteps(
   return linearSampler({
     name: equation === "ode" ? "dpm-solver++" : "dpm-solver++-sde",
     timesteps,
-    leaps: timesteps.map((_, i): Leap => ({ from: levels[i] as Level, to: levels[i + 1] as Level })),
+    leaps: leapsThrough(levels),
     predictions,
     steps: timesteps.map((_, i) => stepsAt(options, levels, i, equation)),
   });
@@ -115,9 +115,12 @@ function stepsAt(
   }));
 }
 
-/** That the config allows a step. */
-function highestOrder(options: Required<DpmStepsConfig>, levels: readonly Level[], i: number): number {
-  const { solverOrder, lowerOrderFinal, eulerAtFinal } = options;
+/** That a config allows step i. */
+export function highestOrder(
+  { solverOrder, lowerOrderFinal, eulerAtFinal }: Required<Omit<DpmStepsConfig, "solverType">>,
+  levels: readonly Level[],
+  i: number,
+): number {
   const n = levels.length - 1;
   const few = lowerOrderFinal && n < 15;
   if (i === n - 1 && (levels[n]?.noise === 0 || eulerAtFinal || few)) return 1;

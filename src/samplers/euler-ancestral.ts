@@ -57,5 +57,6 @@ export const eulerAncestralSampler: SamplerDefinition<
   keys: { ...sharedKeys, prediction_type: z.enum(["epsilon", "v_prediction"]) },
   fixed: {},
   spacings: strideSpacings,
+  defaults: eulerAncestralDefaults,
   create: (settings, chosen) => eulerAncestral({ ...settings, ...chosen }),
 };

@@ -64,6 +64,7 @@ export const eulerSampler: SamplerDefinition<"euler", Omit<EulerConfig, "numInfe
   },
   fromKeys: oneConversion,
   spacings: strideSpacings,
+  defaults: eulerDefaults,
   create: (settings, chosen) =>
     euler({ ...settings, ...chosen, ...(chosen.timestepSpacing !== undefined && sigmaDefaults) }),
 };

@@ -5,6 +5,7 @@ import {
   type BaseLevels,
   type FlowConfig,
   type FlowOptions,
+  flowDefaults,
   flowKeys,
   flowOptions,
   flowSchedule,
@@ -80,5 +81,6 @@ export const flowEulerSampler: SamplerDefinition<"euler", FlowConfig> = {
   fixed: { invert_sigmas: z.literal(false), stochastic_sampling: z.literal(false) },
   fromKeys: (settings) => ({ ...oneConversion(settings), predictionType: flowPrediction }),
   spacings: flowSpacings,
+  defaults: flowDefaults,
   create: flowEuler,
 };

@@ -1,11 +1,13 @@
 export { type DdimConfig, ddim, ddimDefaults } from "./ddim.js";
 export { type DdpmConfig, ddpm, ddpmDefaults } from "./ddpm.js";
 export { type Process, processOf } from "./definition.js";
+export { type DeisConfig, deis, deisDefaults } from "./deis.js";
 export { type DpmSolverConfig, dpmSolver, dpmSolverDefaults } from "./dpm-solver.js";
 export { type DpmSolverSdeConfig, dpmSolverSde, dpmSolverSdeDefaults } from "./dpm-solver-sde.js";
 export type { SolverType } from "./dpm-steps.js";
 export { type EulerConfig, euler, eulerDefaults } from "./euler.js";
 export { type EulerAncestralConfig, eulerAncestral, eulerAncestralDefaults } from "./euler-ancestral.js";
+export { type FlowDeisConfig, flowDeis, flowDeisDefaults } from "./flow-deis.js";
 export { type FlowDpmSolverConfig, flowDpmSolver, flowDpmSolverDefaults } from "./flow-dpm-solver.js";
 export { flowEuler } from "./flow-euler.js";
 export { type FlowMultistepConfig, flowMultistep } from "./flow-multistep.js";
@@ -32,9 +34,12 @@ export {
   ownSteps,
   type SamplerName,
   type SamplerOption,
+  type SamplerSettings,
+  type SamplerWithSettings,
   type SchedulerConfig,
   samplersOf,
   samplerTitle,
+  settingsOf,
 } from "./table.js";
 export { roundHalfEven, type TimestepSpacing, timestepSpacings } from "./timesteps.js";
 export { type BetaSchedule, trainingChainDefaults } from "./training-chain.js";

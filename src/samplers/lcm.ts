@@ -105,6 +105,7 @@ export const lcmSampler: SamplerDefinition<"lcm", Omit<LcmConfig, "numInferenceS
   keys: { ...sharedKeys, original_inference_steps: z.int().min(1), timestep_scaling: z.number() },
   fixed: { thresholding: z.literal(false) },
   spacings: [],
+  defaults: lcmDefaults,
   create(settings, { timestepSpacing, ...chosen }) {
     demandOf({ timestepSpacing })(
       timestepSpacing === undefined,

@@ -51,6 +51,10 @@ export interface Leap {
   readonly to: Level;
 }
 
+/** From each level to the next.  [levels − 1] */
+export const leapsThrough = (levels: readonly Level[]): Leap[] =>
+  levels.slice(0, -1).map((from, i) => ({ from, to: levels[i + 1] as Level }));
+
 export const isSameLevel = (a: Level, b: Level): boolean => a.signal === b.signal && a.noise === b.noise;
 
 /**

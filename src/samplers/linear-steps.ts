@@ -3,12 +3,14 @@ import type { Prediction } from "./prediction.js";
 import { checkedNoise, checkedStep, type Sampler } from "./sampler.js";
 
 /**
- * x′ = `x`·x + `feature`·f + Σ_k `changes`[k]·(f − f of k + 1 steps before) + `noise`·z, where f is what the model's output
- * means and z a standard normal sample.
+ * x′ = `x`·x + `feature`·f + `output`·m + Σ_k `changes`[k]·(f − f of k + 1 steps before) + `noise`·z, where m is the model's
+ * output, f what it means, and z a standard normal sample.
  */
 export interface LinearStep {
   readonly x: number;
   readonly feature: number;
+  /** Default 0. */
+  readonly output?: number;
   readonly changes?: readonly number[];
   /** Left out of a step that draws none. */
   readonly noise?: number;
@@ -50,6 +52,7 @@ export function linearSampler(sampler: LinearSteps): Omit<Sampler, "spacing" | "
       const {
         x: xScale,
         feature: fScale,
+        output: mScale,
         changes = [],
         noise: noiseScale,
       } = rows[Math.min(history.length, rows.length - 1)] as LinearStep;
@@ -59,9 +62,11 @@ export function linearSampler(sampler: LinearSteps): Omit<Sampler, "spacing" | "
       const features = new Float32Array(latent.length);
       for (let k = 0; k < next.length; k++) {
         const x = latent[k] as number;
-        const f = Math.min(Math.max(fromX * x + fromM * (modelOutput[k] as number), -bound), bound);
+        const m = modelOutput[k] as number;
+        const f = Math.min(Math.max(fromX * x + fromM * m, -bound), bound);
         features[k] = f;
         let sum = xScale * x + fScale * f;
+        if (mScale !== undefined) sum += mScale * m;
         for (let j = 0; j < changes.length; j++) {
           sum += (changes[j] as number) * (f - ((history[j] as Float32Array)[k] as number));
         }

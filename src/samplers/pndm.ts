@@ -155,5 +155,6 @@ export const pndmSampler: SamplerDefinition<"pndm", Omit<PndmConfig, "numInferen
     );
   },
   spacings: pndmSpacings,
+  defaults: pndmDefaults,
   create: (settings, chosen) => pndm({ ...settings, ...chosen }),
 };

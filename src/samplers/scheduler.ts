@@ -8,8 +8,10 @@ import {
   sharedKeys,
 } from "./definition.js";
 import { flowDefaults } from "./flow-schedule.js";
+import { givenSettings } from "./given-settings.js";
 import { oneOf } from "./options.js";
 import type { Sampler } from "./sampler.js";
+import { type SigmaConfig, sigmaConversion, sigmaDefaults } from "./sigmas.js";
 import { type SamplerOption, type SchedulerConfig, samplersOf, samplerTable } from "./table.js";
 import type { TimestepSpacing } from "./timesteps.js";
 
@@ -22,7 +24,7 @@ export const ditScheduler = {
 
 /** A request's part in how to sample. */
 export interface SamplerChoice {
-  /** Default: the model's own. */
+  /** Its name, or name and settings. Default: the model's own. */
   readonly sampler?: SamplerOption | undefined;
   /** Default: the model's own, or that of the sampler. */
   readonly timestepSpacing?: TimestepSpacing | undefined;
@@ -35,7 +37,7 @@ export interface SamplerChoice {
 
 /**
  * A sampler for a model: its own with all its settings, or another, to which the training chain or the flow's schedule, the
- * spacing and its offset carry over, as with diffusers' `from_config`.
+ * spacing and its offset carry over, as with diffusers' `from_config`. Settings that the choice gives go over these.
  * @throws FemoError E_OPTION if there is no such sampler for the model, or as the sampler itself
  */
 export function createSampler(scheduler: SchedulerConfig, choice: SamplerChoice): Sampler {
@@ -43,15 +45,20 @@ export function createSampler(scheduler: SchedulerConfig, choice: SamplerChoice)
   const { sampler = own } = choice;
   const process = processOf(settings);
   const chosen = chosenSteps(choice, process);
-  if (typeof sampler !== "object") {
-    const definition = definitionOf(sampler, process);
-    return definition.create(sampler === own ? settings : carriedOver(settings, definition), chosen);
-  }
-  const definition = definitionOf(sampler.sampler, process);
-  if (!definition.given) {
-    throw new FemoError("E_OPTION", `sampler: expected ${definition.name} by its name alone, found an object.`);
-  }
-  return definition.create({ ...carriedOver(settings, definition), ...definition.given(sampler) }, chosen);
+  const name = typeof sampler === "object" ? sampler.sampler : sampler;
+  const definition = definitionOf(name, process);
+  const known = name === own ? settings : carriedOver(settings, definition);
+  if (typeof sampler !== "object") return definition.create(known, chosen);
+  const given = definition.given?.(sampler) ?? givenSettings(definition, sampler);
+  return createOver(definition, known, given, chosen);
+}
+
+/** Noise levels that the choice gives take the place of the model's, and are not undone by a spacing beside them. */
+function createOver(definition: SamplerDefinition, known: object, given: SigmaConfig, chosen: ChosenSteps): Sampler {
+  if (!sigmaConversion(given)) return definition.create({ ...known, ...given }, chosen);
+  const { timestepSpacing, ...rest } = chosen;
+  const spacing = timestepSpacing !== undefined && { timestepSpacing };
+  return definition.create({ ...known, ...spacing, ...sigmaDefaults, ...given }, rest);
 }
 
 function chosenSteps(choice: SamplerChoice, process: Process): ChosenSteps {

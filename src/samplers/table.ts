@@ -1,13 +1,16 @@
 import { ddimSampler } from "./ddim.js";
 import { ddpmSampler } from "./ddpm.js";
 import type { Process, SamplerDefinition } from "./definition.js";
+import { deisSampler } from "./deis.js";
 import { dpmSolverSampler } from "./dpm-solver.js";
 import { dpmSolverSdeSampler } from "./dpm-solver-sde.js";
 import { eulerSampler } from "./euler.js";
 import { eulerAncestralSampler } from "./euler-ancestral.js";
+import { flowDeisSampler } from "./flow-deis.js";
 import { flowDpmSolverSampler } from "./flow-dpm-solver.js";
 import { flowEulerSampler } from "./flow-euler.js";
 import { flowMultistepSampler } from "./flow-multistep.js";
+import type { ModelSetting } from "./given-settings.js";
 import { lcmSampler } from "./lcm.js";
 import { type MultistepSolver, multistepSampler } from "./multistep.js";
 import { pndmSampler } from "./pndm.js";
@@ -19,6 +22,7 @@ export const samplerTable = [
   dpmSolverSampler,
   dpmSolverSdeSampler,
   uniPcSampler,
+  deisSampler,
   pndmSampler,
   eulerSampler,
   eulerAncestralSampler,
@@ -27,6 +31,7 @@ export const samplerTable = [
   multistepSampler,
   flowEulerSampler,
   flowDpmSolverSampler,
+  flowDeisSampler,
   flowMultistepSampler,
 ] as const;
 
@@ -35,11 +40,19 @@ type Definition = (typeof samplerTable)[number];
 /** A sampler's name, as reports use it. */
 export type SamplerName = Definition["name"];
 
-/** What a request's sampler may be: the name of one, or a solver as data. */
-export type SamplerOption = NamedSampler | MultistepSolver;
-/** A sampler whose name is all that a request says. */
+/** What a request's sampler may be: the name of one, name and settings, or a solver as data. */
+export type SamplerOption = NamedSampler | SamplerWithSettings | MultistepSolver;
+/** A sampler that a request says by its name. */
 export type NamedSampler = Exclude<SamplerName, MultistepSolver["sampler"]>;
 const isNamed = (name: SamplerName): name is NamedSampler => name !== "multistep";
+/** A name and settings of that sampler, which go over the model's own and those that carry over from it. */
+export type SamplerWithSettings = GivenOf<Definition>;
+type GivenOf<D> =
+  D extends SamplerDefinition<infer Name, infer Settings>
+    ? Name extends NamedSampler
+      ? { readonly sampler: Name } & Omit<Settings, ModelSetting>
+      : never
+    : never;
 /** The samplers that a request chooses by name; `multistep` it gives as data. */
 export const namedSamplers: readonly NamedSampler[] = [
   ...new Set(samplerTable.map(({ name }) => name).filter(isNamed)),
@@ -51,7 +64,19 @@ export const samplersOf = (process: Process): readonly NamedSampler[] =>
 
 /** How many steps a sampler says by itself; undefined if that is left to the request. */
 export const ownSteps = (sampler: SamplerOption | undefined): number | undefined =>
-  typeof sampler === "object" && Array.isArray(sampler?.timesteps) ? sampler.timesteps.length : undefined;
+  isSolver(sampler) && Array.isArray(sampler.timesteps) ? sampler.timesteps.length : undefined;
+
+const isSolver = (sampler: SamplerOption | undefined): sampler is MultistepSolver =>
+  typeof sampler === "object" && sampler?.sampler === "multistep";
+
+/** The settings that a request gives with a sampler's name; undefined if it gives a name or a solver. */
+export function settingsOf(sampler: SamplerOption | undefined): SamplerSettings | undefined {
+  if (typeof sampler !== "object" || isSolver(sampler)) return undefined;
+  const { sampler: _, ...settings } = sampler;
+  return structuredClone(Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)));
+}
+/** Settings by their names, as reports say them. */
+export type SamplerSettings = Readonly<Record<string, unknown>>;
 
 /**
  * What is known of a model's sampling: its own sampler, and that sampler's settings as far as they are given. What is not

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";
-import { type Leap, type Level, straightWeights } from "./levels.js";
+import { type Leap, type Level, leapsThrough, straightWeights } from "./levels.js";
 import { type LinearStep, linearSampler } from "./linear-steps.js";
 import { demandOf, oneOf } from "./options.js";
 import { prediction } from "./prediction.js";
@@ -56,7 +56,7 @@ export function uniPc(config: UniPcConfig): Sampler {
     ...linearSampler({
       name: "unipc",
       timesteps,
-      leaps: timesteps.map((_, i): Leap => ({ from: levels[i] as Level, to: levels[i + 1] as Level })),
+      leaps: leapsThrough(levels),
       predictions: timesteps.map((t, i) => prediction(options.predictionType, levels[i] as Level, t)),
       steps: timesteps.map((_, i) =>
         Array.from({ length: Math.min(options.solverOrder, i) + 1 }, (_, known) => stepOf(options, levels, i, known)),
@@ -207,6 +207,7 @@ export const uniPcSampler: SamplerDefinition<"unipc", Omit<UniPcConfig, "numInfe
   },
   fromKeys: oneConversion,
   spacings: timestepSpacings,
+  defaults: uniPcDefaults,
   create: (settings, chosen) =>
     uniPc({ ...settings, ...chosen, ...(chosen.timestepSpacing !== undefined && sigmaDefaults) }),
 };

@@ -12,7 +12,7 @@ import {
 } from "../pipelines/option-types.js";
 import { generateTypes, MAX_RESULT_BYTES } from "../pipelines/request.js";
 import { subjectTypes } from "../pipelines/subject-options.js";
-import { ownSteps, type SamplerName, seedAfter } from "../samplers/index.js";
+import { ownSteps, type SamplerName, type SamplerSettings, seedAfter } from "../samplers/index.js";
 import { checkGenerate } from "./check-generate.js";
 import { convergedRequest } from "./converged.js";
 import { expectedCost, FORECAST_COST } from "./expected-cost.js";
@@ -70,6 +70,8 @@ export interface Comparison {
   readonly guidanceScale: number;
   readonly guidanceChannels: "all" | number;
   readonly sampler: SamplerName;
+  /** Of the reference, if some were given. */
+  readonly samplerSettings?: SamplerSettings;
   readonly timestepSpacing: string;
   readonly batchSize: number;
   /** How the converged reference was drawn, if it was. */
@@ -128,7 +130,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
     const { cache = "none" } = variant;
     const own = variant.sampler ?? sampler;
     // A solver of the variant's own has timesteps of its own.
-    const spacing = variant.timestepSpacing ?? (typeof variant.sampler === "object" ? undefined : timestepSpacing);
+    const spacing = variant.timestepSpacing ?? (ownSteps(variant.sampler) !== undefined ? undefined : timestepSpacing);
     return {
       ...common,
       ...(own !== undefined && { sampler: own }),
@@ -200,6 +202,7 @@ export async function compare(pipeline: DiffusionPipeline, options: CompareOptio
     guidanceScale: report.guidanceScale,
     guidanceChannels: report.guidanceChannels,
     sampler: report.sampler,
+    ...(report.samplerSettings && { samplerSettings: report.samplerSettings }),
     timestepSpacing: report.timestepSpacing,
     batchSize,
     ...(convergedParts[0] && { converged: drawnIn(convergedParts[0]) }),

@@ -50,7 +50,7 @@ export function planFor(stepMs: number, pipeline: DiffusionPipeline, options: Pl
   const costs = variants.map((variant) => {
     const { sampler = options.sampler } = variant;
     const timestepSpacing =
-      variant.timestepSpacing ?? (typeof variant.sampler === "object" ? undefined : options.timestepSpacing);
+      variant.timestepSpacing ?? (ownSteps(variant.sampler) !== undefined ? undefined : options.timestepSpacing);
     return expectedCost(pipeline, {
       ...all.slice(0, 1),
       numInferenceSteps: stepsOf(variant, numInferenceSteps),

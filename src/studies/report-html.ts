@@ -70,7 +70,11 @@ function factList(comparison: Comparison, extra: Readonly<Record<string, string>
     Precision: dtype,
     Seeds: seeds.length > 1 ? `${seeds[0]} to ${seeds.at(-1)}` : String(seeds[0]),
     Steps: String(comparison.numInferenceSteps),
-    Sampler: `${samplerTitle(comparison.sampler)}, ${comparison.timestepSpacing} spacing`,
+    Sampler: [
+      samplerTitle(comparison.sampler),
+      `${comparison.timestepSpacing} spacing`,
+      ...(comparison.samplerSettings ? [fieldsText(comparison.samplerSettings)] : []),
+    ].join(", "),
     ...(converged && {
       "Converged reference": `${converged.numInferenceSteps} steps, ${converged.timestepSpacing} spacing`,
     }),
@@ -107,8 +111,11 @@ ${warningsOf(rows).map((warning) => html`<p class="note">${warning}</p>`)}
 </section>`;
 }
 
-const settingsText = ({ cache, sampler, timestepSpacing }: ComparisonRow): string =>
-  Object.entries({ ...cache, sampler, timestepSpacing })
+const settingsText = ({ cache, sampler, samplerSettings, timestepSpacing }: ComparisonRow): string =>
+  fieldsText({ ...cache, sampler, ...samplerSettings, timestepSpacing });
+
+const fieldsText = (fields: object): string =>
+  Object.entries(fields)
     .map(([name, value]) => `${name}: ${Array.isArray(value) ? value.join(" ") : value}`)
     .join(", ");
 

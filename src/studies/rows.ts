@@ -2,7 +2,7 @@ import type { RgbImage } from "../images/index.js";
 import type { CacheSettings } from "../methods/index.js";
 import { psnr, ssim } from "../metrics/index.js";
 import type { GeneratedImage, GenerationReport, StepRecord } from "../pipelines/index.js";
-import type { SamplerName } from "../samplers/index.js";
+import type { SamplerName, SamplerSettings } from "../samplers/index.js";
 import { type Quality, qualityOf } from "./quality.js";
 
 /** A step of a variant, over all its batches. */
@@ -22,6 +22,8 @@ export interface ComparisonRow {
   readonly name: string;
   readonly cache: CacheSettings;
   readonly sampler: SamplerName;
+  /** Settings of the sampler that the variant gives, if it does. */
+  readonly samplerSettings?: SamplerSettings;
   readonly timestepSpacing: string;
   readonly numInferenceSteps: number;
   /** What in these settings is known to cost quality. */
@@ -90,6 +92,7 @@ export function rowOf(
     name,
     cache: report.cache,
     sampler: report.sampler,
+    ...(report.samplerSettings && { samplerSettings: report.samplerSettings }),
     timestepSpacing: report.timestepSpacing,
     numInferenceSteps: report.numInferenceSteps,
     warnings: report.warnings,

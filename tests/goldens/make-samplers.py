@@ -110,6 +110,26 @@ RUNS = {
             SD | ZERO_SNR,
         ]),
     ],
+    "DEISMultistepScheduler": [
+        (LONG, [SD, SD | {"solver_order": 3}, SD | KARRAS]),
+        (SHORT, [
+            {},
+            *spaced({"solver_order": 3} | V),
+            *spaced({"prediction_type": "sample"}),
+            SD | {"solver_order": 1},
+            SD | LEADING | {"solver_order": 3},
+            SD | {"solver_order": 3, "lower_order_final": False},
+            SD | LEADING | V | {"lower_order_final": False},
+            SD | {"solver_order": 3} | KARRAS,
+            SD | EXPONENTIAL | {"solver_order": 3, "lower_order_final": False},
+            SD | BETA | V,
+            {"beta_schedule": "squaredcos_cap_v2"},
+            FLOW,
+            FLOW | {"solver_order": 3},
+            FLOW | {"solver_order": 3, "lower_order_final": False, "flow_shift": 3.0},
+            FLOW | {"solver_order": 1, "flow_shift": 0.5},
+        ]),
+    ],
     "PNDMScheduler": [
         (LONG, [SD | LEADING | {"skip_prk_steps": True}]),
         ((1, 2, 4, 15), [config | {"skip_prk_steps": True} for config in spaced(V) + [
@@ -138,6 +158,7 @@ LATE = {
     "LCMScheduler": [{}],
     "DPMSolverMultistepScheduler": [SD | {"solver_order": 3}, SD | SDE | KARRAS],
     "UniPCMultistepScheduler": [SD | {"solver_order": 3}],
+    "DEISMultistepScheduler": [SD | {"solver_order": 3}],
     "PNDMScheduler": [SD | LEADING | {"skip_prk_steps": True}],
     "DDIMScheduler": [SD | LEADING | {"clip_sample": False}],
 }
@@ -172,6 +193,8 @@ def run(name, config, steps, eta=None, begin=0):
         x = scheduler.step(m, t, x, **options).prev_sample
         assert torch.isfinite(x).all(), (name, config, steps, i)
         latents.append(rounded(x))
+    if name == "DEISMultistepScheduler" and config.get("use_flow_sigmas"):
+        latents.pop()  # a step of no length, see flow-deis.ts
     sigmas = {"sigmas": rounded(scheduler.sigmas)} if "Euler" in name else {}
     return {"config": {"_class_name": name} | config, "steps": steps, "begin": begin, "first": first,
             "timesteps": rounded(timesteps), "latents": latents} | sigmas | ({"eta": eta} if eta is not None else {})

@@ -118,9 +118,20 @@ describe("chosen for another model", () => {
   });
 
   test("which samplers there are depends on the model", () => {
-    expect(samplersOf("flow")).toEqual(["euler", "dpm-solver++"]);
+    expect(samplersOf("flow")).toEqual(["euler", "dpm-solver++", "deis"]);
     expect(samplersOf("diffusion")).toEqual([
-      ...["ddim", "dpm-solver++", "dpm-solver++-sde", "unipc", "pndm", "euler", "euler-ancestral", "ddpm", "lcm"],
+      ...[
+        "ddim",
+        "dpm-solver++",
+        "dpm-solver++-sde",
+        "unipc",
+        "deis",
+        "pndm",
+        "euler",
+        "euler-ancestral",
+        "ddpm",
+        "lcm",
+      ],
     ]);
   });
 });

@@ -65,10 +65,7 @@ describe("as a request's sampler", () => {
   test.each<[object, RegExp]>([
     [{ timesteps: [900, 400, 50] }, /timesteps: expected numbers from 1 to above 0, as the model is a flow, found 900/],
     [{ timesteps: [1, 0.5, 0] }, /timesteps: expected numbers from 1 to above 0, .* found 0/],
-    [
-      { timesteps: [1.5, 0.5, 0.1] },
-      /timesteps.0: expected a whole number, or, of a flow, one from 0 to 1, found 1.5/,
-    ],
+    [{ timesteps: [1.5, 0.5, 0.1] }, /timesteps.0: expected a whole number, or, of a flow, one from 0 to 1, found 1.5/],
     [{ timesteps: [1, 0.5, 0.5] }, /timesteps.2: expected a number below the one before, 0.5, found 0.5/],
     [{ finalAlphaBar: 0.9 }, /finalAlphaBar: expected none, as the model is a flow, found 0.9/],
   ])("%j is refused by name", (change, message) => {

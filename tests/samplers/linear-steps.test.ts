@@ -4,6 +4,7 @@ import {
   createSampler,
   ddim,
   ddpm,
+  deis,
   dpmSolver,
   dpmSolverSde,
   euler,
@@ -35,6 +36,7 @@ const samplers: Readonly<Record<string, (predictionType: "epsilon" | "v_predicti
     const ends = { predictX0: false, finalSigmasType: "sigma_min" } as const;
     return uniPc({ numInferenceSteps: N, predictionType, ...ends });
   },
+  "deis of order 3": (predictionType) => deis({ numInferenceSteps: N, predictionType, solverOrder: 3 }),
   pndm: (predictionType) => pndm({ numInferenceSteps: N, predictionType, stepsOffset: 1 }),
   euler: (predictionType) => euler({ numInferenceSteps: N, predictionType, useKarrasSigmas: true }),
   "euler-ancestral": (predictionType) => eulerAncestral({ numInferenceSteps: N, predictionType }),
@@ -147,6 +149,10 @@ describe("a multistep solver as data goes where the sampler goes", () => {
         `dpm-solver++ of order ${solverOrder}`,
         (predictionType) => dpmSolver({ ...spaced, solverOrder, predictionType }),
       ],
+      [
+        `deis of order ${solverOrder}`,
+        (predictionType) => deis({ ...spaced, solverOrder, finalSigmasType: "zero", predictionType }),
+      ],
       [`unipc of order ${solverOrder}`, (predictionType) => uniPc({ ...spaced, solverOrder, predictionType })],
       [
         `unipc of order ${solverOrder}, bh1`,
@@ -208,6 +214,9 @@ describe("what follows from the papers", () => {
   // measured: 2.18, as its second step is of order 2 still; 1.84; 3.13
   test.each<[string, number, (n: number) => Sampler]>([
     ["dpm-solver++ of order 3", 2.1, (n) => dpmSolver({ ...trailing, numInferenceSteps: n, solverOrder: 3 })],
+    ["deis of order 1", 0.9, (n) => deis({ ...trailing, numInferenceSteps: n, solverOrder: 1 })],
+    ["deis of order 2", 1.8, (n) => deis({ ...trailing, numInferenceSteps: n })],
+    ["deis of order 3", 2.5, (n) => deis({ ...trailing, numInferenceSteps: n, solverOrder: 3 })],
     ["unipc of order 1", 1.8, (n) => uniPc({ ...trailing, numInferenceSteps: n, solverOrder: 1 })],
     ["unipc of order 2", 2.5, (n) => uniPc({ ...trailing, numInferenceSteps: n })],
   ])("%s converges faster than with the power %d of its steps", (_, power, build) => {
@@ -226,6 +235,7 @@ test("settings and numbers of steps, whatever they are, give finite latents or a
           "dpm-solver++",
           "dpm-solver++-sde",
           "unipc",
+          "deis",
           "pndm",
           "euler",
           "euler-ancestral",

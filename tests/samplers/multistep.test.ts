@@ -163,8 +163,8 @@ describe("as a request's sampler", () => {
     [{ finalAlphaBar: 1.5 }, /sampler: finalAlphaBar: /],
     [{ finalAlphaBar: 0.5 }, /finalAlphaBar: expected at least that of the last timestep, 0\.9\d+, found 0.5/],
     [{ tabel: [] }, /sampler: .*tabel/],
-    [{ sampler: "ddim" }, /sampler: expected ddim by its name alone, found an object/],
-    [{ sampler: "euler" }, /sampler: expected euler by its name alone, found an object/],
+    [{ sampler: "ddim" }, /sampler: timesteps: ddim has no such setting; there are clipSample, /],
+    [{ sampler: "euler" }, /sampler: timesteps: euler has no such setting; there are stepsOffset, /],
   ])("%j is refused by name", (change, message) => {
     expect(() => create(change)).toThrow(
       expect.objectContaining({ code: "E_OPTION", message: expect.stringMatching(message) }),

@@ -12,6 +12,7 @@ import {
 import { fakeModel, firstLatent, walk } from "./helpers.js";
 
 const dpm = { _class_name: "DPMSolverMultistepScheduler" };
+const deis = { _class_name: "DEISMultistepScheduler" };
 const euler = { _class_name: "EulerDiscreteScheduler" };
 
 describe("schedulerFromConfig", () => {
@@ -30,6 +31,7 @@ describe("schedulerFromConfig", () => {
     ["DDPMScheduler", "ddpm"],
     ["DPMSolverMultistepScheduler", "dpm-solver++"],
     ["UniPCMultistepScheduler", "unipc"],
+    ["DEISMultistepScheduler", "deis"],
     ["EulerDiscreteScheduler", "euler"],
     ["EulerAncestralDiscreteScheduler", "euler-ancestral"],
     ["LCMScheduler", "lcm"],
@@ -102,6 +104,21 @@ describe("schedulerFromConfig", () => {
     expect(schedulerFromConfig(pndm)).toStrictEqual({ sampler: "pndm", stepsOffset: 1 });
   });
 
+  test("DEIS is read without what the class does not have, and with what other solvers left in its place", () => {
+    const left = { algorithm_type: "dpmsolver++", solver_type: "bh2", final_sigmas_type: "zero", euler_at_final: true };
+    expect(schedulerFromConfig({ ...deis, ...left, solver_order: 3, lower_order_final: false })).toStrictEqual({
+      sampler: "deis",
+      solverOrder: 3,
+      lowerOrderFinal: false,
+    });
+    const flow = { use_flow_sigmas: true, prediction_type: "flow_prediction", flow_shift: 3 };
+    expect(schedulerFromConfig({ ...deis, ...flow })).toStrictEqual({
+      sampler: "deis",
+      predictionType: "flow_prediction",
+      shift: 3,
+    });
+  });
+
   test.each<[unknown, RegExp]>([
     [{ prediction_type: "flow" }, /prediction_type: found "flow", allowed: "epsilon", "v_prediction", "sample"/],
     [{ thresholding: true }, /thresholding: found true, allowed: false/],
@@ -129,6 +146,13 @@ describe("schedulerFromConfig", () => {
     ],
     [{ _class_name: "UniPCMultistepScheduler", thresholding: true }, /thresholding: found true, allowed: false/],
     [{ _class_name: "UniPCMultistepScheduler", use_flow_sigmas: true }, /use_flow_sigmas: found true, allowed: false/],
+    [{ ...deis, thresholding: true }, /thresholding: found true, allowed: false/],
+    [{ ...deis, solver_order: 4 }, /solver_order: found 4, allowed: 1, 2, 3/],
+    [{ ...deis, algorithm_type: "sde-dpmsolver++" }, /algorithm_type: found "sde-dpmsolver\+\+", allowed: "deis"/],
+    [
+      { ...deis, use_flow_sigmas: true, prediction_type: "flow_prediction", use_beta_sigmas: true },
+      /use_beta_sigmas: found true, allowed: false/,
+    ],
     [{ _class_name: "LCMScheduler", thresholding: true }, /thresholding: found true, allowed: false/],
     [[], /scheduler config: found \[\], allowed: an object/],
     [null, /scheduler config: found null, allowed: an object/],
