@@ -27,10 +27,12 @@ import { drawingDefaults } from "../src/pipelines/drawing-defaults.js";
 import {
   ddimDefaults,
   ddpmDefaults,
+  deisDefaults,
   dpmSolverDefaults,
   eulerAncestralDefaults,
   eulerDefaults,
   flowDefaults,
+  flowDeisDefaults,
   flowDpmSolverDefaults,
   lcmDefaults,
   multistepDefaults,
@@ -206,11 +208,11 @@ describe("docs/options.md has the options that there are", () => {
     [
       "Samplers",
       [
-        ...[ddimDefaults, dpmSolverDefaults, uniPcDefaults, pndmDefaults, eulerDefaults],
+        ...[ddimDefaults, dpmSolverDefaults, uniPcDefaults, deisDefaults, pndmDefaults, eulerDefaults],
         ...[eulerAncestralDefaults, ddpmDefaults, lcmDefaults, multistepDefaults],
       ],
     ],
-    ["Samplers of flows", [flowDefaults, flowDpmSolverDefaults]],
+    ["Samplers of flows", [flowDefaults, flowDpmSolverDefaults, flowDeisDefaults]],
   ])("of samplers, with their defaults: %s", (heading, defaults) => {
     const text = (value: unknown): string => (value === undefined ? "" : JSON.stringify(value));
     const found = rowsUnder("docs/options.md", heading)

@@ -69,12 +69,14 @@ export const ownSteps = (sampler: SamplerOption | undefined): number | undefined
 const isSolver = (sampler: SamplerOption | undefined): sampler is MultistepSolver =>
   typeof sampler === "object" && sampler?.sampler === "multistep";
 
-/** The settings that a request gives with a sampler's name; undefined if it gives a name or a solver. */
+/** A copy of the settings that a request gives with a sampler's name; undefined if it gives none, or a solver. */
 export function settingsOf(sampler: SamplerOption | undefined): SamplerSettings | undefined {
   if (typeof sampler !== "object" || isSolver(sampler)) return undefined;
   const { sampler: _, ...settings } = sampler;
-  return structuredClone(Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)));
+  const given = Object.entries(settings).filter(([, value]) => value !== undefined);
+  return given.length > 0 ? structuredClone(Object.fromEntries(given)) : undefined;
 }
+
 /** Settings by their names, as reports say them. */
 export type SamplerSettings = Readonly<Record<string, unknown>>;
 

@@ -65,6 +65,35 @@ describe("femo generate", () => {
     expect([broken.code, broken.stderr]).toEqual([1, expect.stringContaining("solver.json: not valid JSON at line 1")]);
   });
 
+  test("settings of a sampler come as JSON or in a file, and the picture says them", async () => {
+    const cwd = folder();
+    const settings = { solverOrder: 3, finalSigmasType: "zero" };
+    const text = JSON.stringify({ sampler: "deis", ...settings });
+    writeFileSync(join(cwd, "deis.json"), text);
+    const draw = (sampler: string) =>
+      femo(["generate", "micah", ...model, "--steps", "3", "--sampler", sampler, "--json", "--force"], { cwd });
+    const pictures = [];
+    for (const sampler of [text, "deis.json"]) {
+      const { code, stdout, stderr } = await draw(sampler);
+      expect([code, stderr]).toEqual([0, ""]);
+      expect(JSON.parse(stdout).report).toMatchObject({ sampler: "deis", samplerSettings: settings });
+      pictures.push(decodePng(readFileSync(join(cwd, "femo-micah-0.png"))));
+    }
+    expect(pictures[0]).toEqual(pictures[1]);
+    expect(JSON.parse(pictures[0]?.text.femo as string)).toMatchObject({ sampler: "deis", samplerSettings: settings });
+    expect(pictures[0]?.text.parameters).toContain("Sampler: DEIS");
+    const cases: [string, string][] = [
+      ['{"sampler": "deis", "order": 3}', "sampler: order: deis has no such setting; there are"],
+      ['{"sampler": "deis", "betaEnd": 1}', "sampler: betaEnd: the model's own"],
+      ['{"sampler": "heun"}', "sampler: expected one of ddim"],
+      ['{"solverOrder": 3}', "--sampler: sampler: "],
+      ["{sampler: deis}", "--sampler: not valid JSON at line 1"],
+    ];
+    for (const [sampler, message] of cases) {
+      expect(await draw(sampler)).toMatchObject({ code: 2, stderr: expect.stringContaining(message) });
+    }
+  });
+
   test("a file that exists is kept unless --force is given", async () => {
     const cwd = folder();
     writeFileSync(join(cwd, "a.png"), "kept");

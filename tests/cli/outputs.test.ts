@@ -92,6 +92,18 @@ describe("standard output", () => {
   });
 });
 
+test("femo compare says the settings that were given with the reference's sampler", async () => {
+  const cwd = folder();
+  const sampler = JSON.stringify({ sampler: "dpm-solver++", solverOrder: 3 });
+  const args = ["compare", ...tiny, "--classes", "0", "--steps", "3", "--interval", "2", "--cache", "fora"];
+  const { code, stdout } = await femo([...args, "--sampler", sampler, "--json"], { cwd });
+  expect(code).toBe(0);
+  const { samplerSettings, rows } = JSON.parse(stdout);
+  expect([samplerSettings, rows[1].samplerSettings]).toEqual([{ solverOrder: 3 }, { solverOrder: 3 }]);
+  const page = readFileSync(join(cwd, "femo-report", "index.html"), "utf8");
+  expect(page).toContain("DPM-Solver++, linspace spacing, solverOrder: 3");
+});
+
 test("standard error that nobody reads does not matter", async () => {
   const cwd = folder();
   const args = ["compare", ...tiny, "--classes", "0", "--steps", "3", "--interval", "2", "--cache", "fora"];

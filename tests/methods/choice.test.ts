@@ -74,6 +74,10 @@ describe("a quality", () => {
     expect(settings).toMatchObject({ method: "hindsight", interval: 6 });
     expect(settings).not.toHaveProperty("fullSteps");
     expect(notes).toEqual([expect.stringMatching(/measured with 20 steps of ddim, not with 30/)]);
+    const given = chosenCache("fast", facts, { ...sampling, samplerSettings: { eta: 1 } });
+    expect(given.notes).toEqual([
+      expect.stringMatching(/with 20 steps of ddim, not with 20 of ddim with other settings/),
+    ]);
   });
 
   test("that was not measured on the model is refused", () => {

@@ -69,7 +69,11 @@ const cases: [what: string, options: object, named: (string | RegExp)[]][] = [
   ["a solver without timesteps", { sampler: { sampler: "multistep", table: [[1], [0, 1]] } }, ["sampler: timesteps"]],
   ["a solver of another length", { sampler: solver }, ["numInferenceSteps: expected 3", "found 2"]],
   ["a spacing beside a solver", { sampler: solver, numInferenceSteps: 3, timestepSpacing: "dit" }, ["timestepSpacing"]],
-  ["a name with fields", { sampler: { sampler: "ddim", clipSample: true } }, ["sampler", "ddim by its name alone"]],
+  [
+    "a setting of another sampler",
+    { sampler: { sampler: "ddim", solverOrder: 2 } },
+    ["sampler: solverOrder", "ddim", "clipSample"],
+  ],
   ["a spacing of another sampler", { sampler: "ddim", timestepSpacing: "lambda" }, ["timestepSpacing", "dpm-solver++"]],
   ["an unknown spacing", { timestepSpacing: "even" }, ["timestepSpacing", "even"]],
   ["no images", { numImagesPerPrompt: 0 }, ["numImagesPerPrompt", "0"]],
@@ -173,6 +177,24 @@ test("the sampler is the model's own or the request's, and reported; it changes 
   expect(own.images).toEqual(ddim.images);
   expect(own.images[0]?.data).not.toEqual(other.images[0]?.data);
   expect(other.report.batches[0]?.steps.map(({ timestep }) => timestep)).toEqual([751, 501, 251]);
+});
+
+test("settings given with a sampler's name change the image, and the report repeats them, so that they can be given again", async () => {
+  const draw = (sampler: NonNullable<GenerateOptions["sampler"]>) =>
+    pipeline.generate({ classLabels: 0, numInferenceSteps: 4, timestepSpacing: "trailing", sampler });
+  const [plain, none] = [await draw("dpm-solver++"), await draw({ sampler: "dpm-solver++" })];
+  const third = await draw({ sampler: "dpm-solver++", solverOrder: 3, lowerOrderFinal: false });
+  for (const { report } of [plain, none]) expect(report).not.toHaveProperty("samplerSettings");
+  expect(none.images).toEqual(plain.images);
+  expect(third.images[0]?.data).not.toEqual(plain.images[0]?.data);
+  const { sampler, samplerSettings } = third.report;
+  expect([sampler, samplerSettings]).toEqual(["dpm-solver++", { solverOrder: 3, lowerOrderFinal: false }]);
+  const again = await draw({ ...samplerSettings, sampler } as NonNullable<GenerateOptions["sampler"]>);
+  expect(again.images).toEqual(third.images);
+  const refused = { sampler: "dpm-solver++", solverOder: 3 } as unknown as "ddim";
+  expect(await femoError("E_OPTION", () => draw(refused))).toMatch(
+    /sampler: solverOder: dpm-solver.. has no such setting/,
+  );
 });
 
 test("a sampler that adds noise draws it by the seed, with latents given too, and a cache is warned of it", async () => {

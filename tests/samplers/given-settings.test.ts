@@ -178,6 +178,23 @@ describe("refused with their names", () => {
   });
 });
 
+test("types say which settings a sampler has", () => {
+  const known: SamplerOption[] = [
+    { sampler: "dpm-solver++", solverOrder: 3, useKarrasSigmas: true },
+    { sampler: "deis", finalSigmasType: "zero" },
+    { sampler: "euler", shift: 3 },
+    { sampler: "unipc" },
+  ];
+  // @ts-expect-error
+  const unknown: SamplerOption = { sampler: "ddim", solverOrder: 3 };
+  // @ts-expect-error
+  const models: SamplerOption = { sampler: "ddim", betaEnd: 0.1 };
+  // @ts-expect-error
+  const spacing: SamplerOption = { sampler: "ddim", timestepSpacing: "dit" };
+  expect(known.map(settingsOf).filter(Boolean)).toHaveLength(3);
+  for (const option of [unknown, models, spacing]) expect(() => create(ditScheduler, option)).toThrow(/there are/);
+});
+
 test("the settings that a request gave are plain data of their own", () => {
   const disableCorrector = [0, 1];
   const given = { sampler: "unipc", disableCorrector, solverOrder: undefined } as unknown as SamplerOption;
@@ -185,7 +202,8 @@ test("the settings that a request gave are plain data of their own", () => {
   disableCorrector.push(2);
   expect(settings).toEqual({ disableCorrector: [0, 1] });
   expect(Object.keys(settings as object)).toEqual(["disableCorrector"]);
-  expect([undefined, "unipc" as const].map(settingsOf)).toEqual([undefined, undefined]);
+  const none = [undefined, "unipc", { sampler: "unipc" }] as const;
+  expect(none.map(settingsOf)).toEqual([undefined, undefined, undefined]);
   expect(settingsOf({ sampler: "multistep", timesteps: [1], table: [[1]] })).toBeUndefined();
   // A file's own settings, given again, change nothing.
   const { sampler: _, ...file } = schedulerFromConfig({ _class_name: "UniPCMultistepScheduler", solver_order: 3 });

@@ -211,12 +211,12 @@ describe("what follows from the papers", () => {
     return Math.abs((state.latent[0] as number) / Math.sqrt(variance(199) / variance(999)) - 1);
   }
   const trailing = { timestepSpacing: "trailing" } as const;
-  // measured: 2.18, as its second step is of order 2 still; 1.84; 3.13
+  // measured: 2.18, as its second step is of order 2 still; 0.99; 1.87; 2.89; 1.84; 3.13
   test.each<[string, number, (n: number) => Sampler]>([
     ["dpm-solver++ of order 3", 2.1, (n) => dpmSolver({ ...trailing, numInferenceSteps: n, solverOrder: 3 })],
     ["deis of order 1", 0.9, (n) => deis({ ...trailing, numInferenceSteps: n, solverOrder: 1 })],
     ["deis of order 2", 1.8, (n) => deis({ ...trailing, numInferenceSteps: n })],
-    ["deis of order 3", 2.5, (n) => deis({ ...trailing, numInferenceSteps: n, solverOrder: 3 })],
+    ["deis of order 3", 2.8, (n) => deis({ ...trailing, numInferenceSteps: n, solverOrder: 3 })],
     ["unipc of order 1", 1.8, (n) => uniPc({ ...trailing, numInferenceSteps: n, solverOrder: 1 })],
     ["unipc of order 2", 2.5, (n) => uniPc({ ...trailing, numInferenceSteps: n })],
   ])("%s converges faster than with the power %d of its steps", (_, power, build) => {

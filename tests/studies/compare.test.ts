@@ -35,7 +35,12 @@ beforeAll(async () => {
       { name: "every step", cache: { method: "femo", interval: 1 } },
       { name: "FORA", cache: { method: "fora", interval: 3 } },
       { name: "half the steps", numInferenceSteps: 3 },
-      { name: "half, by another sampler", numInferenceSteps: 3, sampler: "dpm-solver++", timestepSpacing: "trailing" },
+      {
+        name: "half, by another sampler",
+        numInferenceSteps: 3,
+        sampler: { sampler: "dpm-solver++", solverType: "heun" },
+        timestepSpacing: "trailing",
+      },
     ],
   });
 });
@@ -55,6 +60,8 @@ test("each variant is measured against the uncached images of the same seeds", (
   expect(fora?.flopsSpeedup).toBeLessThan(2);
   expect(half?.flopsSpeedup).toBeCloseTo(2, 1);
   expect([half, other].map((row) => row?.sampler)).toEqual(["ddim", "dpm-solver++"]);
+  expect([half, other].map((row) => row?.samplerSettings)).toEqual([undefined, { solverType: "heun" }]);
+  expect(other?.timestepSpacing).toBe("trailing");
   expect(other?.flopsSpeedup).toBe(half?.flopsSpeedup);
   expect(other?.psnr?.mean).not.toBe(half?.psnr?.mean);
 });
