@@ -40,16 +40,16 @@ export const checkDeisSteps = (options: Required<DeisStepsConfig>): void =>
   demandOf(options)([1, 2, 3].includes(options.solverOrder), "solverOrder", "1, 2 or 3");
 
 /**
- * DEIS, multistep, by polynomials in log ρ (arXiv 2204.13902, tAB-DEIS of ρ), for any x = signal·x₀ + noise·ε. With
- * ρ = noise/signal, x/signal changes by ε over ρ, so that
+ * DEIS, multistep, by polynomials in log ρ (arXiv 2204.13902, diffusers' solver type "logrho"), for any
+ * x = signal·x₀ + noise·ε. With ρ = noise/signal, x/signal changes by ε over ρ, so that
  *
  *     x′/signal′ ← x/signal + ∫ P(log ρ) dρ   from ρ to ρ′,
  *
  * where P goes through ε of this step and of up to two before. Order 1 goes straight on; so do the first step, and the last one
  * where it lands on no noise or is one of fewer than 15.
  *
- * The part that goes straight on is written in the model's output: in a start of mere noise ε is x and says nothing of it. Of
- * ε there no polynomial in log ρ, which is infinite, can make use.
+ * The part that goes straight on is written in the model's output: at a start of mere noise ε is x, and says nothing of it. Nor
+ * can a polynomial in log ρ, which is infinite there, go through that ε.
  *
  * @param predictions what the model gives at each stop.  [n]
  */
