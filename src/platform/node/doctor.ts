@@ -54,7 +54,7 @@ export async function machineReport(signal?: AbortSignal): Promise<MachineReport
 async function deviceReport(device: NodeDevice): Promise<DeviceReport> {
   let engine: Engine | undefined;
   try {
-    engine = await startNodeEngine({ device });
+    engine = await startNodeEngine({ device, quiet: true });
     return { device, title: engine.device.title, gflops: await productRate(engine) };
   } catch (error) {
     if (error instanceof FemoError) return { device, missing: error.message };

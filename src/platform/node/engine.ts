@@ -6,6 +6,7 @@ import { FemoError } from "../../errors.js";
 import type { Engine } from "../../runtime/engine.js";
 import { type Answer, Calls, remoteEngine } from "../../runtime/remote-engine.js";
 import type { EngineOptions } from "../platform.js";
+import { NativeWords } from "./native-words.js";
 import type { NodeDevice } from "./providers.js";
 import { checkUnchanged, localFiles } from "./weight-files.js";
 
@@ -25,6 +26,11 @@ export interface WorkerOptions {
   readonly device: NodeDevice;
 }
 
+export interface NodeEngineOptions extends EngineOptions {
+  /** What native code says on standard error is not passed on. Default false. */
+  readonly quiet?: boolean;
+}
+
 /**
  * onnxruntime-node in a process of its own: a thread that is stopped inside a run, by `process.exit` or an uncaught
  * error, would abort the whole process. The engine's is killed instead, in the middle of a run or not: it ends itself when
@@ -32,7 +38,40 @@ export interface WorkerOptions {
  * A device that is not there fails every call with E_OPTION.
  * @throws FemoError E_OPTION if `threads` is outside its range, or no Node has the device
  */
-export function createNodeEngine({ threads, device: wanted = "auto" }: EngineOptions = {}): Engine {
+export const createNodeEngine = (options: EngineOptions = {}): Engine => start(options, "inherit").engine;
+
+/**
+ * An engine whose device is there.
+ * @throws FemoError E_OPTION if it is not, with what to do about it
+ */
+export async function startNodeEngine({ quiet = false, ...options }: NodeEngineOptions = {}): Promise<Engine> {
+  const isCpu = (options.device ?? "auto") === "auto" || options.device === "cpu";
+  const { engine, words } = start(options, isCpu && !quiet ? "inherit" : "pipe");
+  if (isCpu) return engine;
+  try {
+    await engine.free([]);
+  } catch (error) {
+    await engine.close();
+    if (error instanceof FemoError && error.code === "E_OPTION") throw await naming(error, words);
+    if (!quiet) words?.passOn();
+    throw error;
+  }
+  if (!quiet) words?.passOn();
+  return engine;
+}
+
+/** The error, with the libraries that the device misses. */
+async function naming(error: FemoError, words: NativeWords | undefined): Promise<FemoError> {
+  const missing = (await words?.missingLibraries()) ?? [];
+  if (missing.length === 0) return error;
+  return new FemoError(error.code, `${error.message} The system does not find ${missing.join(", ")}.`);
+}
+
+/** @param stderr of the engine's process: this one's, or a pipe whose other end are the words */
+function start(
+  { threads, device: wanted = "auto" }: EngineOptions,
+  stderr: "inherit" | "pipe",
+): { readonly engine: Engine; readonly words: NativeWords | undefined } {
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS)) {
     throw new FemoError("E_OPTION", `threads: expected an integer from 1 to ${MAX_THREADS}, found ${threads}`);
   }
@@ -45,9 +84,11 @@ export function createNodeEngine({ threads, device: wanted = "auto" }: EngineOpt
     execArgv: [],
     env: { ...env, ORT_DISABLE_TELEMETRY: "1" },
     serialization: "advanced", // typed arrays as they are
-    stdio: ["pipe", "ignore", "inherit", "ipc"],
+    stdio: ["pipe", "ignore", stderr, "ipc"],
   });
   const lifeline = child.stdin as Socket | null;
+  const ear = child.stderr as Socket | null;
+  const words = ear ? new NativeWords(ear) : undefined;
   const paths = new Map<string, string>(); // of the weights in use -> fingerprint
   const calls = new Calls((id, call) => {
     child.send({ id, call });
@@ -55,7 +96,7 @@ export function createNodeEngine({ threads, device: wanted = "auto" }: EngineOpt
   });
 
   const keepAlive = (alive: boolean): void => {
-    for (const handle of [child, child.channel, lifeline]) alive ? handle?.ref() : handle?.unref();
+    for (const handle of [child, child.channel, lifeline, ear]) alive ? handle?.ref() : handle?.unref();
   };
   const exited = new Promise<void>((resolve) => {
     child.on("exit", (code, signal) => {
@@ -73,7 +114,7 @@ export function createNodeEngine({ threads, device: wanted = "auto" }: EngineOpt
   });
   keepAlive(false);
 
-  return remoteEngine(calls, {
+  const engine = remoteEngine(calls, {
     target: device === "webgpu" ? "gpu" : "cpu",
     device: { kind: device, title: device === "cpu" ? (cpus()[0]?.model.trim() ?? "CPU") : TITLES[device] },
     async files(files) {
@@ -88,22 +129,7 @@ export function createNodeEngine({ threads, device: wanted = "auto" }: EngineOpt
       await exited;
     },
   });
-}
-
-/**
- * An engine whose device is there.
- * @throws FemoError E_OPTION if it is not, with what to do about it
- */
-export async function startNodeEngine(options: EngineOptions = {}): Promise<Engine> {
-  const engine = createNodeEngine(options);
-  if (engine.device.kind === "cpu") return engine;
-  try {
-    await engine.free([]);
-    return engine;
-  } catch (error) {
-    await engine.close();
-    throw error;
-  }
+  return { engine, words };
 }
 
 /** Why an engine died that was not closed: mapped weights that were cut short end a process with SIGBUS. */
