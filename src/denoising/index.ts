@@ -14,5 +14,6 @@ export type {
   ImageStart,
   Observed,
   Observer,
+  Sampled,
   StepRecord,
 } from "./records.js";

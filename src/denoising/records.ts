@@ -74,8 +74,18 @@ export interface Denoising {
 export type Observed = Readonly<
   Record<string, { /** Of one row. */ readonly dims: readonly number[]; readonly rows: readonly Float32Array[] }>
 >;
+
+/** What an image's sampler is given at a step, before it moves. */
+export interface Sampled {
+  readonly sampler: Sampler;
+  /** Where the image stands. */
+  readonly latent: Float32Array;
+  /** What the network says of it, its rows guided. */
+  readonly output: Float32Array;
+}
+
 /** @param image by its index in the request */
-export type Observer = (image: number, step: number, outputs: Observed) => void;
+export type Observer = (image: number, step: number, outputs: Observed, sampled: Sampled) => void;
 
 /** Where a denoising ended. */
 export interface Denoised {

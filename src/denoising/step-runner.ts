@@ -77,11 +77,11 @@ export class StepRunner {
       fetch: [graphNames.output, ...this.#observed(graph, hold)],
       hold,
     });
-    this.#show(result.outputs, cohort, step);
     const fullStep = { position: sampler.position(step), differences: step > method.firstDifference };
     const learned = await features?.learn(fullStep);
     const rows = rowsOf(result.outputs[graphNames.output] as HostTensor, cohort.rows.length);
     const outputs = cohort.images.map((image) => this.#guided(image, cohort, rows));
+    this.#show(result.outputs, outputs, cohort, step);
     const finite = cohort.images.map((image) =>
       cohort.rowsOf([image]).every((row) => allFinite(rows[row] as Float32Array)),
     );
@@ -111,14 +111,22 @@ export class StepRunner {
     return names.filter((name) => name !== graphNames.output && !(name in hold));
   }
 
-  #show(outputs: Readonly<Record<string, HostTensor>>, cohort: Cohort, step: number): void {
-    for (const image of this.#run.observe ? cohort.images : []) {
+  /** @param guided of each image */
+  #show(
+    outputs: Readonly<Record<string, HostTensor>>,
+    guided: readonly Float32Array[],
+    cohort: Cohort,
+    step: number,
+  ): void {
+    const { observe, sampler } = this.#run;
+    for (const [i, image] of observe ? cohort.images.entries() : []) {
       const shown = Object.entries(outputs).map(([name, tensor]) => {
         const rows = rowsOf(tensor, cohort.rows.length);
         const own = cohort.rowsOf([image]).map((row) => rows[row] as Float32Array);
         return [name, { dims: tensor.dims.slice(1), rows: own }];
       });
-      this.#run.observe?.(image.index, step, Object.fromEntries(shown));
+      const sampled = { sampler, latent: image.state.latent, output: guided[i] as Float32Array };
+      observe?.(image.index, step, Object.fromEntries(shown), sampled);
     }
   }
 

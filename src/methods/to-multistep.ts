@@ -13,7 +13,7 @@ import {
   straightWeights,
 } from "../samplers/index.js";
 import { type CacheFacts, chosenCache } from "./choice.js";
-import { blend, unit, zeros } from "./forecasts/forecaster.js";
+import { blend, combination, unit, zeros } from "./forecasts/forecaster.js";
 import { type Forecaster, stateSize } from "./forecasts/index.js";
 import { type Method, plannedKinds, X0 } from "./method.js";
 import type { QualityName } from "./qualities.js";
@@ -225,7 +225,3 @@ function checkScheduler(scheduler: SchedulerConfig): void {
 
 const refused = (what: string, expected: string, found: string): FemoError =>
   new FemoError("E_OPTION", `${what}: expected ${expected}, found ${found}: there is no such solver`);
-
-/** Σ of the rows by their weights. */
-const combination = (weights: readonly number[], rows: readonly (readonly number[])[]): number[] =>
-  rows.reduce<number[]>((sum, row, i) => blend(1, sum, weights[i] as number, row), zeros(rows[0]?.length ?? 0));

@@ -204,6 +204,14 @@ export class DiffusionPipeline {
   }
 
   /**
+   * @internal Names of the features that there are at one of the model's own levels, in their order.
+   * @throws FemoError E_GRAPH if it has no such level
+   */
+  sites(level: string): string[] {
+    return this.#parts.backbone.cut({ capture: { level } }).captured.map(({ name }) => name);
+  }
+
+  /**
    * @internal Draws by a method of one's own, and shows what its graphs give on the way.
    * @throws FemoError as `generate`
    */

@@ -283,7 +283,7 @@ function checkResultSize(
 }
 
 /** @throws FemoError E_OPTION if a full step comes after the last */
-function checkFullSteps(settings: CacheSettings, numInferenceSteps: number): void {
+export function checkFullSteps(settings: CacheSettings, numInferenceSteps: number): void {
   const steps = "fullSteps" in settings && typeof settings.fullSteps === "object" ? settings.fullSteps : [];
   const beyond = steps.find((step) => step >= numInferenceSteps);
   if (beyond === undefined) return;

@@ -43,6 +43,34 @@ export {
 export type { StartingSolver } from "./solver-fit/start.js";
 export { comparisonTable } from "./table.js";
 export {
+  type AblationRow,
+  ablation,
+  errorOverHorizon,
+  type ForecastPaths,
+  type ForecastPathsOptions,
+  forecastPaths,
+  type HorizonErrors,
+  type HorizonOptions,
+  type PathStep,
+  type Spread,
+} from "./trajectories/figures.js";
+export { type ForecastMiss, forecastingMethods } from "./trajectories/open-loop.js";
+export {
+  type Plane,
+  type PlanePoint,
+  type PrincipalPlane,
+  planeOfGram,
+  principalPlane,
+  project,
+} from "./trajectories/plane.js";
+export {
+  recordTrajectories,
+  type Trajectories,
+  type Trajectory,
+  type TrajectoryOptions,
+  type TrajectoryRow,
+} from "./trajectories/record.js";
+export {
   type CompareVariant,
   type DefaultVariantOptions,
   defaultVariants,

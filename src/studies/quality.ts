@@ -24,7 +24,8 @@ export function qualityOf(values: readonly number[]): Quality {
   };
 }
 
-function quantile(values: readonly number[], share: number): number {
+/** Between the values where it falls between two, as NumPy's. @param share 0 to 1 */
+export function quantile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   const at = share * (sorted.length - 1);
   const [low, high] = [sorted[Math.floor(at)] as number, sorted[Math.ceil(at)] as number];

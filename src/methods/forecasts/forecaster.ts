@@ -134,3 +134,7 @@ export function measuredError(gram: Gram, prediction: readonly number[]): { erro
   const norm2 = (gram.at(-1) as number[]).at(-1) as number;
   return { error2: Math.max(0, inner(gram, weights, weights)), norm2 };
 }
+
+/** Sum of rows by their weights. */
+export const combination = (weights: readonly number[], rows: readonly (readonly number[])[]): number[] =>
+  rows.reduce<number[]>((sum, row, i) => blend(1, sum, weights[i] as number, row), zeros(rows[0]?.length ?? 0));
