@@ -1,5 +1,5 @@
 import { FemoError } from "../../errors.js";
-import { combination, inner, unit, zeros } from "../../methods/forecasts/forecaster.js";
+import { combination, unit, zeros } from "../../methods/forecasts/forecaster.js";
 import { type Forecaster, type Gram, stateSize } from "../../methods/forecasts/index.js";
 import {
   type CacheMethod,
@@ -95,49 +95,65 @@ export function* openLoop(
   positions: readonly number[],
 ): Generator<OpenLoopStep> {
   const memoryOf = rows.map((_, row) => (forecaster.memoryPer?.row ? row : 0));
-  let memories: readonly unknown[] = [...new Set(memoryOf)].map(() => forecaster.start(image));
-  let states = rows.map(() => Array.from({ length: stateSize(forecaster) }, () => zeros(positions.length)));
-
+  let memories = [...new Set(memoryOf)].map((): Known => {
+    const state = Array.from({ length: stateSize(forecaster) }, () => zeros(positions.length));
+    return { memory: forecaster.start(image), state };
+  });
   for (const [step, isFull] of full.entries()) {
     const position = positions[step] as number;
     if (isFull) {
       const truth = unit(positions.length, step);
-      const stacked = states.map((state) => [...state, truth]); // [S; F]
-      memories = memories.map((memory, m) => {
+      memories = memories.map(({ memory, state }, m) => {
+        const vectors = [...state, truth]; // [S; F]
         const prediction = forecaster.combine(memory, position);
-        if (!forecaster.adapt || !prediction) return memory;
-        const grams = stacked.flatMap((vectors, row) =>
-          memoryOf[row] === m ? [gramOf(vectors, rows[row]?.gram as Gram)] : [],
-        );
-        return forecaster.adapt(memory, summed(grams), prediction);
+        const own = rows.filter((_, row) => memoryOf[row] === m);
+        const adapted =
+          forecaster.adapt && prediction
+            ? forecaster.adapt(memory, summed(own.map(({ gram }) => gramOf(vectors, gram))), prediction)
+            : memory;
+        const moved = forecaster.update(adapted, { position, differences: step > firstDifference });
+        const averages = moved.rows.map((weights) => combination(weights, vectors));
+        return { memory: moved.memory, state: [...[truth, ...state].slice(0, forecaster.history), ...averages] };
       });
-      const moved = memories.map((memory) =>
-        forecaster.update(memory, { position, differences: step > firstDifference }),
-      );
-      memories = moved.map(({ memory }) => memory);
-      states = stacked.map((vectors, row) => [
-        ...[truth, ...vectors].slice(0, forecaster.history),
-        ...(moved[memoryOf[row] as number]?.rows ?? []).map((weights) => combination(weights, vectors)),
-      ]);
     }
-    const [known, state] = [memories, states];
+    const known = memories;
     yield {
       step,
       full: isFull,
-      forecast: (later) =>
-        state.map((vectors, row) => {
-          const weights = forecaster.combine(known[memoryOf[row] as number], positions[later] as number);
-          if (!weights) throw new Error("a forecast before the first full step");
-          return combination(weights, vectors);
-        }),
-      betas: forecaster.beta && memoryOf.map((m) => forecaster.beta?.(known[m]) as number),
+      forecast(later) {
+        const forecasts = known.map(({ memory, state }) =>
+          combination(forecaster.combine(memory, positions[later] as number) as readonly number[], state),
+        );
+        return memoryOf.map((m) => forecasts[m] as readonly number[]);
+      },
+      betas: forecaster.beta && memoryOf.map((m) => forecaster.beta?.(known[m]?.memory) as number),
     };
   }
 }
 
+/** What is known of the rows that share a memory: S, each of it as weights over the features of all steps. */
+interface Known {
+  readonly memory: unknown;
+  readonly state: readonly (readonly number[])[];
+}
+
 /** Inner products of vectors that are weights over the features. */
 const gramOf = (vectors: readonly (readonly number[])[], gram: Gram): Gram =>
-  vectors.map((a) => vectors.map((b) => inner(gram, a, b)));
+  vectors.map((a) => vectors.map((b) => innerOf(gram, a, b)));
+
+/** x G y^T of weights of which most are zero, as those of all but full steps are. */
+function innerOf(gram: Gram, x: readonly number[], y: readonly number[]): number {
+  let sum = 0;
+  for (let i = 0; i < x.length; i++) {
+    const weight = x[i] as number;
+    if (weight === 0) continue;
+    const row = gram[i] as readonly number[];
+    let product = 0;
+    for (let j = 0; j < y.length; j++) product += (y[j] as number) * (row[j] as number);
+    sum += weight * product;
+  }
+  return sum;
+}
 
 const summed = (grams: readonly Gram[]): Gram =>
   (grams[0] as Gram).map((row, i) => row.map((_, j) => grams.reduce((sum, gram) => sum + (gram[i]?.[j] ?? 0), 0)));
@@ -156,13 +172,15 @@ export interface ForecastMiss {
  * @returns relative errors below about 1e-8 times the weights' size are rounding
  */
 export function missOf(gram: Gram, weights: readonly number[], step: number): ForecastMiss {
-  const truth = unit(weights.length, step);
-  const off = weights.map((w, i) => w - (truth[i] as number));
-  const norm2 = gram[step]?.[step] as number;
-  const forecast2 = inner(gram, weights, weights);
+  const truth = gram[step] as readonly number[];
+  const norm2 = truth[step] as number;
+  const product = weights.reduce((sum, w, i) => sum + w * (truth[i] as number), 0);
+  const off = weights.with(step, (weights[step] as number) - 1);
+  const off2 = Math.max(0, innerOf(gram, off, off));
+  const forecast2 = off2 + 2 * product - norm2;
   const scale = Math.sqrt(Math.max(0, norm2 * forecast2));
   return {
-    relativeError: norm2 > 0 ? Math.sqrt(Math.max(0, inner(gram, off, off)) / norm2) : 0,
-    cosine: scale > 0 ? Math.min(1, inner(gram, weights, truth) / scale) : 0,
+    relativeError: norm2 > 0 ? Math.sqrt(off2 / norm2) : 0,
+    cosine: scale > 0 ? Math.max(-1, Math.min(1, product / scale)) : 0,
   };
 }
