@@ -1,4 +1,5 @@
-import { type Output, principalPlane, project, relativeError } from "./algebra.js";
+import { type PlanePoint, principalPlane, project } from "../../src/studies/trajectories/plane.js";
+import { type Output, relativeError } from "./algebra.js";
 
 const NS = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, PAD] = [480, 300, 34];
@@ -31,32 +32,33 @@ const polyline = (points: readonly (readonly [number, number])[], kind: string):
 
 /** Both paths in the plane of the uncached one, or of the cached one if there is no other. */
 export function drawTrajectory(box: HTMLElement, cached: readonly Output[], uncached: readonly Output[]): void {
-  const plane = principalPlane((uncached.length > 2 ? uncached : cached).map(({ data }) => data));
-  if (!plane) {
+  const path = uncached.length > 2 ? uncached : cached;
+  if (path.length < 3) {
     nothing(box, "Draw a picture to see its path.");
     return;
   }
+  const plane = principalPlane(path.map(({ data }) => data));
   const truth = uncached.map(({ data }) => project(plane, data));
-  const path = cached.map(({ data }) => project(plane, data));
-  const all = [...truth, ...path];
-  const [xs, ys] = [all.map(([x]) => x), all.map(([, y]) => y)];
+  const drawn = cached.map(({ data }) => project(plane, data));
+  const all = [...truth, ...drawn];
+  const [xs, ys] = [all.map(({ x }) => x), all.map(({ y }) => y)];
   const [left, right, low, high] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-  const at = ([x, y]: readonly [number, number]): [number, number] => [
+  const at = ({ x, y }: PlanePoint): [number, number] => [
     PAD + ((x - left) / (right - left || 1)) * (WIDTH - 2 * PAD),
     HEIGHT - PAD - ((y - low) / (high - low || 1)) * (HEIGHT - 2 * PAD),
   ];
   const share = Math.round(100 * plane.share);
   const svg = chart(
     box,
-    `Path of the network's output over ${path.length} steps in its first two principal components, ${share} % of its variance`,
+    `Path of the network's output over ${drawn.length} steps in its first two principal components, ${share} % of its variance`,
   );
   if (truth.length > 0) svg.append(polyline(truth.map(at), "line truth"));
-  svg.append(polyline(path.map(at), "line cached"));
+  svg.append(polyline(drawn.map(at), "line cached"));
   for (const point of truth) {
     const [x, y] = at(point);
     svg.append(element("circle", { cx: x, cy: y, r: 2.2, class: "mark truth" }));
   }
-  for (const [i, point] of path.entries()) {
+  for (const [i, point] of drawn.entries()) {
     const [x, y] = at(point);
     svg.append(
       element("circle", {
@@ -68,8 +70,8 @@ export function drawTrajectory(box: HTMLElement, cached: readonly Output[], unca
     );
   }
   for (const [words, point, dy] of [
-    ["start", path[0], -10],
-    ["end", path.at(-1), -10],
+    ["start", drawn[0], -10],
+    ["end", drawn.at(-1), -10],
   ] as const) {
     if (!point) continue;
     const [x, y] = at(point);

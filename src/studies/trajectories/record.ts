@@ -62,7 +62,7 @@ export interface Trajectories {
   readonly trajectories: readonly Trajectory[];
 }
 
-const DEFAULT_IMAGES = 4;
+const DEFAULT_EXAMPLES = 4;
 /** What the features of a batch may take at most. */
 const MAX_BYTES = 2 ** 31;
 
@@ -81,11 +81,14 @@ export async function recordTrajectories(
   checkInteger("numImagesPerPrompt", copies, 1, 100_000);
   const site = siteOf(pipeline, level, wanted);
   const given = drawn[pipeline.subjectOption] !== undefined;
-  const request = { ...drawn, ...studySubjects(pipeline, drawn, copies).slice(0, given ? undefined : DEFAULT_IMAGES) };
+  const request = {
+    ...drawn,
+    ...studySubjects(pipeline, drawn, copies).slice(0, given ? undefined : DEFAULT_EXAMPLES * copies),
+  };
   const subjects = [request[pipeline.subjectOption] ?? []].flat();
   const held = keepFeatures ? subjects.length : Math.min(request.batchSize ?? 4, subjects.length);
   const paths = subjects.map(() => new Path());
-  let seen: { readonly dims: readonly number[]; readonly sampler: Sampled["sampler"] } | undefined;
+  let seen = undefined as { readonly dims: readonly number[]; readonly sampler: Sampled["sampler"] } | undefined;
   await pipeline.observe(request, recording(level, site), (image, step, outputs, sampled) => {
     const { sampler } = sampled;
     const { dims, rows } = featureAt(level, site, step, outputs, sampled);
@@ -97,7 +100,7 @@ export async function recordTrajectories(
     if (!keepFeatures && step === length - 1) path.forget();
   });
 
-  const { dims, sampler } = seen as unknown as NonNullable<typeof seen>; // there is an image at least, and a step
+  const { dims, sampler } = seen as NonNullable<typeof seen>; // there is an image at least, and a step
   return {
     model: pipeline.name,
     level,
