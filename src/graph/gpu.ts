@@ -5,15 +5,39 @@ import type { Node, Value } from "./value.js";
 const FEW_ROWS = 5;
 
 /**
- * Products that ONNX Runtime's WebGPU provider runs on the CPU, or in many times the time that their size asks for, in
- * operators that it runs well: forecasts, inner products of features, averages.
+ * What ONNX Runtime's WebGPU provider runs on the CPU, or in many times the time that its size asks for, in operators that
+ * it runs well.
  * @returns undefined for what runs well as it is
  */
-export function gpuCalls(
-  { op, inputs, outputs, attributes }: Node,
-  nameOf: (value: Value) => string,
-): Calls | undefined {
-  if (op !== "MatMul" && op !== "FusedMatMul") return undefined;
+export function gpuCalls(node: Node, nameOf: (value: Value) => string): Calls | undefined {
+  switch (node.op) {
+    case "MatMul":
+    case "FusedMatMul":
+      return product(node, nameOf);
+    case "SpaceToDepth":
+      return spaceToDepth(node, nameOf);
+  }
+  return undefined;
+}
+
+/**
+ * Squares of pixels as channels, [B, C, b H, b W] to [B, b b C, H, W]. In a reshape an axis that is not known before the
+ * graph runs can only stay where it is (0), and one other be what is left (-1): so they go to its ends one after the other.
+ */
+function spaceToDepth({ inputs, outputs, attributes }: Node, nameOf: (value: Value) => string): Calls {
+  const made = new Made(nameOf((outputs as [Value])[0]));
+  const block = Number(attributes.blocksize);
+  const reshape = (x: string, shape: readonly number[]): string => made.call("Reshape", [x, made.shape(shape)]);
+  const transpose = (x: string, perm: readonly number[]): string => made.call("Transpose", [x], { perm });
+  const columns = reshape(nameOf((inputs as [Value])[0]), [0, 0, 0, -1, block]); // [B, C, b H, W, b]
+  const rows = reshape(transpose(columns, [0, 1, 3, 4, 2]), [0, 0, 0, 0, -1, block]); // [B, C, W, b, H, b]
+  const squares = reshape(transpose(rows, [0, 4, 2, 5, 3, 1]), [0, 0, 0, -1]); // [B, H, W, b b C]
+  made.last("Transpose", [squares], { perm: [0, 3, 1, 2] });
+  return made;
+}
+
+/** Products of forecasts, inner products of features, averages. */
+function product({ op, inputs, outputs, attributes }: Node, nameOf: (value: Value) => string): Calls | undefined {
   const [left, right] = inputs as [Value, Value];
   const [output] = outputs as [Value];
   const made = new Made(nameOf(output));
@@ -67,6 +91,12 @@ class Made implements Calls {
   vector(axis: number): string {
     const name = `axis:${axis}`;
     this.vectors[name] = [axis];
+    return name;
+  }
+
+  shape(sizes: readonly number[]): string {
+    const name = `shape:${sizes.join()}`;
+    this.vectors[name] = sizes;
     return name;
   }
 }

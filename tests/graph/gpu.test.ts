@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Graph, toOnnx } from "../../src/graph/index.js";
+import { Graph, productDim, toOnnx } from "../../src/graph/index.js";
 import { traceFeatureKernel } from "../../src/tracing/index.js";
 import { engineForTests, noise } from "../runtime/helpers.js";
 
@@ -51,4 +51,12 @@ test.each([
   const [x, y] = [graph.input("a", a), graph.input("b", b)];
   graph.output("y", Object.keys(swaps).length === 0 ? x.matMul(y) : x.matMulSwapped(y, swaps));
   expectSame(await both(graph, { a, b }));
+});
+
+test("squares of pixels become channels in the same order", async () => {
+  const graph = new Graph();
+  const x = graph.input("x", ["batch", 3, productDim([2, "rows"]), productDim([2, "columns"])]);
+  graph.output("y", x.spaceToDepth(2, "rows", "columns"));
+  const [cpu, gpu] = await both(graph, { x: [2, 3, 4, 10] });
+  expect(gpu).toEqual(cpu);
 });

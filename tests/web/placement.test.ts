@@ -1,0 +1,132 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { CacheOptions } from "../../src/index.js";
+import { DiffusionPipeline } from "../../src/pipelines/diffusion-pipeline.js";
+import { openPretrained } from "../../src/pipelines/pretrained.js";
+import { platform } from "../../src/platform/node/index.js";
+import type { Engine, GraphFile } from "../../src/runtime/engine.js";
+import { inChromium, launch, noBrowser } from "./browser.js";
+import { type Site, serve } from "./site.js";
+
+/** Notes the graphs that it is given for a GPU, and loads none; those that run once run on the processor. */
+function listing(graphs: GraphFile[]): Engine {
+  const noRuns = async (): Promise<never> => {
+    throw new Error("nothing runs here");
+  };
+  const nothing = async (): Promise<void> => {};
+  return {
+    device: { kind: "webgpu", title: "a list of graphs" },
+    target: "gpu",
+    async load(graph) {
+      if (!graph.once) graphs.push(graph);
+      return { run: noRuns, runEach: noRuns, release: nothing };
+    },
+    ...{ holdZeros: nothing, take: nothing, free: nothing, close: nothing },
+  };
+}
+
+/** What caches run on a model, the decoder among it, each graph once. */
+async function graphsOf(model: string, caches: readonly CacheOptions[]): Promise<GraphFile[]> {
+  const graphs: GraphFile[] = [];
+  const parts = await openPretrained(model, {}, { ...platform, createEngine: async () => listing(graphs) });
+  for (const cache of caches) await DiffusionPipeline.of(parts).warmUp(cache);
+  return [...new Map(graphs.map((graph) => [Buffer.from(graph.model).toString("latin1"), graph])).values()];
+}
+
+/** Loads a graph, its weights by their paths in the site. @returns what the runtime says of where its nodes run */
+declare function placements(weights: readonly (readonly [name: string, path: string])[]): Promise<string[]>;
+
+/** The runtime tells in its most talkative log, which it writes to the console. */
+const SCRIPT = `
+let lines = [];
+for (const name of ["log", "info", "warn", "error", "debug"]) console[name] = (...words) => void lines.push(words.join(" "));
+const ort = await import("/ort/ort.jspi.bundle.min.mjs");
+ort.env.logLevel = "verbose";
+const adapter = await navigator.gpu.requestAdapter();
+const { maxStorageBuffersPerShaderStage } = adapter.limits;
+const device = await adapter.requestDevice({ requiredLimits: { maxStorageBuffersPerShaderStage } });
+const read = async (path) => (await fetch("/" + path)).blob();
+window.placements = async (weights) => {
+  const externalData = await Promise.all(weights.map(async ([path, at]) => ({ path, data: await read(at) })));
+  const model = new Uint8Array(await (await read("graphs/graph.onnx")).arrayBuffer());
+  lines = [];
+  const executionProviders = [{ name: "webgpu", device }];
+  const lost = device.lost.then(({ message }) => Promise.reject(new Error("the GPU was lost: " + message)));
+  const made = ort.InferenceSession.create(model, { executionProviders, logSeverityLevel: 0, externalData });
+  const session = await Promise.race([made, lost]);
+  await session.release();
+  return lines.flatMap((text) => text.split("\\n")).filter((line) => line.includes("VerifyEachNode"));
+};`;
+
+/** Operators with nodes on the processor, and copies to it or from it. */
+function fallBacks(said: readonly string[]): string[] {
+  let provider = "";
+  const found = new Set<string>();
+  for (const line of said) {
+    provider = /laced on \[(\w+)\]/.exec(line)?.[1] ?? provider;
+    const op = / {3}(\w+) \(/.exec(line)?.[1];
+    if (op && (provider === "CPUExecutionProvider" || op.startsWith("Memcpy"))) found.add(op);
+  }
+  if (provider === "") throw new Error("the runtime does not say where nodes run");
+  return [...found].sort();
+}
+
+describe.skipIf(noBrowser)(inChromium("on WebGPU"), () => {
+  const folder = mkdtempSync(join(tmpdir(), "femo-graphs-"));
+  let browser: Browser;
+  let site: Site;
+  let page: Page;
+  beforeAll(async () => {
+    browser = await launch();
+    const runtime = "node_modules/onnxruntime-web/dist";
+    site = await serve([
+      ["graphs/", folder],
+      ["ort/", runtime],
+      ["models/", "models"],
+    ]);
+    page = await browser.newPage();
+    await page.goto(site.url);
+    await page.addScriptTag({ type: "module", content: SCRIPT });
+    await page.waitForFunction(() => "placements" in globalThis);
+  });
+  afterAll(async () => {
+    await browser?.close();
+    await site?.close();
+    rmSync(folder, { recursive: true });
+  });
+
+  /** Of all graphs of some caches together. */
+  async function fallBacksOf(model: string, caches: readonly CacheOptions[]): Promise<string[]> {
+    const found = new Set<string>();
+    for (const { model: bytes, files } of await graphsOf(model, caches)) {
+      writeFileSync(join(folder, "graph.onnx"), bytes);
+      const weights = files.map(({ name, at }) => [name, String(at).replace(/^.*\/models\//, "models/")] as const);
+      for (const op of fallBacks(await page.evaluate((weights) => placements(weights), weights))) found.add(op);
+    }
+    return [...found].sort();
+  }
+
+  // Sizes that are symbols are put together on the processor, where they are read from shapes: nothing is copied for it.
+  const ofSizes = ["Concat", "Gather"];
+  const byModule: CacheOptions = { method: "femo", granularity: "module" };
+
+  test.each<[string, string[], CacheOptions[]]>([
+    ["avatars-dit", [], ["none", byModule, "femo", "teaCache", "dbCache", "deltaDit"]],
+    ["avatars-flux", ofSizes, ["none", byModule, "femo", "firstBlock"]],
+    ["avatars-sd", ofSizes, ["none", byModule, "deepCache"]],
+  ])("every node of a step and of the decoder of %s runs on the GPU, sizes aside", async (model, expected, caches) => {
+    expect(await fallBacksOf(model, caches)).toEqual(expected);
+  });
+
+  test("where tokens, keys or neurons are chosen, what computes their indices falls back to the processor", async () => {
+    const copies = ["MemcpyFromHost", "MemcpyToHost"];
+    const rows = ["Concat", "Expand", "Gather", "Range", "Reshape", "Shape", "Unsqueeze"];
+    expect(await fallBacksOf("avatars-dit", ["toca"])).toEqual(
+      [...rows, ...copies, "ConstantOfShape", "OneHot"].sort(),
+    );
+    expect(await fallBacksOf("avatars-dit", ["chipmunk"])).toEqual(["Add", ...copies, "Mul", "Reshape", "Unsqueeze"]);
+  });
+});
