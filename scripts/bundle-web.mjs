@@ -1,6 +1,6 @@
 /**
  * Bundles dist for pages without a bundler, and for bundlers that do not find workers, into dist/web: femo.js, and beside
- * it the three workers. The runtime's WebAssembly goes into the same folder of the site, from node_modules/onnxruntime-web/dist.
+ * it the three workers and what femo.js loads when a model needs it. The runtime's WebAssembly goes into the same folder of the site, from node_modules/onnxruntime-web/dist.
  */
 import { build } from "esbuild";
 
@@ -14,7 +14,7 @@ const common = {
   logLevel: "warning",
   tsconfigRaw: {}, // that of the sources has #platform in Node
 };
-await build({ ...common, entryPoints: { femo: "dist/index.js" } });
+await build({ ...common, splitting: true, entryPoints: { femo: "dist/index.js" } });
 await build({
   ...common,
   entryPoints: ["wasm", "jspi", "webgpu"].map((name) => ({

@@ -1,4 +1,5 @@
-import { type Checkpoint, type DerivedTensor, type LoraAdapter, type LoraTarget, mergeLora } from "../weights/index.js";
+import type { Checkpoint, DerivedTensor, LoraAdapter, LoraTarget } from "../weights/index.js";
+import { mergeLora } from "../weights/lora.js";
 
 /** The parts of a FLUX pipeline that a LoRA file may be for, as diffusers names them. */
 type Component = "transformer" | "text_encoder" | "text_encoder_2";

@@ -11,7 +11,7 @@ import {
   openModelFolder,
   pipelineFiles,
 } from "../weights/index.js";
-import { type FamilyContext, familyOf, fileClasses, fileFamilyOf } from "./families/index.js";
+import { type FamilyContext, familyOf } from "./families/index.js";
 import type { PipelineParts } from "./family.js";
 import type { ClassNames } from "./labels.js";
 import { PartFiles } from "./part-files.js";
@@ -59,11 +59,14 @@ export async function pretrainedClasses(
   const select = async (): Promise<string[]> => ["model_index.json", "transformer/config.json"];
   const { folder, name, file } = await platform.findModel(place, { ...options, select });
   if (file !== undefined) {
-    return fileClasses(await openModelFile(folder, file));
+    return (await singleFiles()).fileClasses(await openModelFile(folder, file));
   }
   const opened = await openModelFolder(folder, { model: name });
   return familyOf(opened).classes(opened);
 }
+
+/** What knows the names in single files is loaded when there is one. */
+const singleFiles = () => import("./families/single-files.js");
 
 type Build = (context: FamilyContext) => Promise<PipelineParts>;
 
@@ -90,7 +93,7 @@ async function folderBuild({ folder, name }: FoundModel, options: PretrainedOpti
 async function fileBuild(found: FoundModel, options: PretrainedOptions, platform: Platform): Promise<Build> {
   const { folder, file = "", name } = found;
   const checkpoint = await openModelFile(folder, file);
-  const family = fileFamilyOf(checkpoint, options.heads);
+  const family = (await singleFiles()).fileFamilyOf(checkpoint, options.heads);
   for (const [option] of FILE_OPTIONS) {
     if (options[option] === undefined || family.options.includes(option)) continue;
     const those = family.options.join(", ");

@@ -4,7 +4,7 @@ export type { DerivedTensor } from "./derived.js";
 export { DTYPE_BITS, type TensorDtype, toFloat32 } from "./dtypes.js";
 export { type FolderSource, memoryFolder, subfolder } from "./folder-source.js";
 export { matrixInBits, unpacked } from "./in-bits.js";
-export { type LoraAdapter, type LoraTarget, type MergedLora, mergeLora } from "./lora.js";
+export type { LoraAdapter, LoraTarget, MergedLora } from "./lora.js";
 export {
   type ComponentClass,
   type ComponentOptions,
@@ -38,5 +38,5 @@ export {
   rowsOf,
   storedBytes,
 } from "./tensors.js";
-export { readTorchFile, type TorchFile } from "./torch.js";
+export type { TorchFile } from "./torch.js";
 export type { ExpectedTensor, VerifyOptions } from "./verify.js";

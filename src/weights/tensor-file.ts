@@ -1,9 +1,7 @@
 import type { ByteSource } from "./byte-source.js";
-import { readGguf } from "./gguf.js";
 import { checkQuantizationMetadata } from "./quantization-formats.js";
 import { startsAsGguf, startsAsZip } from "./recognize.js";
 import { readSafetensorsHeader, type TensorInfo } from "./safetensors.js";
-import { readTorchFile } from "./torch.js";
 
 /**
  * The tensors of a file of a known format, in the order of their bytes: what `torch.save` wrote, told by its first bytes
@@ -15,9 +13,9 @@ import { readTorchFile } from "./torch.js";
 export async function readTensors(source: ByteSource, file = source.name): Promise<TensorInfo[]> {
   switch (await formatOf(source)) {
     case "gguf":
-      return [...(await readGguf(source, file)).tensors.values()];
+      return [...(await (await import("./gguf.js")).readGguf(source, file)).tensors.values()];
     case "torch":
-      return [...(await readTorchFile(source, file)).tensors.values()];
+      return [...(await (await import("./torch.js")).readTorchFile(source, file)).tensors.values()];
   }
   const { tensors, metadata } = await readSafetensorsHeader(source, file);
   checkQuantizationMetadata(source.name, metadata);
@@ -34,7 +32,7 @@ export async function readMetadata(source: ByteSource): Promise<ReadonlyMap<stri
     case "gguf":
       return new Map();
     case "torch":
-      return (await readTorchFile(source)).metadata;
+      return (await (await import("./torch.js")).readTorchFile(source)).metadata;
   }
   return (await readSafetensorsHeader(source)).metadata;
 }

@@ -7,8 +7,8 @@ import {
   type LoraAdapter,
   type LoraTarget,
   memoryByteSource,
-  mergeLora,
 } from "../../src/weights/index.js";
+import { mergeLora } from "../../src/weights/lora.js";
 import { addLowRank, type LowRank } from "../../src/weights/low-rank.js";
 import { femoError, safetensors } from "./helpers.js";
 import { type Entry, entry, floatFile, floatsOf } from "./lora-helpers.js";

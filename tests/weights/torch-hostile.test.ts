@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { FemoError } from "../../src/errors.js";
 import { DTYPE_BITS } from "../../src/weights/dtypes.js";
-import { Checkpoint, memoryByteSource, readTorchFile } from "../../src/weights/index.js";
+import { Checkpoint, memoryByteSource } from "../../src/weights/index.js";
+import { readTorchFile } from "../../src/weights/torch.js";
 import { femoError, guardedSource } from "./helpers.js";
 import {
   instructions,

@@ -8,9 +8,9 @@ import {
   memoryByteSource,
   openCheckpoint,
   openModelFolder,
-  readTorchFile,
   type TorchFile,
 } from "../../src/weights/index.js";
+import { readTorchFile } from "../../src/weights/torch.js";
 import { femoError, guardedSource, hex } from "./helpers.js";
 import {
   instructions,

@@ -3,16 +3,14 @@ import { FemoError } from "../../errors.js";
 import { type CacheFacts, cacheLevels } from "../../methods/index.js";
 import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
 import { type DiTConfig, dit, ditConfigFromJson } from "../../models/dit.js";
-import { originalDiT } from "../../models/dit-original.js";
-import { ditScheduler, type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
+import { type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
 import { modelLinears, once } from "../../tracing/index.js";
 import type { Checkpoint, ModelComponent, ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
 import type { Condition, Family, PipelineParts } from "../family.js";
 import { allClasses, type ClassNames, classId, className, labelNames } from "../labels.js";
-import type { PartFiles } from "../part-files.js";
 import { subjectTypes } from "../subject-options.js";
-import { cachingOf, nothingMeasured } from "./caching.js";
+import { cachingOf } from "./caching.js";
 import { checkChannels, dtypeOf, type FamilyContext } from "./context.js";
 
 /**
@@ -41,37 +39,7 @@ export async function ditClasses(folder: ModelFolder): Promise<ClassNames> {
   return allClasses(config.numEmbedsAdaNorm, labelNames(folder.id2label));
 }
 
-/**
- * A model of the original DiT release, which is sampled as that release does unless asked otherwise: DDIM with its own
- * respacing. (Its guidance leaves the last channel alone: `guidanceChannels: 3`.)
- * @param name of the model, for reports
- * @throws FemoError E_CONFIG or E_WEIGHT if the autoencoder is not one, or not this model's
- */
-export async function ditFromFile(
-  heads: number | undefined,
-  name: string,
-  file: Checkpoint,
-  parts: PartFiles,
-  context: FamilyContext,
-): Promise<PipelineParts> {
-  const model = originalDiT(file, heads === undefined ? {} : { heads });
-  const vae = await parts.component("vae", "vae");
-  if (!vae) {
-    throw new FemoError(
-      "E_OPTION",
-      `${file.name} draws latents: pass vae, the autoencoder that turns them into images, such as "stabilityai/sd-vae-ft-mse"`,
-    );
-  }
-  const caching = async (levels: readonly string[]) => nothingMeasured(levels);
-  const own = { name, ...model, vae, scheduler: ditScheduler, names: new Map(), caching };
-  return ditParts(own, context);
-}
-
-/** The classes of a file of the original release. @throws FemoError as `originalDiT` */
-export const ditFileClasses = (file: Checkpoint): ClassNames =>
-  allClasses(originalDiT(file, { heads: 1 }).config.numEmbedsAdaNorm); // the number of heads does not matter here
-
-interface DiTSource {
+export interface DiTSource {
   readonly name: string;
   readonly config: DiTConfig;
   readonly checkpoint: Checkpoint;
@@ -82,7 +50,7 @@ interface DiTSource {
   caching(levels: readonly string[]): Promise<CacheFacts>;
 }
 
-async function ditParts(source: DiTSource, context: FamilyContext): Promise<PipelineParts> {
+export async function ditParts(source: DiTSource, context: FamilyContext): Promise<PipelineParts> {
   const { name, config, checkpoint, vae, scheduler } = source;
   const { sessions, keep, lora } = context;
   if (lora.length > 0) throw new FemoError("E_OPTION", `lora: only of FLUX; ${name} is a DiT`);

@@ -8,14 +8,10 @@ import {
   presetsFromJson,
 } from "../../methods/index.js";
 import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
-import { isOriginalAutoencoderKL, originalAutoencoderKL } from "../../models/autoencoder-kl-original.js";
 import { clipTextConfigFromJson } from "../../models/clip-text.js";
 import { flux } from "../../models/flux.js";
 import { type FluxConfig, fluxConfigFromJson } from "../../models/flux-config.js";
-import { fluxLora } from "../../models/flux-lora.js";
-import { fluxSchedulers, originalFlux } from "../../models/flux-original.js";
 import { t5ConfigFromJson, t5Encoder, withT5Names } from "../../models/t5.js";
-import { isOriginalClipText, isOriginalT5, originalClipText, originalT5 } from "../../models/text-encoders-original.js";
 import { type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
 import { openTokenizer, type Tokenizer } from "../../tokenizers/index.js";
 import { modelLinears, networkLinears, once } from "../../tracing/index.js";
@@ -23,16 +19,15 @@ import type { Checkpoint, LoraAdapter, ModelComponent, ModelFolder } from "../..
 import { LatentDecoder } from "../decoder.js";
 import { type DrawingDefaults, drawingDefaults } from "../drawing-defaults.js";
 import type { PipelineParts } from "../family.js";
-import type { PartFiles, PartOfFile } from "../part-files.js";
 import { ClipTextModel, T5EncoderModel } from "../text-encoders.js";
-import { cachingOf, nothingMeasured } from "./caching.js";
+import { cachingOf } from "./caching.js";
 import { checkChannels, dtypeOf, type FamilyContext } from "./context.js";
 import { paperPresets } from "./flux-presets.js";
 import { PromptEncoder } from "./flux-prompts.js";
 import { fluxFamily, PATCH } from "./flux-requests.js";
 
 /** All that a FLUX pipeline is made of. */
-interface FluxSource {
+export interface FluxSource {
   readonly name: string;
   readonly config: FluxConfig;
   readonly transformer: Checkpoint;
@@ -71,51 +66,8 @@ export async function fluxFromFolder(folder: ModelFolder, context: FamilyContext
   );
 }
 
-const WORDS = { vae: "autoencoder", textEncoder: "text encoder of CLIP", textEncoder2: "text encoder of T5" } as const;
-
-/** Files that have what a FLUX file may lack, by option. */
-export const fluxPartOptions = ["vae", "textEncoder", "textEncoder2", "tokenizer", "tokenizer2"] as const;
-
-/**
- * A transformer of the original release's names, in whichever format, with the other parts in files or folders of their
- * own unless it has them too.
- * @throws FemoError E_OPTION if a part is missing, and as those that open them
- */
-export async function fluxFromFile(
-  name: string,
-  file: Checkpoint,
-  parts: PartFiles,
-  context: FamilyContext,
-): Promise<PipelineParts> {
-  const { config, checkpoint, scheduler } = await originalFlux(file);
-  const part = (
-    option: keyof typeof WORDS,
-    component: string,
-    isThere: PartOfFile["isThere"],
-    open: PartOfFile["open"],
-  ): Promise<ModelComponent> =>
-    parts.componentOr(option, component, {
-      ...{ file, part: { isThere, open }, words: WORDS[option], example: "black-forest-labs/FLUX.1-schnell" },
-    });
-  return fluxParts(
-    {
-      ...{ name, config, transformer: checkpoint },
-      vae: await part("vae", "vae", isOriginalAutoencoderKL, originalAutoencoderKL),
-      textEncoder: await part("textEncoder", "text_encoder", isOriginalClipText, originalClipText),
-      textEncoder2: await part("textEncoder2", "text_encoder_2", isOriginalT5, originalT5),
-      tokenizer: await parts.tokenizer("tokenizer", "tokenizer"),
-      tokenizer2: await parts.tokenizer("tokenizer2", "tokenizer_2"),
-      scheduler: schedulerFromConfig(fluxSchedulers[scheduler]),
-      defaults: {},
-      caching: async (levels, published) => nothingMeasured(levels, published),
-    },
-    context,
-    name,
-  );
-}
-
 /** @param where the parts come from, for messages */
-async function fluxParts(source: FluxSource, context: FamilyContext, where: string): Promise<PipelineParts> {
+export async function fluxParts(source: FluxSource, context: FamilyContext, where: string): Promise<PipelineParts> {
   const { name, config, vae, textEncoder2 } = source;
   const { sessions, keep, lora } = context;
   const clip = clipTextConfigFromJson(source.textEncoder.config, `${where}/text_encoder/config.json`);
@@ -164,6 +116,7 @@ const ONCE = { once: true };
 async function merged({ transformer, textEncoder }: FluxSource, lora: readonly LoraAdapter[], keep: Keep) {
   const bases = { transformer, textEncoder: textEncoder.checkpoint };
   if (lora.length === 0) return { ...bases, notes: [] };
+  const { fluxLora } = await import("../../models/flux-lora.js");
   const { notes, ...derived } = await fluxLora(bases, lora);
   return {
     notes,

@@ -1,20 +1,9 @@
 import { FemoError } from "../../errors.js";
-import { isOriginalFlux } from "../../models/flux-original.js";
-import { isOriginalUnet } from "../../models/unet-original.js";
-import type { Checkpoint, ModelFolder } from "../../weights/index.js";
+import type { ModelFolder } from "../../weights/index.js";
 import type { PipelineParts } from "../family.js";
 import type { ClassNames } from "../labels.js";
-import type { PartFiles } from "../part-files.js";
-import type { PretrainedOptions } from "../pretrained-options.js";
 import type { FamilyContext } from "./context.js";
-import { ditClasses, ditFileClasses, ditFromFile, ditFromFolder } from "./dit.js";
-import { fluxFromFile, fluxFromFolder, fluxPartOptions } from "./flux.js";
-import {
-  stableDiffusionFromFile,
-  stableDiffusionFromFolder,
-  stableDiffusionPartOptions,
-  stableDiffusionPipelines,
-} from "./stable-diffusion.js";
+import { noClasses } from "./no-classes.js";
 
 interface FamilyDefinition {
   open(folder: ModelFolder, context: FamilyContext): Promise<PipelineParts>;
@@ -22,12 +11,32 @@ interface FamilyDefinition {
   classes(folder: ModelFolder): Promise<ClassNames>;
 }
 
-/** The families there are, by the class of the pipeline that a model's index names. */
+/** Classes of pipelines that have the same parts; they differ in what diffusers' own requests ask for. */
+const stableDiffusionPipelines = [
+  "StableDiffusionPipeline",
+  "StableDiffusionImg2ImgPipeline",
+  "StableDiffusionInpaintPipeline",
+  "StableDiffusionXLPipeline",
+  "StableDiffusionXLImg2ImgPipeline",
+  "StableDiffusionXLInpaintPipeline",
+  "LatentConsistencyModelPipeline",
+] as const;
+
+/** The families there are, by the class of the pipeline that a model's index names. Who opens one loads no other's code. */
 const families: Readonly<Record<string, FamilyDefinition>> = {
-  DiTPipeline: { open: ditFromFolder, classes: ditClasses },
-  FluxPipeline: { open: fluxFromFolder, classes: noClasses },
+  DiTPipeline: {
+    open: async (...of) => (await import("./dit.js")).ditFromFolder(...of),
+    classes: async (folder) => (await import("./dit.js")).ditClasses(folder),
+  },
+  FluxPipeline: { open: async (...of) => (await import("./flux.js")).fluxFromFolder(...of), classes: noClasses },
   ...Object.fromEntries(
-    stableDiffusionPipelines.map((name) => [name, { open: stableDiffusionFromFolder, classes: noClasses }]),
+    stableDiffusionPipelines.map((name): [string, FamilyDefinition] => [
+      name,
+      {
+        open: async (...of) => (await import("./stable-diffusion.js")).stableDiffusionFromFolder(...of),
+        classes: noClasses,
+      },
+    ]),
   ),
 };
 
@@ -43,33 +52,6 @@ export function familyOf(folder: ModelFolder): FamilyDefinition {
     "E_CONFIG",
     `${folder.name}: expected a pipeline of the class ${known}, found ${folder.className}`,
   );
-}
-
-/** The classes that a file's model draws. @throws FemoError E_OPTION if it draws prompts */
-export const fileClasses = async (file: Checkpoint): Promise<ClassNames> =>
-  isOriginalFlux(file) || isOriginalUnet(file) ? noClasses(file) : ditFileClasses(file);
-
-/** @throws FemoError E_OPTION */
-async function noClasses({ name }: { readonly name: string }): Promise<never> {
-  throw new FemoError("E_OPTION", `${name}: expected a model that draws classes, found one that draws prompts`);
-}
-
-/** A model in a single file, which may lack other parts. */
-export interface FileFamily {
-  /** The options of `fromPretrained` that it takes and others do not. */
-  readonly options: readonly (keyof PretrainedOptions)[];
-  open(name: string, file: Checkpoint, parts: PartFiles, context: FamilyContext): Promise<PipelineParts>;
-}
-
-/**
- * The family that a file's model is of, by the names of its tensors: FLUX.1, Stable Diffusion, or a DiT, of the original
- * releases.
- * @param heads of a DiT whose width is not one of the paper's
- */
-export function fileFamilyOf(file: Checkpoint, heads: number | undefined): FileFamily {
-  if (isOriginalFlux(file)) return { options: fluxPartOptions, open: fluxFromFile };
-  if (isOriginalUnet(file)) return { options: stableDiffusionPartOptions, open: stableDiffusionFromFile };
-  return { options: ["vae", "heads"], open: (...of) => ditFromFile(heads, ...of) };
 }
 
 export type { FamilyContext } from "./context.js";

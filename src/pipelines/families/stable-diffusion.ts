@@ -9,27 +9,24 @@ import {
 } from "../../methods/index.js";
 import { autoencoderKLConfigFromJson } from "../../models/autoencoder-kl.js";
 import { clipTextConfigFromJson } from "../../models/clip-text.js";
-import { stableDiffusionLora } from "../../models/stable-diffusion-lora.js";
-import { originalStableDiffusion, stableDiffusionParts } from "../../models/stable-diffusion-original.js";
 import { unet } from "../../models/unet.js";
 import { type UNetConfig, unetConfigFromJson } from "../../models/unet-config.js";
 import { type SchedulerConfig, schedulerFromConfig } from "../../samplers/index.js";
 import { openTokenizer, type Tokenizer } from "../../tokenizers/index.js";
 import { modelLinears, once } from "../../tracing/index.js";
-import type { Checkpoint, DerivedTensor, ModelComponent, ModelFolder } from "../../weights/index.js";
+import type { DerivedTensor, ModelComponent, ModelFolder } from "../../weights/index.js";
 import { LatentDecoder } from "../decoder.js";
 import { type DrawingDefaults, drawingDefaults } from "../drawing-defaults.js";
 import { LatentEncoder } from "../encoder.js";
 import type { PipelineParts } from "../family.js";
-import type { PartFiles } from "../part-files.js";
-import { cachingOf, nothingMeasured } from "./caching.js";
+import { cachingOf } from "./caching.js";
 import { checkChannels, dtypeOf, type FamilyContext } from "./context.js";
 import { unetPresets } from "./stable-diffusion-presets.js";
 import { type ClipPart, ClipPromptEncoder } from "./stable-diffusion-prompts.js";
 import { checkText, stableDiffusionFamily } from "./stable-diffusion-requests.js";
 
 /** All that such a pipeline is made of. */
-interface DiffusionSource {
+export interface DiffusionSource {
   readonly name: string;
   readonly unet: ModelComponent;
   readonly vae: ModelComponent;
@@ -42,17 +39,6 @@ interface DiffusionSource {
   readonly defaults: DrawingDefaults;
   caching(levels: readonly string[], published: CachePresets): Promise<CacheFacts>;
 }
-
-/** Classes of pipelines that have the same parts; they differ in what diffusers' own requests ask for. */
-export const stableDiffusionPipelines = [
-  "StableDiffusionPipeline",
-  "StableDiffusionImg2ImgPipeline",
-  "StableDiffusionInpaintPipeline",
-  "StableDiffusionXLPipeline",
-  "StableDiffusionXLImg2ImgPipeline",
-  "StableDiffusionXLInpaintPipeline",
-  "LatentConsistencyModelPipeline",
-] as const;
 
 /**
  * A `StableDiffusionPipeline`, `StableDiffusionXLPipeline` or one of their kin in diffusers' layout.
@@ -89,44 +75,7 @@ const schedulerConfig = (folder: ModelFolder, config: unknown): unknown =>
     ? config
     : { ...config, steps_offset: 1, ...("clip_sample" in config && { clip_sample: false }) };
 
-/** Options of what a single file may lack. */
-export const stableDiffusionPartOptions = ["vae", "textEncoder", "textEncoder2", "tokenizer", "tokenizer2"] as const;
-
-/**
- * A model in one file of the original release's names, with what it lacks in files or folders of their own.
- * @throws FemoError E_OPTION if a part is missing, and as those that open them
- */
-export async function stableDiffusionFromFile(
-  name: string,
-  file: Checkpoint,
-  parts: PartFiles,
-  context: FamilyContext,
-): Promise<PipelineParts> {
-  const { family, unet, scheduler, imageSize } = await originalStableDiffusion(file);
-  const original = stableDiffusionParts(family, { imageSize });
-  const part = async (option: keyof typeof WORDS, component: string) => {
-    const own = original[option];
-    return own && parts.componentOr(option, component, { file, part: own, words: WORDS[option] });
-  };
-  return diffusionParts(
-    {
-      ...{ name, unet },
-      vae: (await part("vae", "vae")) as ModelComponent,
-      textEncoder: await part("textEncoder", "text_encoder"),
-      textEncoder2: await part("textEncoder2", "text_encoder_2"),
-      tokenizer: original.textEncoder && (await parts.tokenizer("tokenizer", "tokenizer")),
-      tokenizer2: original.textEncoder2 && (await parts.tokenizer("tokenizer2", "tokenizer_2")),
-      scheduler: schedulerFromConfig(scheduler),
-      forceZerosForEmptyPrompt: family !== "sd1" && family !== "sd2" && family !== "sdxl-refiner",
-      defaults: {},
-      caching: async (levels, published) => nothingMeasured(levels, published),
-    },
-    context,
-    name,
-  );
-}
-
-const WORDS = { vae: "autoencoder", textEncoder: "text encoder", textEncoder2: "second text encoder" } as const;
+const NO_LORA = { notes: [], unet: [], textEncoder: [], textEncoder2: [] };
 
 /** The parts with LoRA files merged in, what is computed of text encoders kept, and what the user should know of that. */
 async function merged(source: DiffusionSource, { lora, keep }: FamilyContext) {
@@ -134,7 +83,10 @@ async function merged(source: DiffusionSource, { lora, keep }: FamilyContext) {
   const kept = async (of: ModelComponent | undefined, changed: readonly DerivedTensor[]) =>
     of && { ...of, checkpoint: await keep(of.checkpoint.withDerived(changed)) };
   const bases = { unet: unet.checkpoint, textEncoder: textEncoder?.checkpoint, textEncoder2: textEncoder2?.checkpoint };
-  const { notes, ...derived } = await stableDiffusionLora(bases, lora);
+  const { notes, ...derived } =
+    lora.length > 0
+      ? await (await import("../../models/stable-diffusion-lora.js")).stableDiffusionLora(bases, lora)
+      : NO_LORA;
   return {
     notes,
     unet: { ...unet, checkpoint: unet.checkpoint.withDerived(derived.unet) },
@@ -144,7 +96,11 @@ async function merged(source: DiffusionSource, { lora, keep }: FamilyContext) {
 }
 
 /** @param where the parts come from, for messages */
-async function diffusionParts(source: DiffusionSource, context: FamilyContext, where: string): Promise<PipelineParts> {
+export async function diffusionParts(
+  source: DiffusionSource,
+  context: FamilyContext,
+  where: string,
+): Promise<PipelineParts> {
   const { name, vae } = source;
   const { sessions, keep } = context;
   const { unet: network, textEncoder, textEncoder2, notes: loraNotes } = await merged(source, context);
