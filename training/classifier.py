@@ -114,6 +114,7 @@ def main():
     save_file(reference, args.out / "heldout_statistics.safetensors")
     description = {
         "classes": index["classes"],
+        "imageSize": 64,
         "input": "RGB, 64x64, values in [-1, 1], [N, 3, 64, 64]",
         "layers": [
             {"name": f"convs.{i}", "type": "conv2d", "kernel": 3, "stride": 2, "padding": 1, "out": width, "activation": "relu"}

@@ -139,6 +139,7 @@ def main():
     save_file({"mean": mean.float(), "covariance": covariance.float().contiguous()}, args.out / "heldout_statistics.safetensors")
     description = {
         "attributes": values,
+        "imageSize": 128,
         "input": "RGB, 128x128, values in [-1, 1], [N, 3, 128, 128]",
         "layers": [
             {"name": f"convs.{i}", "type": "conv2d", "kernel": 3, "stride": 2, "padding": 1, "out": width, "activation": "relu"}

@@ -1,7 +1,6 @@
 import { readFileSync, statSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { Command, Option } from "commander";
 import { FemoError } from "../errors.js";
 import type { CacheMethod, DiffusionPipeline } from "../pipelines/index.js";
@@ -20,6 +19,7 @@ import {
   variantsAtSpeedup,
 } from "../studies/index.js";
 import { secondsText, warningsOf } from "../studies/table.js";
+import { chartJs } from "./chart-js.js";
 import { checkFree, outputTarget, writeFiles } from "./files.js";
 import {
   addCommon,
@@ -197,7 +197,3 @@ function resultText({ variant, round, rounds, images, durationMs, measuredSpeedu
 const isReport = (path: string): boolean =>
   (statSync(path, { throwIfNoEntry: false })?.isFile() ?? false) &&
   readFileSync(path, "utf8").slice(0, 1000).includes('content="femo compare"');
-
-/** Chart.js as one classic script; it lies beside the package's entry. */
-const chartJs = (): string =>
-  readFileSync(fileURLToPath(new URL("chart.umd.min.js", import.meta.resolve("chart.js"))), "utf8");

@@ -7,7 +7,8 @@ import {
   speedReadingsText,
   table2Readings,
 } from "../studies/index.js";
-import { listOf } from "./options.js";
+import { type CommandContext, listOf } from "./options.js";
+import { qualityCommand } from "./study-quality.js";
 
 interface CostsFlags {
   table?: string[];
@@ -15,10 +16,11 @@ interface CostsFlags {
   csv?: boolean;
 }
 
-/** `femo study`: results of the FEMO paper, made again. */
-export const studyCommand = (): Command =>
+/** `femo study`: methods ranked on many images, and results of the FEMO paper, made again. */
+export const studyCommand = (context: CommandContext): Command =>
   new Command("study")
-    .description("make results of the FEMO paper again")
+    .description("rank methods on many images, and make results of the FEMO paper again")
+    .addCommand(qualityCommand(context))
     .addCommand(costsCommand())
     .addCommand(table2Command());
 

@@ -17,6 +17,7 @@ export {
   frechetCounts,
   frechetDistance,
 } from "./frechet.js";
+export { type Classified, ImageClassifier, type LabelledPrompt } from "./image-classifier.js";
 export { ImageReward, REWARD_TOKENS } from "./image-reward.js";
 export {
   type ImageSource,

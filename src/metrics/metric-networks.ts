@@ -15,6 +15,7 @@ import {
   openComponent,
 } from "../weights/index.js";
 import { Clip, type ClipRescaling } from "./clip-score.js";
+import { ImageClassifier } from "./image-classifier.js";
 import { ImageReward } from "./image-reward.js";
 import { Inception } from "./inception.js";
 import { Lpips } from "./lpips.js";
@@ -128,6 +129,13 @@ export class MetricNetworks {
       file: `${vocabulary.folder.name}/${vocabulary.path}`,
     });
     return { network, tokenizer, weights: { ...weights, [bertVocabularyFile.name]: vocabulary.sha256 } };
+  }
+
+  /** A classifier of avatars by the name of its embedded folder; `weights` is another folder with the same files. */
+  async classifier(name: string): Promise<ImageClassifier> {
+    const file = { name: "config.json", sha256: undefined, from: { embedded: name } };
+    const { folder } = await this.#find(file, this.#options.weights);
+    return ImageClassifier.open(folder, this.#context.sessions);
   }
 
   /** Ends the engine. */

@@ -1,3 +1,4 @@
+import type { ModelDtype } from "../denoising/index.js";
 import { cachesOf, graphKinds, graphOf, kernelsOf, type Observer } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
 import { sizeOf } from "../graph/index.js";
@@ -7,6 +8,7 @@ import {
   type CachePresets,
   type CacheSettings,
   chosenCache,
+  type FittedSolver,
   type Method,
   methodOf,
   type PlacedSchedule,
@@ -61,6 +63,11 @@ export class DiffusionPipeline {
     return this.#parts.name;
   }
 
+  /** What its linear layers compute in. */
+  get dtype(): ModelDtype {
+    return this.#parts.backbone.dtype;
+  }
+
   /** What computes. */
   get device(): EngineDevice {
     return this.#parts.backbone.sessions.engine.device;
@@ -79,6 +86,11 @@ export class DiffusionPipeline {
   /** Where full steps were placed for this model. */
   get schedules(): readonly PlacedSchedule[] {
     return this.#parts.caching.schedules;
+  }
+
+  /** Solvers that were fitted to this model. */
+  get solvers(): readonly FittedSolver[] {
+    return this.#parts.caching.solvers;
   }
 
   /** What it offers to trade for speed, and how far images were measured to be from uncached ones. */

@@ -1,3 +1,5 @@
+import { encodePng, type RgbImage } from "../images/index.js";
+
 /** Markup that is safe to insert as it is. */
 export class Html {
   readonly #markup: string;
@@ -32,4 +34,12 @@ function render(part: Part): string {
   if (part instanceof Html) return part.toString();
   if (typeof part === "object") return part.map(render).join("");
   return String(part).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+}
+
+/** An image as an address that holds it. */
+export function dataUri(image: RgbImage): string {
+  const bytes = encodePng(image);
+  let binary = "";
+  for (let i = 0; i < bytes.length; i += 4096) binary += String.fromCharCode(...bytes.subarray(i, i + 4096));
+  return `data:image/png;base64,${btoa(binary)}`;
 }

@@ -29,6 +29,7 @@ export { type SpeedReading, type SpeedRow, speedReadingsText, table2Readings } f
 export { costTablesCsv, costTablesText } from "./costs/table.js";
 export { type ComparisonPlan, planComparison } from "./plan.js";
 export { type Quality, qualityOf } from "./quality.js";
+export * from "./quality-study/index.js";
 export { type ComparisonReportOptions, comparisonHtml } from "./report-html.js";
 export type { ComparisonRow, ComparisonStep } from "./rows.js";
 export { type CostOptions, type SettingsAtCost, settingsAtCost } from "./settings-at-cost.js";

@@ -1,7 +1,7 @@
-import { encodePng, type RgbImage } from "../images/index.js";
+import type { RgbImage } from "../images/index.js";
 import { samplerTitle } from "../samplers/index.js";
 import type { Comparison } from "./compare.js";
-import { Html, html, inlineScript, scriptJson } from "./html.js";
+import { dataUri, Html, html, inlineScript, scriptJson } from "./html.js";
 import { reportScript } from "./report-script.js";
 import { reportStyle } from "./report-style.js";
 import type { ComparisonRow, ComparisonStep } from "./rows.js";
@@ -227,10 +227,3 @@ const chartData = (rows: readonly ComparisonRow[]) =>
       forecastError === undefined ? [] : [{ x: step, y: 100 * forecastError }],
     ),
   }));
-
-function dataUri(image: RgbImage): string {
-  const bytes = encodePng(image);
-  let binary = "";
-  for (let i = 0; i < bytes.length; i += 4096) binary += String.fromCharCode(...bytes.subarray(i, i + 4096));
-  return `data:image/png;base64,${btoa(binary)}`;
-}

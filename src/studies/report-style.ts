@@ -44,6 +44,9 @@ details > summary { cursor: pointer; color: var(--accent); width: fit-content; }
 code { font: .92em ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 .note { margin: 14px 0 0; font-size: .85rem; color: var(--muted); max-width: 48rem; }
 .chart { position: relative; height: 340px; }
+.chart.tall { height: 560px; }
+h3 { font-size: .95rem; margin: 22px 0 6px; }
+select { font: inherit; color: inherit; background: var(--ground); border: 1px solid var(--line); border-radius: 8px; padding: 3px 8px; }
 .choice { border: 0; padding: 0; margin: 0 0 12px; display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: .9rem; }
 .choice legend { float: left; padding: 0; margin-right: 18px; color: var(--muted); }
 .choice input { accent-color: var(--accent); }

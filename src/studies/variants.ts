@@ -131,7 +131,7 @@ function placedAt(
 }
 
 /** Whether a method needs nothing that the model does not have, such as ratios that were measured on it. */
-const runsOn = (pipeline: DiffusionPipeline, method: CacheMethod): boolean =>
+export const runsOn = (pipeline: DiffusionPipeline, method: CacheMethod): boolean =>
   isAccepted(() => methodOf(pipeline.cacheSettings(method), pipeline));
 
 function isAccepted(choose: () => unknown): boolean {

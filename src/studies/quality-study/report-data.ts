@@ -1,0 +1,107 @@
+import type { Quality } from "../quality.js";
+import { paretoFront, type StudyRow } from "./summary.js";
+
+/** Something by which rows are ranked. */
+export interface Measure {
+  readonly key: string;
+  readonly title: string;
+  /** 1: the more the better. -1: the less. */
+  readonly sign: 1 | -1;
+  readonly of: (row: StudyRow) => number | undefined;
+  /** Half of the confidence interval of 95 %. */
+  readonly margin: (row: StudyRow) => number | undefined;
+}
+
+const HOW = { mean: "mean", median: "median", tenthPercentile: "tenth percentile" } as const;
+const KNOWN: Readonly<Record<string, readonly [title: string, sign: 1 | -1]>> = {
+  psnr: ["PSNR, dB", 1],
+  ssim: ["SSIM", 1],
+  distance: ["Learned distance", -1],
+  lpips: ["LPIPS", -1],
+  accuracy: ["Right labels", 1],
+  clip: ["CLIP score", 1],
+  imageReward: ["ImageReward", 1],
+};
+const TARGETS = { reference: "to the uncached images", converged: "to the converged sampler" } as const;
+
+/** All that rows can be ranked by, the most telling first. */
+export function measuresOf(rows: readonly StudyRow[]): Measure[] {
+  const names = (of: "reference" | "converged" | "scores" | "frechet") => [
+    ...new Set(rows.flatMap((row) => Object.keys(row[of]))),
+  ];
+  const margin = (quality: Quality | undefined) =>
+    quality?.standardError === undefined ? undefined : 1.96 * quality.standardError;
+  const likenesses = (["reference", "converged"] as const).flatMap((target) =>
+    names(target).flatMap((name) =>
+      (Object.keys(HOW) as (keyof typeof HOW)[]).map((how): Measure => {
+        const [title, sign] = KNOWN[name] ?? [name, -1];
+        return {
+          ...{ key: `${target}.${name}.${how}`, title: `${title}, ${HOW[how]}, ${TARGETS[target]}`, sign },
+          of: (row) => row[target][name]?.[how],
+          margin: (row) => (how === "mean" ? margin(row[target][name]) : undefined),
+        };
+      }),
+    ),
+  );
+  const frechet = names("frechet").map(
+    (layer): Measure => ({
+      ...{ key: `frechet.${layer}`, title: `Frechet distance, ${layer}`, sign: -1 },
+      of: (row) => row.frechet[layer],
+      margin: () => undefined,
+    }),
+  );
+  const scores = names("scores").map((name): Measure => {
+    const [title, sign] = KNOWN[name] ?? [`Right ${name}`, 1];
+    return {
+      ...{ key: `scores.${name}`, title, sign },
+      of: (row) => row.scores[name]?.mean,
+      margin: (row) => margin(row.scores[name]),
+    };
+  });
+  return [...likenesses, ...frechet, ...scores];
+}
+
+/** What a row is set against: the larger the cheaper. */
+export const speeds = {
+  flopsSpeedup: { title: "Speed-up by FLOPs", of: (row: StudyRow): number => row.flopsSpeedup },
+  measuredSpeedup: { title: "Measured speed-up", of: (row: StudyRow): number => row.measuredSpeedup.median },
+  fullSteps: { title: "Runs of the whole network", of: (row: StudyRow): number => -row.fullSteps },
+} as const;
+
+/** Of each method the rows that none of its others beats, the method that comes highest at the middle of them first. */
+export function bestOfGroups(rows: readonly StudyRow[], measure: Measure): ReadonlyMap<string, StudyRow[]> {
+  const known = rows.filter((row) => measure.of(row) !== undefined);
+  const groups = [...new Set(known.map(({ cell }) => cell.group))];
+  return new Map(
+    groups.map((group) => {
+      const own = known.filter(({ cell }) => cell.group === group);
+      return [group, paretoFront(own, speeds.flopsSpeedup.of, (row) => measure.sign * (measure.of(row) as number))];
+    }),
+  );
+}
+
+/** Of each method its best row near a speed-up: within a tenth. */
+export function bestNear(rows: readonly StudyRow[], measure: Measure, speedup: number): StudyRow[] {
+  const near = rows.filter((row) => Math.abs(row.flopsSpeedup / speedup - 1) <= 0.1 && measure.of(row) !== undefined);
+  const goodness = (row: StudyRow): number => measure.sign * (measure.of(row) as number);
+  const best = new Map<string, StudyRow>();
+  for (const row of near) {
+    const other = best.get(row.cell.group);
+    if (!other || goodness(row) > goodness(other)) best.set(row.cell.group, row);
+  }
+  return [...best.values()].sort((a, b) => goodness(b) - goodness(a));
+}
+
+/** Rows as the page's script takes them. */
+export const chartRows = (rows: readonly StudyRow[], measures: readonly Measure[]) =>
+  rows.map((row) => ({
+    id: row.cell.id,
+    group: row.cell.group,
+    series: row.cell.series,
+    x: Object.fromEntries(Object.entries(speeds).map(([key, { of }]) => [key, Math.abs(of(row))])),
+    y: Object.fromEntries(measures.map(({ key, of }) => [key, finite(of(row))])),
+    margin: Object.fromEntries(measures.map(({ key, margin }) => [key, finite(margin(row))])),
+  }));
+
+const finite = (value: number | undefined): number | null =>
+  value === undefined || !Number.isFinite(value) ? null : Number(value.toPrecision(6));

@@ -1,0 +1,166 @@
+import type { RgbImage } from "../../images/index.js";
+import { dataUri, Html, html, inlineScript, scriptJson } from "../html.js";
+import { reportStyle } from "../report-style.js";
+import { bytesText } from "../table.js";
+import type { LineFigure } from "./figures.js";
+import type { StudyPlan } from "./plan.js";
+import { bestNear, chartRows, type Measure, measuresOf, speeds } from "./report-data.js";
+import { studyScript } from "./report-script.js";
+import type { StudyRow } from "./summary.js";
+
+/** What a report of a study shows. */
+export interface StudyReport {
+  readonly plan: StudyPlan;
+  /** The uncached reference first. */
+  readonly rows: readonly StudyRow[];
+  /** Images of a cell to look at. */
+  readonly samples: (cell: string) => readonly RgbImage[];
+  /** Source of Chart.js as one classic script, to be put inline. */
+  readonly chartJs: string;
+  /** More facts for the head of the report, such as the command and the version. */
+  readonly facts?: Readonly<Record<string, string>>;
+  readonly figures?: readonly LineFigure[];
+}
+
+/** A study as one HTML page that needs nothing else. */
+export function studyHtml({ plan, rows, samples, chartJs, facts = {}, figures = [] }: StudyReport): string {
+  const measures = measuresOf(rows);
+  const title = `${plan.model}: ${rows.length} ways to draw, ${rows[0]?.images ?? 0} images`;
+  const [first] = measures;
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="femo study">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>${title}</title>
+<style>${new Html(reportStyle)}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="kicker">femo study</p>
+<h1>${title}</h1>
+<p class="lead">Every way draws the same images from the same noise. Methods and rivals are set to the same costs, each in all the
+settings it has; what is shown first is each at its best.</p>
+${factList(plan, rows, facts)}
+</header>
+${tradeOff(measures)}
+${first && bestTables(rows, measures, first)}
+${first && grid(rows, first, samples)}
+${figures.map(figureHtml)}
+</main>
+<script type="application/json" id="data">${scriptJson({
+    rows: chartRows(rows, measures),
+    measures: measures.map(({ key, title, sign }) => ({ key, title, sign })),
+    figures,
+    speeds: Object.entries(speeds).map(([key, { title }]) => ({ key, title })),
+  })}</script>
+${inlineScript(chartJs)}
+${inlineScript(studyScript)}
+</body>
+</html>
+`.toString();
+}
+
+function factList(plan: StudyPlan, rows: readonly StudyRow[], extra: Readonly<Record<string, string>>): Html {
+  const images = rows[0]?.images ?? 0;
+  const { drawing } = plan;
+  const facts: Record<string, string> = {
+    Model: `${plan.model}, ${plan.dtype}`,
+    Images: `${images} of seeds ${plan.seed} to ${plan.seed + images - 1}`,
+    "Uncached steps": String(plan.numInferenceSteps),
+    ...(plan.convergedSteps !== undefined && { "Converged steps": String(plan.convergedSteps) }),
+    Drawing:
+      Object.entries(drawing)
+        .map(([name, value]) => `${name} ${value}`)
+        .join(", ") || "the model's own settings",
+    ...extra,
+  };
+  const entries = Object.entries(facts).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`);
+  return html`<dl class="facts">${entries}</dl>`;
+}
+
+function tradeOff(measures: readonly Measure[]): Html {
+  return html`<section aria-labelledby="trade-off">
+<h2 id="trade-off">Quality against cost</h2>
+<p class="choice">
+<label>Quality <select id="measure">${measures.map(({ key, title }) => html`<option value="${key}">${title}</option>`)}</select></label>
+<label>Cost <select id="speed">${Object.entries(speeds).map(([key, { title }]) => html`<option value="${key}">${title}</option>`)}</select></label>
+<label><input type="checkbox" id="all"> every setting</label>
+</p>
+<div class="chart tall"><canvas id="trade-off-chart" role="img" aria-label="Quality of every method over its cost; the tables below say the same in numbers"></canvas></div>
+<p class="note">A line is a method at its best settings: those that no other setting of it beats. The dashed line is what no method at all beats.
+Bars are confidence intervals of 95 %, of means over images. Press a name to hide it.</p>
+</section>`;
+}
+
+const figureHtml = ({ title, note, lines }: LineFigure, i: number): Html =>
+  html`<section aria-labelledby="figure-${i}">
+<h2 id="figure-${i}">${title}</h2>
+<div class="chart tall"><canvas id="figure-${i}-chart" role="img" aria-label="${title}, of ${lines.map(({ label }) => label).join(", ")}"></canvas></div>
+<p class="note">${note}</p>
+</section>`;
+
+/** All of PSNR, the means of the rest, and not every label. */
+const IN_TABLES =
+  /^(reference\.psnr\.|converged\.psnr\.|(reference|converged)\..*\.mean$|frechet\.|scores\.(accuracy|clip|imageReward)$)/;
+
+/** Costs at which methods are compared in tables. */
+const NEAR = [2, 3, 5, 7, 10] as const;
+
+function bestTables(rows: readonly StudyRow[], measures: readonly Measure[], first: Measure): Html {
+  const tables = NEAR.flatMap((speedup) => {
+    const best = bestNear(rows.slice(1), first, speedup);
+    if (best.length === 0) return [];
+    const shown = measures.filter(({ key }) => IN_TABLES.test(key));
+    const head = shown.map(({ title }) => html`<th scope="col">${title}</th>`);
+    const body = best.map((row) => {
+      const cells = shown.map((measure) => html`<td>${numberText(measure, row)}</td>`);
+      return html`<tr><th scope="row">${row.cell.series}</th><td>${row.fullSteps.toFixed(1)}</td><td>${row.flopsSpeedup.toFixed(2)}x</td>
+<td>${row.measuredSpeedup.median.toFixed(2)}x</td><td>${bytesText(row.stateBytes)}</td>${cells}</tr>\n`;
+    });
+    return [
+      html`<h3>About ${speedup} times</h3>
+<div class="scroll"><table class="summary">
+<thead><tr><th scope="col">Method and settings</th><th scope="col">Network runs</th><th scope="col">By FLOPs</th><th scope="col">Measured</th><th scope="col">State</th>${head}</tr></thead>
+<tbody>${body}</tbody></table></div>`,
+    ];
+  });
+  return html`<section class="wide" aria-labelledby="best">
+<h2 id="best">The best of each method at equal cost</h2>
+${tables}
+<p class="note">Of each method the setting with the best “${first.title}” within a tenth of the speed-up.</p>
+</section>`;
+}
+
+const numberText = (measure: Measure, row: StudyRow): string => {
+  const value = measure.of(row);
+  const margin = measure.margin(row);
+  if (value === undefined) return "";
+  const text = Number.isFinite(value) ? value.toPrecision(4) : "identical";
+  return margin === undefined ? text : `${text} ± ${margin.toPrecision(2)}`;
+};
+
+/** The speed-up of the images that are shown, and how many methods. */
+const GRID_SPEEDUP = 5;
+const GRID_ROWS = 12;
+
+function grid(rows: readonly StudyRow[], measure: Measure, samples: StudyReport["samples"]): Html {
+  const best = bestNear(rows.slice(1), measure, GRID_SPEEDUP).slice(0, GRID_ROWS);
+  const body = [...rows.slice(0, 1), ...best].map((row) => {
+    const images = samples(row.cell.id).map(
+      (image, i) =>
+        html`<td><img src="${dataUri(image)}" width="${image.width}" height="${image.height}" alt="Image ${i + 1}, ${row.cell.series}"></td>`,
+    );
+    return html`<tr><th scope="row">${row.cell.series}<small>${row.flopsSpeedup.toFixed(2)}x</small></th>${images}</tr>\n`;
+  });
+  return html`<section class="wide" aria-labelledby="images">
+<h2 id="images">Images at about ${GRID_SPEEDUP} times</h2>
+<div class="scroll"><table class="images"><tbody>
+${body}</tbody></table></div>
+<p class="note">The first images of the study, not chosen, from the best setting of each method. Point at one to see the uncached image in its place.</p>
+</section>`;
+}

@@ -1,0 +1,191 @@
+import { FemoError } from "../../errors.js";
+import { fitMoments, frechetDistance, type GaussianFit, MomentSums } from "../../metrics/index.js";
+import { type Quality, qualityOf } from "../quality.js";
+import { type StudyPart, unpackRows } from "./part.js";
+import { referenceCell, type StudyCell, type StudyPlan } from "./plan.js";
+
+/** What came of a cell, over all its images. */
+export interface StudyRow {
+  readonly cell: StudyCell;
+  readonly images: number;
+  /** By measure: psnr in dB, ssim, and the judge's distances, against the uncached images and those of the converged sampler. */
+  readonly reference: Readonly<Record<string, Quality>>;
+  readonly converged: Readonly<Record<string, Quality>>;
+  /** Means over images. */
+  readonly scores: Readonly<Record<string, Quality>>;
+  /** Frechet distance of each layer's features from what they should be like; undefined with too few images. */
+  readonly frechet: Readonly<Record<string, number>>;
+  /** Runs of the whole network, mean over images. */
+  readonly fullSteps: number;
+  readonly flopsSpeedup: number;
+  /** Time of the uncached images over its own: median over parts, and the least and the most. */
+  readonly measuredSpeedup: { readonly median: number; readonly least: number; readonly most: number };
+  readonly stateBytes: number;
+}
+
+/** What Frechet distances are measured from: what images should be like in a layer; undefined: the uncached ones. */
+export type Populations = (layer: string) => GaussianFit | undefined;
+
+/**
+ * Rows from the parts that there are, in the order of the plan; cells of which there is none are left out. Only images
+ * that the uncached run has too are counted, so that all rows of a finished study are over the same ones.
+ */
+export async function studyRows(
+  plan: StudyPlan,
+  parts: AsyncIterable<StudyPart> | Iterable<StudyPart>,
+  populations: Populations,
+): Promise<StudyRow[]> {
+  const cells = new Map(plan.cells.map((cell) => [cell.id, new CellSums(cell)]));
+  for await (const part of parts) cells.get(part.cell)?.add(part);
+  const reference = cells.get(referenceCell(plan.numInferenceSteps).id);
+  if (!reference || reference.images === 0) {
+    throw new FemoError("E_OPTION", "study: expected uncached images, found none: run the study first");
+  }
+  const wanted = new Map<string, GaussianFit | undefined>();
+  for (const layer of reference.layers) wanted.set(layer, populations(layer) ?? (await reference.fit(layer)));
+  const rows: StudyRow[] = [];
+  for (const sums of cells.values()) if (sums.images > 0) rows.push(await sums.row(reference, wanted));
+  return rows;
+}
+
+/** What parts of a cell add up to. */
+class CellSums {
+  readonly #cell: StudyCell;
+  readonly #parts = new Map<number, Omit<StudyPart, "features">>();
+  readonly #sums = new Map<string, MomentSums>();
+
+  constructor(cell: StudyCell) {
+    this.#cell = cell;
+  }
+
+  get images(): number {
+    return [...this.#parts.values()].reduce((sum, { count }) => sum + count, 0);
+  }
+
+  get layers(): readonly string[] {
+    return [...this.#sums.keys()];
+  }
+
+  add({ features, ...part }: StudyPart): void {
+    if (this.#parts.has(part.first)) return; // two folders that are merged may both have it
+    this.#parts.set(part.first, part);
+    for (const [layer, text] of Object.entries(features)) {
+      for (const row of unpackRows(text, part.count)) {
+        const sums = this.#sums.get(layer) ?? new MomentSums(row);
+        this.#sums.set(layer, sums);
+        sums.add(row);
+      }
+    }
+  }
+
+  async fit(layer: string): Promise<GaussianFit | undefined> {
+    const sums = this.#sums.get(layer);
+    return sums && sums.count > 1 ? fitMoments(sums.moments()) : undefined;
+  }
+
+  async row(reference: CellSums, wanted: ReadonlyMap<string, GaussianFit | undefined>): Promise<StudyRow> {
+    const parts = [...this.#parts.values()].sort((a, b) => a.first - b.first);
+    const shared = parts.filter(({ first }) => reference.#parts.has(first));
+    const theirs = shared.map(({ first }) => reference.#parts.get(first) as StudyPart);
+    const flops = (of: readonly Pick<StudyPart, "cost">[]) => of.reduce((sum, { cost }) => sum + cost.flops, 0);
+    const ratios = shared.map(({ cost }) => cost.referenceMs / cost.durationMs);
+    const frechet: Record<string, number> = {};
+    for (const [layer, population] of wanted) {
+      const own = await this.fit(layer);
+      if (own && population) frechet[layer] = (await frechetDistance(own, population)).value;
+    }
+    const fullSteps = parts.flatMap(({ cost }) => cost.fullSteps);
+    return {
+      cell: this.#cell,
+      images: this.images,
+      reference: qualities(
+        parts.map(({ reference }) => reference),
+        Number.POSITIVE_INFINITY,
+      ),
+      converged: qualities(
+        parts.map(({ converged }) => converged),
+        Number.POSITIVE_INFINITY,
+      ),
+      scores: qualities(
+        parts.map(({ scores }) => scores),
+        Number.NaN,
+      ),
+      frechet,
+      fullSteps: fullSteps.reduce((sum, value) => sum + value, 0) / fullSteps.length,
+      flopsSpeedup: flops(theirs) / flops(shared),
+      measuredSpeedup: {
+        median: qualityOf(ratios).median,
+        least: Math.min(...ratios),
+        most: Math.max(...ratios),
+      },
+      stateBytes: Math.max(...parts.map(({ cost }) => cost.stateBytes)),
+    };
+  }
+}
+
+/** @param missing what null stands for */
+function qualities(parts: readonly StudyPart["scores"][], missing: number): Record<string, Quality> {
+  const names = [...new Set(parts.flatMap((part) => Object.keys(part)))];
+  const entries = names.flatMap((name) => {
+    const values = parts.flatMap((part) => part[name] ?? []).map((value) => value ?? missing);
+    const known = values.filter((value) => !Number.isNaN(value));
+    return known.length > 0 ? [[name, qualityOf(known)] as const] : [];
+  });
+  return Object.fromEntries(entries);
+}
+
+/** Rows that no other beats: none is at least as fast and as good, and in one of both better. */
+export function paretoFront<Row>(
+  rows: readonly Row[],
+  speedOf: (row: Row) => number,
+  goodnessOf: (row: Row) => number,
+): Row[] {
+  const front: Row[] = [];
+  for (const row of rows.toSorted((a, b) => speedOf(b) - speedOf(a) || goodnessOf(b) - goodnessOf(a))) {
+    const best = front.at(-1);
+    if (!best || goodnessOf(row) > goodnessOf(best)) front.push(row);
+  }
+  return front;
+}
+
+const LIKENESS = ["mean", "median", "tenthPercentile"] as const;
+
+/** The rows as comma-separated values: a line each, after one of headings. */
+export function studyCsv(rows: readonly StudyRow[]): string {
+  const names = (of: "reference" | "converged" | "scores" | "frechet") => [
+    ...new Set(rows.flatMap((row) => Object.keys(row[of]))),
+  ];
+  const digits = (value: number | undefined): string =>
+    value === undefined ? "" : Number.isFinite(value) ? String(Number(value.toPrecision(6))) : "inf";
+  const columns: (readonly [heading: string, cell: (row: StudyRow) => string])[] = [
+    ["id", ({ cell }) => cell.id],
+    ["method", ({ cell }) => quoted(cell.group)],
+    ["series", ({ cell }) => quoted(cell.series)],
+    ["level", ({ cell }) => cell.level ?? ""],
+    ["images", ({ images }) => String(images)],
+    ["full_steps", (row) => digits(row.fullSteps)],
+    ["flops_speedup", (row) => digits(row.flopsSpeedup)],
+    ["measured_speedup", (row) => digits(row.measuredSpeedup.median)],
+    ["measured_least", (row) => digits(row.measuredSpeedup.least)],
+    ["measured_most", (row) => digits(row.measuredSpeedup.most)],
+    ["state_bytes", ({ stateBytes }) => String(stateBytes)],
+    ...(["reference", "converged"] as const).flatMap((of) =>
+      names(of).flatMap((name) => [
+        ...LIKENESS.map(
+          (how) => [`${of}_${name}_${snake(how)}`, (row: StudyRow) => digits(row[of][name]?.[how])] as const,
+        ),
+        [`${of}_${name}_standard_error`, (row: StudyRow) => digits(row[of][name]?.standardError)] as const,
+      ]),
+    ),
+    ...names("scores").map((name) => [snake(name), (row: StudyRow) => digits(row.scores[name]?.mean)] as const),
+    ...names("frechet").map(
+      (name) => [`frechet_${snake(name)}`, (row: StudyRow) => digits(row.frechet[name])] as const,
+    ),
+    ["settings", ({ cell }) => quoted(JSON.stringify(cell.request))],
+  ];
+  const lines = rows.map((row) => columns.map(([, cell]) => cell(row)).join(","));
+  return `${[columns.map(([heading]) => heading).join(","), ...lines].join("\n")}\n`;
+}
+
+const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+const quoted = (text: string): string => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
