@@ -8,6 +8,7 @@ import {
   table2Readings,
 } from "../studies/index.js";
 import { type CommandContext, listOf } from "./options.js";
+import { paperCommand } from "./study-paper.js";
 import { qualityCommand } from "./study-quality.js";
 
 interface CostsFlags {
@@ -21,6 +22,7 @@ export const studyCommand = (context: CommandContext): Command =>
   new Command("study")
     .description("rank methods on many images, and make results of the FEMO paper again")
     .addCommand(qualityCommand(context))
+    .addCommand(paperCommand(context))
     .addCommand(costsCommand())
     .addCommand(table2Command());
 

@@ -27,7 +27,14 @@ export {
 } from "./costs/costs.js";
 export { type SpeedReading, type SpeedRow, speedReadingsText, table2Readings } from "./costs/sdxl.js";
 export { costTablesCsv, costTablesText } from "./costs/table.js";
-export { type ComparisonPlan, planComparison } from "./plan.js";
+export {
+  classSubjects,
+  type PaperMetric,
+  type PaperModel,
+  type PaperProtocol,
+  paperProtocols,
+} from "./paper-study/protocols.js";
+export { type ComparisonPlan, measureStep, planComparison } from "./plan.js";
 export { type Quality, qualityOf } from "./quality.js";
 export * from "./quality-study/index.js";
 export { type ComparisonReportOptions, comparisonHtml } from "./report-html.js";

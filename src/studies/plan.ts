@@ -2,6 +2,7 @@ import type { DiffusionPipeline, SubjectOptions } from "../pipelines/index.js";
 import { ownSteps } from "../samplers/index.js";
 import type { CompareOptions } from "./compare.js";
 import { expectedCost } from "./expected-cost.js";
+import type { StudyOptions } from "./study-options.js";
 import { studySubjects } from "./subjects.js";
 import { type CompareVariant, stepsOf } from "./variants.js";
 
@@ -73,7 +74,10 @@ export function planFor(stepMs: number, pipeline: DiffusionPipeline, options: Pl
 }
 
 /** Median time of an uncached step of one image, over ten or a second; the first, which also warms up, does not count. */
-async function measureStep(pipeline: DiffusionPipeline, options: CompareOptions): Promise<number> {
+export async function measureStep(
+  pipeline: DiffusionPipeline,
+  options: Pick<CompareOptions, keyof StudyOptions>,
+): Promise<number> {
   const { numInferenceSteps = ownSteps(options.sampler) ?? pipeline.defaults.numInferenceSteps } = options;
   const { guidanceScale, sampler, timestepSpacing, signal } = options;
   await pipeline.warmUp("none");

@@ -1,5 +1,6 @@
 export { type FigurePoint, type LineFigure, trajectoryFigures } from "./figures.js";
 export { classifierJudge, type Judge, type Judged } from "./judge.js";
+export { type JudgeNetworks, networkJudge } from "./network-judge.js";
 export { type PartCost, type PartValues, partFromJson, type StudyPart } from "./part.js";
 export {
   type CellOptions,
@@ -9,6 +10,7 @@ export {
   type StudyPlan,
   type StudySubject,
   studyCells,
+  withoutRefused,
 } from "./plan.js";
 export { type StudyReport, studyHtml } from "./report-html.js";
 export { type RunStudyOptions, runStudy, type StudyStore, studyCost, type Wanted } from "./run.js";

@@ -113,7 +113,7 @@ export async function studyCells(pipeline: DiffusionPipeline, options: CellOptio
   for (const rival of rivalsOf(processOf(pipeline.scheduler), quick)) {
     for (const speedup of speedups) {
       const cell = rivalCell(rival, Math.max(1, Math.round(numInferenceSteps / speedup)));
-      if (await isDrawn(pipeline, cell.request, options)) cells.push(cell);
+      if ((await refusalOf(pipeline, cell.request, options)) === undefined) cells.push(cell);
     }
   }
   return [...new Map(cells.map((cell) => [cell.id, cell])).values()];
@@ -220,16 +220,33 @@ function rivalCell({ sampler, timestepSpacing }: Rival, numInferenceSteps: numbe
   });
 }
 
-async function isDrawn(
+/** The cells that the model can draw. @param tell of each other one, and why */
+export async function withoutRefused(
+  pipeline: DiffusionPipeline,
+  cells: readonly StudyCell[],
+  options: Pick<CellOptions, "drawing" | "subjects">,
+  tell: (cell: StudyCell, why: string) => void,
+): Promise<StudyCell[]> {
+  const kept: StudyCell[] = [];
+  for (const cell of cells) {
+    const why = await refusalOf(pipeline, cell.request, options);
+    if (why === undefined) kept.push(cell);
+    else tell(cell, why);
+  }
+  return kept;
+}
+
+/** Why the model does not draw so; undefined if it does. */
+async function refusalOf(
   pipeline: DiffusionPipeline,
   request: CellRequest,
-  { drawing, subjects }: CellOptions,
-): Promise<boolean> {
+  { drawing, subjects }: Pick<CellOptions, "drawing" | "subjects">,
+): Promise<string | undefined> {
   const what = { [pipeline.subjectOption]: subjects.slice(0, 1).map(({ subject }) => subject) };
   return checkGenerate(pipeline, { ...withoutSampling(drawing, request), ...what, ...request }).then(
-    () => true,
+    () => undefined,
     (error: unknown) => {
-      if (error instanceof FemoError && error.code === "E_OPTION") return false;
+      if (error instanceof FemoError && error.code === "E_OPTION") return error.message;
       throw error;
     },
   );
@@ -242,7 +259,8 @@ export const withoutSampling = (drawing: StudyDrawing, { sampler }: CellRequest)
   return others;
 };
 
-function cellOf(cell: Omit<StudyCell, "id">): StudyCell {
+/** With its id. */
+export function cellOf(cell: Omit<StudyCell, "id">): StudyCell {
   const words = cell.series.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
   return { id: `${words}-${hashOf(JSON.stringify(cell.request))}`, ...cell };
 }

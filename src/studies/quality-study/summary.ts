@@ -1,5 +1,5 @@
 import { FemoError } from "../../errors.js";
-import { fitMoments, frechetDistance, type GaussianFit, MomentSums } from "../../metrics/index.js";
+import { fitFeatures, fitMoments, frechetDistance, type GaussianFit, MomentSums } from "../../metrics/index.js";
 import { type Quality, qualityOf } from "../quality.js";
 import { type StudyPart, unpackRows } from "./part.js";
 import { referenceCell, type StudyCell, type StudyPlan } from "./plan.js";
@@ -52,7 +52,7 @@ export async function studyRows(
 class CellSums {
   readonly #cell: StudyCell;
   readonly #parts = new Map<number, Omit<StudyPart, "features">>();
-  readonly #sums = new Map<string, MomentSums>();
+  readonly #layers = new Map<string, LayerFeatures>();
 
   constructor(cell: StudyCell) {
     this.#cell = cell;
@@ -63,24 +63,21 @@ class CellSums {
   }
 
   get layers(): readonly string[] {
-    return [...this.#sums.keys()];
+    return [...this.#layers.keys()];
   }
 
   add({ features, ...part }: StudyPart): void {
     if (this.#parts.has(part.first)) return; // two folders that are merged may both have it
     this.#parts.set(part.first, part);
     for (const [layer, text] of Object.entries(features)) {
-      for (const row of unpackRows(text, part.count)) {
-        const sums = this.#sums.get(layer) ?? new MomentSums(row);
-        this.#sums.set(layer, sums);
-        sums.add(row);
-      }
+      const own = this.#layers.get(layer) ?? new LayerFeatures();
+      this.#layers.set(layer, own);
+      for (const row of unpackRows(text, part.count)) own.add(row);
     }
   }
 
   async fit(layer: string): Promise<GaussianFit | undefined> {
-    const sums = this.#sums.get(layer);
-    return sums && sums.count > 1 ? fitMoments(sums.moments()) : undefined;
+    return this.#layers.get(layer)?.fit();
   }
 
   async row(reference: CellSums, wanted: ReadonlyMap<string, GaussianFit | undefined>): Promise<StudyRow> {
@@ -120,6 +117,29 @@ class CellSums {
       },
       stateBytes: Math.max(...parts.map(({ cost }) => cost.stateBytes)),
     };
+  }
+}
+
+/** Features of a layer: as they are while they are fewer than they are long, which needs no covariance, then as sums. */
+class LayerFeatures {
+  #rows: Float32Array[] = [];
+  #sums: MomentSums | undefined;
+
+  add(row: Float32Array): void {
+    if (this.#sums) {
+      this.#sums.add(row);
+      return;
+    }
+    this.#rows.push(row);
+    if (this.#rows.length <= row.length) return;
+    this.#sums = new MomentSums(this.#rows[0] as Float32Array);
+    for (const kept of this.#rows) this.#sums.add(kept);
+    this.#rows = [];
+  }
+
+  async fit(): Promise<GaussianFit | undefined> {
+    if (this.#sums) return fitMoments(this.#sums.moments());
+    return this.#rows.length > 1 ? fitFeatures(this.#rows) : undefined;
   }
 }
 

@@ -1,0 +1,227 @@
+import { cpus } from "node:os";
+import { join } from "node:path";
+import { type Command, InvalidArgumentError } from "commander";
+import { FemoError } from "../errors.js";
+import type { DiffusionPipeline } from "../pipelines/index.js";
+import {
+  type Judge,
+  measureStep,
+  recordTrajectories,
+  runStudy,
+  type StudyCell,
+  type StudyPlan,
+  studyCost,
+  studyCsv,
+  studyHtml,
+  studyRows,
+  trajectoryFigures,
+} from "../studies/index.js";
+import { chartJs } from "./chart-js.js";
+import { writeFiles } from "./files.js";
+import { type CommandContext, type CommonFlags, integer, listOf } from "./options.js";
+import { print } from "./output.js";
+import type { Progress } from "./progress.js";
+import { StudyFolder } from "./study-folder.js";
+
+/** What all studies of many images are told. */
+export interface StudyFlags extends CommonFlags {
+  out: string;
+  images?: number;
+  shard: Shard;
+  partSize?: number;
+  report?: boolean;
+  merge?: string[];
+}
+
+/** Which part of all images: one of so many. */
+interface Shard {
+  readonly index: number;
+  readonly of: number;
+}
+
+/** Adds the options of studies of many images. @param images how many there are, in words */
+export const addStudyOptions = (command: Command, images: string): Command =>
+  command
+    .option("--out <folder>", "where the study is kept; run again, it goes on", "femo-study")
+    .option("--images <n>", `in all (default: ${images})`, integer)
+    .option("--shard <i/n>", "draw one of so many equal parts of the images; others may draw the others", shard, {
+      index: 1,
+      of: 1,
+    })
+    .option("--part-size <n>", "images that are drawn and kept together (default: 32)", integer)
+    .option("--report", "draw nothing: make the report of what there is")
+    .option("--merge <folders>", "parts that other machines have drawn, for the report", listOf(String));
+
+/** A study that a command has prepared. */
+export interface StudyJob {
+  readonly flags: StudyFlags;
+  readonly context: CommandContext;
+  readonly pipeline: DiffusionPipeline;
+  readonly judge: Judge | undefined;
+  readonly progress: Progress;
+  /** What its images are. */
+  readonly base: Omit<StudyPlan, "cells">;
+  readonly images: number;
+  /** What to compare, if the folder has no plan yet. */
+  readonly cells: (onProgress: Progress["show"]) => Promise<StudyCell[]>;
+  /** Levels of which there are to be figures. */
+  readonly figures: readonly string[];
+  /** Say what it is going to take, and end. */
+  readonly estimate?: boolean | undefined;
+}
+
+/** Draws what is missing of a study and makes its report. */
+export async function workOnStudy(job: StudyJob): Promise<void> {
+  const { flags, pipeline, judge, progress, images, context, base } = job;
+  const { signal, version } = context;
+  const folder = new StudyFolder(flags.out);
+  const plan = await planOf(job, folder);
+  if (!flags.report) {
+    const range = rangeOf(flags.shard, images, plan.partSize);
+    if (!flags.quiet || job.estimate) await tellCost(job, plan, range);
+    if (job.estimate) return;
+    const { batchSize } = flags;
+    await runStudy(pipeline, plan, {
+      ...{ store: folder, judge, ...range, signal },
+      ...(batchSize !== undefined && { batchSize }),
+      onProgress: progress.show,
+    });
+    // Others have the figures from the first shard.
+    if (flags.shard.index === 1) for (const level of job.figures) await record(job, plan, level, folder);
+  }
+  progress.show("making the report", 1);
+  const folders = [folder, ...(flags.merge ?? []).map((path) => new StudyFolder(path))] as const;
+  const facts = {
+    Command: ["femo", ...process.argv.slice(2)].join(" "),
+    Version: `femo ${version}, Node ${process.version}`,
+    Machine: cpus()[0]?.model ?? "CPU",
+    Seed: String(base.seed),
+  };
+  const paths = await report(plan, folders, judge, facts, signal);
+  progress.clear();
+  if (!flags.quiet) print(paths.map(([what, path]) => `${what}: ${path}`).join("\n"));
+}
+
+/** What is about to be done, by a step that is measured here. */
+async function tellCost(
+  { pipeline, base, progress, context: { signal } }: StudyJob,
+  plan: StudyPlan,
+  { from, to }: { from: number; to: number },
+): Promise<void> {
+  const subject = { [pipeline.subjectOption]: [plan.subjects[0]?.subject] };
+  const stepMs = await measureStep(pipeline, {
+    ...base.drawing,
+    ...subject,
+    numInferenceSteps: base.numInferenceSteps,
+    signal,
+  });
+  const steps = studyCost(pipeline, plan);
+  progress.clear();
+  process.stderr.write(
+    `${plan.cells.length} ways to draw, ${to - from} images here: ${Math.round(steps)} full steps for each image, of ` +
+      `${stepMs.toFixed(0)} ms: about ${hoursText((stepMs * steps * (to - from)) / 3_600_000)} if nothing is there yet.\n`,
+  );
+}
+
+const hoursText = (hours: number): string => {
+  if (hours < 1) return `${Math.max(1, Math.round(60 * hours))} min`;
+  return hours < 100 ? `${hours.toFixed(1)} h` : `${Math.round(hours / 24)} days`;
+};
+
+const FIGURE_IMAGES = 4;
+
+/** Records the paths of a feature, unless they are there. */
+async function record(
+  { pipeline, progress, context: { signal } }: StudyJob,
+  plan: StudyPlan,
+  level: string,
+  folder: StudyFolder,
+): Promise<void> {
+  if (folder.trajectories(level)) return;
+  const { drawing, seed, numInferenceSteps } = plan;
+  const subjects = plan.subjects.slice(0, FIGURE_IMAGES).map(({ subject }) => subject);
+  let done = 0; // steps of all images
+  const recorded = await recordTrajectories(pipeline, {
+    ...{ ...drawing, [pipeline.subjectOption]: subjects, level, seed, numInferenceSteps, signal },
+    onStep: ({ images }) => {
+      done += images.length;
+      progress.show(`recording features at ${level}`, done / (numInferenceSteps * subjects.length));
+    },
+  });
+  await folder.keepTrajectories(recorded);
+}
+
+/** Makes the report of all parts that there are. @returns what was written where */
+async function report(
+  plan: StudyPlan,
+  folders: readonly [StudyFolder, ...StudyFolder[]],
+  judge: Judge | undefined,
+  facts: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+): Promise<(readonly [what: string, path: string])[]> {
+  for (const other of folders.slice(1)) checkSame(plan, other.plan(), other.path);
+  const parts = function* () {
+    for (const { id } of plan.cells) for (const folder of folders) yield* folder.parts(id);
+  };
+  const rows = await studyRows(plan, parts(), (layer) => judge?.population(layer));
+  const [{ path }] = folders;
+  const samples = (cell: string) => folders.map((one) => one.samples(cell)).find(({ length }) => length > 0) ?? [];
+  const figures = folders.flatMap((one) => one.allTrajectories()).flatMap(trajectoryFigures);
+  const files = [
+    ["Report", join(path, "report.html"), studyHtml({ plan, rows, samples, chartJs: chartJs(), facts, figures })],
+    ["Table", join(path, "table.csv"), studyCsv(rows)],
+    ["JSON", join(path, "rows.json"), `${JSON.stringify({ facts, plan, rows: rows.map(withoutValues) }, null, 1)}\n`],
+  ] as const;
+  await writeFiles(
+    files.map(([, path, content]) => ({ path, content })),
+    signal,
+  );
+  return files.map(([what, path]) => [what, path]);
+}
+
+/** Values of single images are in the parts. */
+const withoutValues = (row: object): unknown =>
+  JSON.parse(
+    JSON.stringify(row, (key, value) => (key === "values" ? undefined : value === Infinity ? "Infinity" : value)),
+  );
+
+/** The folder's plan if it has one, which must be of the same images; a new one if not. */
+async function planOf({ flags, base, cells, progress }: StudyJob, folder: StudyFolder): Promise<StudyPlan> {
+  const existing = folder.plan();
+  if (existing) {
+    checkSame({ ...existing, ...base }, existing, folder.path);
+    return existing;
+  }
+  if (flags.report) throw new FemoError("E_OPTION", `--out: ${folder.path} has no study to report on`);
+  return folder.begin({ ...base, cells: await cells(progress.show) });
+}
+
+/** @throws FemoError E_OPTION naming what differs in what two plans say of the images */
+function checkSame(plan: StudyPlan, other: StudyPlan | undefined, path: string): void {
+  if (!other) throw new FemoError("E_OPTION", `${path}: expected a study, found no plan.json in it`);
+  const { cells: _, ...images } = plan;
+  const { cells: __, ...others } = other;
+  const differing = [...new Set([...Object.keys(images), ...Object.keys(others)])].find(
+    (key) => JSON.stringify(images[key as keyof typeof images]) !== JSON.stringify(others[key as keyof typeof others]),
+  );
+  if (differing === undefined) return;
+  throw new FemoError(
+    "E_OPTION",
+    `${path}: it is a study of other images: ${differing} differs. Say what it was begun with, or choose another folder with --out`,
+  );
+}
+
+/** Whole parts for each shard. */
+function rangeOf({ index, of }: Shard, images: number, partSize: number): { from: number; to: number } {
+  const parts = Math.ceil(images / partSize);
+  const at = (i: number): number => Math.min(images, Math.floor((i * parts) / of) * partSize);
+  return { from: at(index - 1), to: at(index) };
+}
+
+function shard(value: string): Shard {
+  const [, index, of] = /^(\d+)\/(\d+)$/.exec(value)?.map(Number) ?? [];
+  if (index === undefined || of === undefined || index < 1 || index > of) {
+    throw new InvalidArgumentError('Expected one of so many, such as "1/4".');
+  }
+  return { index, of };
+}
