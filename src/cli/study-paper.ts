@@ -33,6 +33,9 @@ interface PaperFlags extends StudyFlags {
   estimate?: boolean;
 }
 
+/** Of which 200 and 50,000 images are whole ones. */
+const PART_SIZE = 50;
+
 /** `femo study paper`: a table of the FEMO paper by its own protocol, on the real model. */
 export const paperCommand = (context: CommandContext): Command =>
   addStudyOptions(
@@ -40,6 +43,7 @@ export const paperCommand = (context: CommandContext): Command =>
     Object.entries(paperProtocols)
       .map(([name, { images }]) => `${name} ${images}`)
       .join(", "),
+    String(PART_SIZE),
   )
     .description("run the rows of the FEMO paper's tables by its protocol, and measure them as it does")
     .addArgument(new Argument("<which>", "model of the paper").choices(Object.keys(paperProtocols)))
@@ -104,7 +108,7 @@ function imagesOf(
     numInferenceSteps: protocol.numInferenceSteps,
     drawing: { ...protocol.drawing, ...given },
     subjects: subjectsOf(flags, pipeline, prompts, images),
-    partSize: flags.partSize ?? 32,
+    partSize: flags.partSize ?? PART_SIZE,
   };
 }
 

@@ -42,6 +42,7 @@ export const qualityCommand = (context: CommandContext): Command =>
       "the classes, or the classifier's held-out prompts",
     ),
     "256, quick: 18",
+    "as many as there are, up to 32",
   )
     .description("measure every method and its rivals on many images: a table, JSON, and an HTML report")
     .option("--quick", "a minute: the recommended methods at two costs")
@@ -59,6 +60,9 @@ export const qualityCommand = (context: CommandContext): Command =>
     )
     .action((flags: QualityFlags) => run(flags, context));
 
+const MOST_IN_PART = 32;
+const imageCount = ({ images, quick }: QualityFlags): number => images ?? (quick ? 18 : 256);
+
 async function run(flags: QualityFlags, context: CommandContext): Promise<void> {
   const { signal } = context;
   const progress = progressLine(flags.quiet);
@@ -71,7 +75,7 @@ async function run(flags: QualityFlags, context: CommandContext): Promise<void> 
     await workOnStudy({
       ...{ flags, context, pipeline, progress, base },
       judge: classifier && classifierJudge(classifier),
-      images: flags.images ?? (quick ? 18 : 256),
+      images: imageCount(flags),
       figures: flags.figures ?? (quick ? [] : ["output"]),
       cells: (onProgress) =>
         studyCells(pipeline, {
@@ -106,7 +110,7 @@ function imagesOf(
     ...(convergedSteps > 0 && { convergedSteps }),
     drawing,
     subjects: studySubjects(flags, pipeline, prompts),
-    partSize: flags.partSize ?? (flags.quick ? 9 : 32),
+    partSize: flags.partSize ?? Math.min(MOST_IN_PART, imageCount(flags)),
   };
 }
 

@@ -39,8 +39,8 @@ interface Shard {
   readonly of: number;
 }
 
-/** Adds the options of studies of many images. @param images how many there are, in words */
-export const addStudyOptions = (command: Command, images: string): Command =>
+/** Adds the options of studies of many images. @param images how many there are, in words @param parts and in a part */
+export const addStudyOptions = (command: Command, images: string, parts: string): Command =>
   command
     .option("--out <folder>", "where the study is kept; run again, it goes on", "femo-study")
     .option("--images <n>", `in all (default: ${images})`, integer)
@@ -48,7 +48,11 @@ export const addStudyOptions = (command: Command, images: string): Command =>
       index: 1,
       of: 1,
     })
-    .option("--part-size <n>", "images that are drawn and kept together (default: 32)", integer)
+    .option(
+      "--part-size <n>",
+      `images that are drawn and kept together, of which there are whole ones (default: ${parts})`,
+      integer,
+    )
     .option("--report", "draw nothing: make the report of what there is")
     .option("--merge <folders>", "parts that other machines have drawn, for the report", listOf(String));
 
@@ -189,7 +193,8 @@ const withoutValues = (row: object): unknown =>
 async function planOf({ flags, base, cells, progress }: StudyJob, folder: StudyFolder): Promise<StudyPlan> {
   const existing = folder.plan();
   if (existing) {
-    checkSame({ ...existing, ...base }, existing, folder.path);
+    const partSize = flags.partSize ?? existing.partSize;
+    checkSame({ ...existing, ...base, partSize }, existing, folder.path);
     return existing;
   }
   if (flags.report) throw new FemoError("E_OPTION", `--out: ${folder.path} has no study to report on`);
@@ -211,10 +216,10 @@ function checkSame(plan: StudyPlan, other: StudyPlan | undefined, path: string):
   );
 }
 
-/** Whole parts for each shard. */
+/** Whole parts for each shard, the last one too: images that are asked for later begin where these end. */
 function rangeOf({ index, of }: Shard, images: number, partSize: number): { from: number; to: number } {
   const parts = Math.ceil(images / partSize);
-  const at = (i: number): number => Math.min(images, Math.floor((i * parts) / of) * partSize);
+  const at = (i: number): number => Math.floor((i * parts) / of) * partSize;
   return { from: at(index - 1), to: at(index) };
 }
 

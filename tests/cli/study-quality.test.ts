@@ -50,6 +50,15 @@ test("shards in one folder and in others come together in a report", async () =>
   expect(page).not.toMatch(/<(script|link|img)[^>]+(src|href)="(?!data:)/);
 });
 
+test("more images may be asked for later, and come in whole parts", async () => {
+  const here = join(out, "more");
+  const rowsNow = () => JSON.parse(readFileSync(join(here, "rows.json"), "utf8")).rows as { images: number }[];
+  expect(await study("--out", here, "--images", "2")).toMatchObject({ code: 0 });
+  expect(rowsNow().every(({ images }) => images === 2)).toBe(true);
+  expect(await study("--out", here, "--images", "3")).toMatchObject({ code: 0 });
+  expect(rowsNow().every(({ images }) => images === 4)).toBe(true);
+});
+
 test("a folder with a study of other images is refused, and what there is stays", async () => {
   const here = join(out, "here");
   const { code, stderr } = await study("--out", here, "--images", "4", "--seed", "9");
