@@ -1,9 +1,9 @@
 import type { RgbImage } from "../images/index.js";
 import { samplerTitle } from "../samplers/index.js";
 import type { Comparison } from "./compare.js";
-import { dataUri, Html, html, inlineScript, scriptJson } from "./html.js";
+import { dataUri, type Html, html } from "./html.js";
+import { chartBasics, reportPage } from "./report-page.js";
 import { reportScript } from "./report-script.js";
-import { reportStyle } from "./report-style.js";
 import type { ComparisonRow, ComparisonStep } from "./rows.js";
 import { fullStepsText, summaryColumns, warningsOf } from "./table.js";
 
@@ -27,45 +27,32 @@ const colorOf = (row: number): string => {
 export function comparisonHtml(comparison: Comparison, options: ComparisonReportOptions = {}): string {
   const { model, rows, subjects } = comparison;
   const title = `${model}: ${subjects.length} ${subjects.length === 1 ? "image" : "images"}, drawn ${rows.length} ways`;
-  return html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="femo compare">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>${title}</title>
-<style>${new Html(reportStyle)}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kicker">femo compare</p>
-<h1>${title}</h1>
-<p class="lead">Every way starts from the same noise. The first computes every step in full; the others save work, and are
-measured by how close they come to it.</p>
-${factList(comparison, options.facts ?? {})}
-</header>
-${summary(rows)}
-${options.chartJs !== undefined && tradeOffChart(rows)}
-${stepStrips(rows)}
-${options.chartJs !== undefined && errorChart(rows)}
-${imageGrid(comparison)}
-</main>
-<div id="tip" role="tooltip" hidden></div>
-<script type="application/json" id="data">${scriptJson(chartData(rows))}</script>
-${options.chartJs !== undefined && inlineScript(options.chartJs)}
-${inlineScript(reportScript)}
-</body>
-</html>
-`.toString();
+  const { chartJs, facts = {} } = options;
+  const withCharts = chartJs !== undefined;
+  return reportPage({
+    command: "femo compare",
+    title,
+    lead:
+      "Every way starts from the same noise. The first computes every step in full; the others save work, and are measured by how " +
+      "close they come to it.",
+    facts: { ...factsOf(comparison), ...facts },
+    sections: [
+      summary(rows),
+      withCharts && tradeOffChart(rows),
+      stepStrips(rows),
+      withCharts && errorChart(rows),
+      imageGrid(comparison),
+      html`<div id="tip" role="tooltip" hidden></div>`,
+    ],
+    data: chartData(rows),
+    scripts: [...(withCharts ? [chartJs, chartBasics] : []), reportScript],
+  });
 }
 
-function factList(comparison: Comparison, extra: Readonly<Record<string, string>>): Html {
+function factsOf(comparison: Comparison): Record<string, string> {
   const { model, dtype, subjects, guidanceScale, guidanceChannels, batchSize, converged } = comparison;
   const seeds = subjects.map(({ seed }) => seed);
-  const facts: Record<string, string> = {
+  return {
     Model: model,
     Precision: dtype,
     Seeds: seeds.length > 1 ? `${seeds[0]} to ${seeds.at(-1)}` : String(seeds[0]),
@@ -80,10 +67,7 @@ function factList(comparison: Comparison, extra: Readonly<Record<string, string>
     }),
     Guidance: guidanceScale > 1 ? `${guidanceScale}, ${guidanceChannels} channels` : "off",
     "Batch size": String(batchSize),
-    ...extra,
   };
-  const entries = Object.entries(facts).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`);
-  return html`<dl class="facts">${entries}</dl>`;
 }
 
 function summary(rows: readonly ComparisonRow[]): Html {

@@ -32,25 +32,6 @@ export const reportScript = `
   }
 
   if (typeof Chart === "undefined") return;
-  const colorOf = (name) => {
-    const probe = document.createElement("span");
-    probe.style.color = "var(" + name + ")";
-    document.body.append(probe);
-    const { color } = getComputedStyle(probe);
-    probe.remove();
-    return color;
-  };
-  Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
-  Chart.defaults.maintainAspectRatio = false;
-  Chart.defaults.animation = false;
-  const axis = (title, more) => ({
-    title: { display: true, text: title, color: colorOf("--muted") },
-    ticks: { color: colorOf("--muted"), ...more?.ticks },
-    grid: { color: colorOf("--line") },
-    border: { color: colorOf("--line") },
-    ...more?.scale,
-  });
-
   /** One standard error up and down, and the name beside each point. */
   const annotations = {
     id: "annotations",
@@ -115,9 +96,10 @@ export const reportScript = `
           scales: {
             x: axis(speed === "flopsSpeedup" ? "Speed-up by FLOPs" : "Measured speed-up", {
               ticks: { callback: (value) => value + "x" },
-              scale: { min: Math.min(1, Math.floor(10 * slowest) / 10), max: Math.ceil(fastest * 1.15 * 2) / 2 },
+              min: Math.min(1, Math.floor(10 * slowest) / 10),
+              max: Math.ceil(fastest * 1.15 * 2) / 2,
             }),
-            y: axis("PSNR, dB", { scale: { min: Math.floor(low - margin), max: Math.ceil(high + margin) } }),
+            y: axis("PSNR, dB", { min: Math.floor(low - margin), max: Math.ceil(high + margin) }),
           },
           plugins: {
             legend: { display: false },
@@ -143,8 +125,8 @@ export const reportScript = `
         options: {
           interaction: { mode: "x", intersect: false },
           scales: {
-            x: axis("Step", { scale: { type: "linear" } }),
-            y: axis("Forecast error", { ticks: { callback: (value) => value + " %" }, scale: { min: 0 } }),
+            x: axis("Step", { type: "linear" }),
+            y: axis("Forecast error", { ticks: { callback: (value) => value + " %" }, min: 0 }),
           },
           plugins: {
             legend: { labels: { color: colorOf("--text"), usePointStyle: true, pointStyle: "circle", boxHeight: 7 } },

@@ -1,6 +1,6 @@
 import type { RgbImage } from "../../images/index.js";
-import { dataUri, Html, html, inlineScript, scriptJson } from "../html.js";
-import { reportStyle } from "../report-style.js";
+import { dataUri, type Html, html } from "../html.js";
+import { chartBasics, reportPage } from "../report-page.js";
 import { bytesText } from "../table.js";
 import type { LineFigure } from "./figures.js";
 import type { StudyPlan } from "./plan.js";
@@ -27,48 +27,33 @@ export function studyHtml({ plan, rows, samples, chartJs, facts = {}, figures = 
   const measures = measuresOf(rows);
   const title = `${plan.model}: ${rows.length} ways to draw, ${rows[0]?.images ?? 0} images`;
   const [first] = measures;
-  return html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="femo study">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>${title}</title>
-<style>${new Html(reportStyle)}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kicker">femo study</p>
-<h1>${title}</h1>
-<p class="lead">Every way draws the same images from the same noise. Methods and rivals are set to the same costs, each in all the
-settings it has; what is shown first is each at its best.</p>
-${factList(plan, rows, facts)}
-</header>
-${tradeOff(measures)}
-${first && bestTables(rows, measures, first)}
-${first && grid(rows, first, samples)}
-${figures.map(figureHtml)}
-</main>
-<script type="application/json" id="data">${scriptJson({
-    rows: chartRows(rows, measures),
-    measures: measures.map(({ key, title, sign }) => ({ key, title, sign })),
-    figures,
-    speeds: Object.entries(speeds).map(([key, { title }]) => ({ key, title })),
-  })}</script>
-${inlineScript(chartJs)}
-${inlineScript(studyScript)}
-</body>
-</html>
-`.toString();
+  return reportPage({
+    command: "femo study",
+    title,
+    lead:
+      "Every way draws the same images from the same noise. Methods and rivals are set to the same costs, each in all the settings it " +
+      "has; what is shown first is each at its best.",
+    facts: { ...factsOf(plan, rows), ...facts },
+    sections: [
+      tradeOff(measures),
+      first && bestTables(rows, measures, first),
+      first && grid(rows, first, samples),
+      ...figures.map(figureHtml),
+    ],
+    data: {
+      rows: chartRows(rows, measures),
+      measures: measures.map(({ key, title, sign }) => ({ key, title, sign })),
+      figures,
+      speeds: Object.entries(speeds).map(([key, { title }]) => ({ key, title })),
+    },
+    scripts: [chartJs, chartBasics, studyScript],
+  });
 }
 
-function factList(plan: StudyPlan, rows: readonly StudyRow[], extra: Readonly<Record<string, string>>): Html {
+function factsOf(plan: StudyPlan, rows: readonly StudyRow[]): Record<string, string> {
   const images = rows[0]?.images ?? 0;
   const { drawing } = plan;
-  const facts: Record<string, string> = {
+  return {
     Model: `${plan.model}, ${plan.dtype}`,
     Images: `${images} of seeds ${plan.seed} to ${plan.seed + images - 1}`,
     "Uncached steps": String(plan.numInferenceSteps),
@@ -77,10 +62,7 @@ function factList(plan: StudyPlan, rows: readonly StudyRow[], extra: Readonly<Re
       Object.entries(drawing)
         .map(([name, value]) => `${name} ${value}`)
         .join(", ") || "the model's own settings",
-    ...extra,
   };
-  const entries = Object.entries(facts).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`);
-  return html`<dl class="facts">${entries}</dl>`;
 }
 
 function tradeOff(measures: readonly Measure[]): Html {

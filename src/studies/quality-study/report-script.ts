@@ -19,23 +19,6 @@ export const studyScript = `
     });
   }
 
-  const colorOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(name) && (() => {
-    const probe = document.createElement("span");
-    probe.style.color = "var(" + name + ")";
-    document.body.append(probe);
-    const { color } = getComputedStyle(probe);
-    probe.remove();
-    return color;
-  })();
-  Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
-  Chart.defaults.maintainAspectRatio = false;
-  Chart.defaults.animation = false;
-  const axis = (title, more) => ({
-    title: { display: true, text: title, color: colorOf("--muted") },
-    ticks: { color: colorOf("--muted") }, grid: { color: colorOf("--line") }, border: { color: colorOf("--line") },
-    ...more,
-  });
-
   /** Points that no other beats, by cost from cheap to dear. */
   const front = (points, sign, cheap) => {
     const kept = [];
@@ -95,8 +78,8 @@ export const studyScript = `
       options: {
         scales: {
           x: axis(speed.title, { type: "logarithmic", reverse: cheap < 0,
-            ticks: { color: colorOf("--muted"), callback: (value) => [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 50].includes(value) ? value + (cheap > 0 ? "x" : "") : "" } }),
-          y: axis(measure.title),
+            ticks: { callback: (value) => [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 10, 15, 20, 30, 50].includes(value) ? value + (cheap > 0 ? "x" : "") : "" } }),
+          y: axis(measure.title, { grace: "6%" }),
         },
         plugins: {
           legend: { position: "right", labels: { color: text, usePointStyle: true, pointStyle: "circle", boxHeight: 6, font: { size: 11 } } },

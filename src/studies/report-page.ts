@@ -1,0 +1,67 @@
+import { Html, html, inlineScript, scriptJson } from "./html.js";
+import { reportStyle } from "./report-style.js";
+
+/** What a report says, around which the page is the same. */
+export interface ReportPage {
+  /** The command that made it. */
+  readonly command: string;
+  readonly title: string;
+  readonly lead: string;
+  readonly facts: Readonly<Record<string, string>>;
+  readonly sections: readonly (Html | false | undefined)[];
+  /** What scripts read of the element "data". */
+  readonly data: unknown;
+  /** Classic scripts, run in turn. */
+  readonly scripts: readonly string[];
+}
+
+/** A report as one HTML page that needs nothing else: images, charts, scripts and styles are in it. */
+export const reportPage = ({ command, title, lead, facts, sections, data, scripts }: ReportPage): string =>
+  html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="${command}">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>${title}</title>
+<style>${new Html(reportStyle)}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="kicker">${command}</p>
+<h1>${title}</h1>
+<p class="lead">${lead}</p>
+<dl class="facts">${Object.entries(facts).map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+</header>
+${sections.map((section) => section && html`${section}\n`)}</main>
+<script type="application/json" id="data">${scriptJson(data)}</script>
+${scripts.map(inlineScript)}
+</body>
+</html>
+`.toString();
+
+/** Script after Chart.js and before those that draw: `colorOf` a custom property, and `axis` of a scale in the page's colours. */
+export const chartBasics = `
+"use strict";
+const colorOf = (name) => {
+  const probe = document.createElement("span");
+  probe.style.color = "var(" + name + ")";
+  document.body.append(probe);
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
+};
+Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
+Chart.defaults.maintainAspectRatio = false;
+Chart.defaults.animation = false;
+const axis = (title, { ticks, ...scale } = {}) => ({
+  title: { display: true, text: title, color: colorOf("--muted") },
+  ticks: { color: colorOf("--muted"), ...ticks },
+  grid: { color: colorOf("--line") },
+  border: { color: colorOf("--line") },
+  ...scale,
+});
+`;
