@@ -17,7 +17,7 @@ import {
 } from "../methods/index.js";
 import type { ModelPlace } from "../platform/platform.js";
 import type { EngineDevice } from "../runtime/engine.js";
-import { createSampler, type SamplerChoice, type SchedulerConfig, settingsOf } from "../samplers/index.js";
+import { chosenOver, createSampler, type SamplerChoice, type SchedulerConfig, settingsOf } from "../samplers/index.js";
 import type { Drawing, Family, PipelineParts } from "./family.js";
 import type { ClassNames } from "./labels.js";
 import { plannedFlops } from "./planned-flops.js";
@@ -201,7 +201,7 @@ export class DiffusionPipeline {
     const { scheduler, caching, family } = this.#parts;
     const { numInferenceSteps } = family.defaults;
     const own = exampleOf(family).sampling;
-    const sampler = createSampler(scheduler, { numInferenceSteps, ...own, ...sampling });
+    const sampler = createSampler(scheduler, { numInferenceSteps, ...chosenOver(own, sampling) });
     return chosenCache(cache, caching, { ...samplingOf(sampler), samplerSettings: settingsOf(sampling.sampler) })
       .settings;
   }

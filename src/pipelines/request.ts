@@ -14,6 +14,7 @@ import {
   type Sampling,
 } from "../methods/index.js";
 import {
+  chosenOver,
   createSampler,
   isStochastic,
   ownSteps,
@@ -183,11 +184,14 @@ export function checkRequest(options: GenerateOptions, pipeline: PipelineParts):
   const bad = latents?.findIndex((x) => !Number.isFinite(x)) ?? -1;
   if (bad >= 0) throw new FemoError("E_OPTION", `latents: expected finite numbers, found ${latents?.[bad]} at ${bad}`);
   const inPlace = chosenSolver(options.cache ?? "none", caching, Number(settings.trueCfgScale ?? guidanceScale));
-  const { sampler: chosenSampler, timestepSpacing = sampling?.timestepSpacing } = options;
+  const { sampler: chosenSampler, timestepSpacing } = options;
   const steps = inPlace?.solver.timesteps.length ?? numInferenceSteps;
   const whole = inPlace
     ? createSampler(scheduler, { sampler: inPlace.solver, numInferenceSteps: steps })
-    : createSampler(scheduler, { ...sampling, sampler: chosenSampler, timestepSpacing, numInferenceSteps });
+    : createSampler(scheduler, {
+        ...chosenOver(sampling, { sampler: chosenSampler, timestepSpacing }),
+        numInferenceSteps,
+      });
   const { numTrainTimesteps = trainingChainDefaults.numTrainTimesteps } = scheduler;
   const sampler = partOfSteps(whole, drawing, steps, numTrainTimesteps);
   const samplerSettings = inPlace ? undefined : settingsOf(chosenSampler);

@@ -25,7 +25,7 @@ export { seedAfter, TorchGenerator } from "./noise.js";
 export { type PndmConfig, pndm, pndmDefaults } from "./pndm.js";
 export { type FlowPredictionType, flowPrediction, type PredictionType } from "./prediction.js";
 export { isStochastic, noised, type Sampler, type SamplerState, sampleRange } from "./sampler.js";
-export { createSampler, ditScheduler, type SamplerChoice } from "./scheduler.js";
+export { chosenOver, createSampler, ditScheduler, type SamplerChoice } from "./scheduler.js";
 export { schedulerFromConfig } from "./scheduler-config.js";
 export type { FinalSigmasType } from "./solver-stops.js";
 export {

@@ -12,7 +12,7 @@ import { givenSettings } from "./given-settings.js";
 import { oneOf } from "./options.js";
 import type { Sampler } from "./sampler.js";
 import { type SigmaConfig, sigmaConversion, sigmaDefaults } from "./sigmas.js";
-import { type SamplerOption, type SchedulerConfig, samplersOf, samplerTable } from "./table.js";
+import { isSolver, type SamplerOption, type SchedulerConfig, samplersOf, samplerTable } from "./table.js";
 import type { TimestepSpacing } from "./timesteps.js";
 
 /** What the DiT repository samples with: linear β, its own respacing, no clipping. */
@@ -59,6 +59,20 @@ function createOver(definition: SamplerDefinition, known: object, given: SigmaCo
   const { timestepSpacing, ...rest } = chosen;
   const spacing = timestepSpacing !== undefined && { timestepSpacing };
   return definition.create({ ...known, ...spacing, ...sigmaDefaults, ...given }, rest);
+}
+
+/**
+ * What a request says of its sampling over what its family has for requests that say nothing. A solver has timesteps of its
+ * own, beside which there is no spacing.
+ */
+export function chosenOver(
+  own: Partial<SamplerChoice> = {},
+  said: Partial<SamplerChoice> = {},
+): Partial<SamplerChoice> {
+  const { timestepSpacing, ...others } = own;
+  const spacing = isSolver(said.sampler) || timestepSpacing === undefined ? {} : { timestepSpacing };
+  const given = Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined));
+  return { ...others, ...spacing, ...given };
 }
 
 function chosenSteps(choice: SamplerChoice, process: Process): ChosenSteps {

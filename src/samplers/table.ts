@@ -66,7 +66,8 @@ export const samplersOf = (process: Process): readonly NamedSampler[] =>
 export const ownSteps = (sampler: SamplerOption | undefined): number | undefined =>
   isSolver(sampler) && Array.isArray(sampler.timesteps) ? sampler.timesteps.length : undefined;
 
-const isSolver = (sampler: SamplerOption | undefined): sampler is MultistepSolver =>
+/** Whether it is a solver as data. */
+export const isSolver = (sampler: SamplerOption | undefined): sampler is MultistepSolver =>
   typeof sampler === "object" && sampler?.sampler === "multistep";
 
 /** A copy of the settings that a request gives with a sampler's name; undefined if it gives none, or a solver. */

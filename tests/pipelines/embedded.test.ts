@@ -47,6 +47,17 @@ test("half of the steps, forecast by the preset, come close to the uncached imag
   expect(quality).toBeLessThan(99); // the same image would mean that nothing was forecast
 });
 
+test("a fitted solver runs the network as often as it says, and says where it was tried", async () => {
+  const [solver] = pipeline.solvers;
+  const fullSteps = solver?.timesteps.length as number;
+  const cache = { method: "calibrated", fullSteps } as const;
+  const { report } = await draw({ cache, guidanceScale: solver?.measured.guidanceScale as number });
+  expect(report.fullSteps).toEqual([Array.from({ length: fullSteps }, (_, step) => step)]);
+  expect(report.warnings).toEqual([]);
+  const elsewhere = await draw({ cache, guidanceScale: 4 });
+  expect(elsewhere.report.warnings.join()).toContain("not at 4");
+});
+
 test("the event loop turns while steps run", async () => {
   await pipeline.warmUp();
   let turns = 0;

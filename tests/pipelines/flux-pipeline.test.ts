@@ -45,6 +45,19 @@ test("methods are set as the FEMO paper and those before it set them on FLUX", (
   expect(pipelines.dev.cacheSettings("magCache")).toMatchObject({ ratios: "flux" });
 });
 
+test("Euler's steps as a solver of the request's own draw what they draw, with a cache's settings beside them", async () => {
+  const plain = await pipelines.dev.generate(request);
+  const timesteps = plain.report.batches[0]?.steps.map(({ timestep }) => timestep) as number[];
+  const table = timesteps.map((_, step) => Array.from({ length: step + 1 }, (__, j) => (j === step ? 1 : 0)));
+  const sampler = { sampler: "multistep", timesteps, table } as const;
+  const { images, report } = await pipelines.dev.generate({ ...request, sampler });
+  expect(report.sampler).toBe("multistep");
+  const [before, after] = [plain, { images }].map(({ images: [image] }) => image?.data as Uint8Array);
+  const off = Math.max(...(before as Uint8Array).map((level, i) => Math.abs(level - (after?.[i] as number))));
+  expect(off).toBeLessThanOrEqual(1);
+  expect(pipelines.dev.cacheSettings("none", { sampler, numInferenceSteps: 4 })).toEqual({ method: "none" });
+});
+
 test("each image is drawn again alone, from its own prompt and seed", async () => {
   const prompt = ["a red fox", "two lemons", "a red fox"];
   const negativePrompt = ["snow", "", "snow"];
