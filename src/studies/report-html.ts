@@ -1,8 +1,9 @@
 import type { RgbImage } from "../images/index.js";
 import { samplerTitle } from "../samplers/index.js";
+import { chartBasics } from "./chart-report-script.js";
 import type { Comparison } from "./compare.js";
 import { dataUri, type Html, html } from "./html.js";
-import { chartBasics, reportPage } from "./report-page.js";
+import { reportPage } from "./report-page.js";
 import { reportScript } from "./report-script.js";
 import type { ComparisonRow, ComparisonStep } from "./rows.js";
 import { fullStepsText, summaryColumns, warningsOf } from "./table.js";

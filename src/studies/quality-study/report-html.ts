@@ -1,6 +1,7 @@
 import type { RgbImage } from "../../images/index.js";
+import { chartBasics } from "../chart-report-script.js";
 import { dataUri, type Html, html } from "../html.js";
-import { chartBasics, reportPage } from "../report-page.js";
+import { reportPage } from "../report-page.js";
 import { bytesText } from "../table.js";
 import type { LineFigure } from "./figures.js";
 import type { StudyPlan } from "./plan.js";
