@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import { type ImageClassifier, type LabelledPrompt, MetricNetworks } from "../metrics/index.js";
 import type { CacheMethod, DiffusionPipeline } from "../pipelines/index.js";
-import { classifierJudge, type StudyPlan, type StudySubject, studyCells } from "../studies/index.js";
+import { classifierJudge, measureStep, type StudyPlan, type StudySubject, studyCells } from "../studies/index.js";
 import {
   addDrawing,
   addSubjects,
@@ -41,7 +41,7 @@ export const qualityCommand = (context: CommandContext): Command =>
       addDrawing(new Command("quality"), { images: "1", batchSize: "8" }),
       "the classes, or the classifier's held-out prompts",
     ),
-    "256, quick: 18",
+    "256, quick: as many as take a minute, up to 18",
     "as many as there are, up to 32",
   )
     .description("measure every method and its rivals on many images: a table, JSON, and an HTML report")
@@ -61,7 +61,18 @@ export const qualityCommand = (context: CommandContext): Command =>
     .action((flags: QualityFlags) => run(flags, context));
 
 const MOST_IN_PART = 32;
-const imageCount = ({ images, quick }: QualityFlags): number => images ?? (quick ? 18 : 256);
+const MOST_IMAGES = 256;
+const MOST_QUICK = 18;
+/** Of a minute, what opening and the report leave, and the full steps that quick's ways take for an image, about. */
+const QUICK_MS = 50_000;
+const QUICK_STEPS = 260;
+
+/** How many images are drawn if nothing is said: by the speed of the machine, if it is to be quick. */
+async function imageCount({ images, quick }: QualityFlags, pipeline: DiffusionPipeline): Promise<number> {
+  if (images !== undefined || !quick) return images ?? MOST_IMAGES;
+  const stepMs = await measureStep(pipeline, {});
+  return Math.max(2, Math.min(MOST_QUICK, Math.floor(QUICK_MS / (stepMs * QUICK_STEPS))));
+}
 
 async function run(flags: QualityFlags, context: CommandContext): Promise<void> {
   const { signal } = context;
@@ -70,12 +81,12 @@ async function run(flags: QualityFlags, context: CommandContext): Promise<void> 
   const networks = await MetricNetworks.open({ signal, ...(flags.threads && { threads: flags.threads }) });
   try {
     const classifier = await classifierOf(flags, networks);
-    const base = imagesOf(flags, pipeline, classifier?.prompts ?? []);
+    const images = await imageCount(flags, pipeline);
+    const base = imagesOf(flags, pipeline, classifier?.prompts ?? [], images);
     const { methods, levels, speedups, quick = false } = flags;
     await workOnStudy({
-      ...{ flags, context, pipeline, progress, base },
+      ...{ flags, context, pipeline, progress, base, images },
       judge: classifier && classifierJudge(classifier),
-      images: imageCount(flags),
       figures: flags.figures ?? (quick ? [] : ["output"]),
       cells: (onProgress) =>
         studyCells(pipeline, {
@@ -98,6 +109,7 @@ function imagesOf(
   flags: QualityFlags,
   pipeline: DiffusionPipeline,
   prompts: readonly LabelledPrompt[],
+  images: number,
 ): Omit<StudyPlan, "cells"> {
   const { numInferenceSteps = pipeline.defaults.numInferenceSteps, seed, ...request } = requestOf(flags);
   const { numImagesPerPrompt: _, batchSize: __, ...drawing } = request;
@@ -110,7 +122,7 @@ function imagesOf(
     ...(convergedSteps > 0 && { convergedSteps }),
     drawing,
     subjects: studySubjects(flags, pipeline, prompts),
-    partSize: flags.partSize ?? Math.min(MOST_IN_PART, imageCount(flags)),
+    partSize: flags.partSize ?? Math.min(MOST_IN_PART, images),
   };
 }
 
