@@ -68,6 +68,8 @@ export async function serve(
     if (request.method === "HEAD") response.end();
     else createReadStream(file, { start }).pipe(response);
   });
+  // A page may be busy for longer than the five seconds by default, and then ask on a connection that is closed meanwhile.
+  server.keepAliveTimeout = 600_000;
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const site: Site = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
