@@ -1,5 +1,4 @@
 import { Argument, Command, Option } from "commander";
-import { FemoError } from "../errors.js";
 import type { RgbImage } from "../images/index.js";
 import {
   type ClipConvention,
@@ -8,7 +7,6 @@ import {
   type FidConvention,
   fidConventions,
   fidResult,
-  type GaussianFit,
   type ImageSource,
   imageTasks,
   kernelDistance,
@@ -27,18 +25,17 @@ import {
   type Task,
   type WeightHashes,
 } from "../metrics/index.js";
-import { type FeatureKind, hasMoments, referenceFit } from "../metrics/reference.js";
+import type { FeatureKind } from "../metrics/reference.js";
 import { inceptionWidths } from "../models/inception-v3.js";
 import { type LpipsNet, lpipsNets } from "../models/lpips.js";
-import { openFile } from "../platform/node/file.js";
-import { sha256Of } from "../platform/node/published.js";
 import { bytesText } from "../studies/table.js";
-import { readNpz } from "../weights/index.js";
+import { idsWithoutPadding } from "../tokenizers/index.js";
 import { textOf } from "./files.js";
 import { imagesAt } from "./image-folders.js";
 import { type CommandContext, integer } from "./options.js";
 import { jsonText, print, warn } from "./output.js";
 import { type Progress, progressLine } from "./progress.js";
+import { momentsAt } from "./reference-moments.js";
 import { digestOf, RowFile, type RowType } from "./row-file.js";
 
 interface MetricFlags {
@@ -181,59 +178,6 @@ async function features(
   });
 }
 
-/** The moments of a reference file, factored once and kept; undefined of images. */
-async function momentsAt(
-  { flags, progress, signal }: Work,
-  kind: FeatureKind,
-  path: string,
-): Promise<GaussianFit | undefined> {
-  if (!path.endsWith(".npz")) return undefined;
-  const source = await openFile(path);
-  try {
-    const npz = await readNpz(source);
-    if (!hasMoments(npz, kind)) {
-      if (npz.names.includes("arr_0")) return undefined;
-      throw new FemoError(
-        "E_FILE",
-        `${path}: expected statistics of ${kind === "pool_3" ? "mu and sigma" : "mu_s and sigma_s"}, found ${npz.names.join(", ")}`,
-      );
-    }
-    progress.show(`factoring the covariance of ${path}`, 0);
-    const width = (await npz.header(kind === "pool_3" ? "mu" : "mu_s"))?.shape[0] ?? 0;
-    const numbers = 1 + width + width * width;
-    const store = flags.cache ? await RowFile.open(["reference", kind], numbers, "float64") : undefined;
-    try {
-      const digest = await sha256Of(path, signal);
-      const known = (await store?.get(digest)) as Float64Array | undefined;
-      if (known) return unpackFit(known, width);
-      const fit = await referenceFit(npz, kind, { signal });
-      await store?.add([[digest, packFit(fit)]]);
-      return fit;
-    } finally {
-      await store?.close();
-    }
-  } finally {
-    await source.close();
-  }
-}
-
-/** Trace, mean and root; rows of the root that a singular covariance lacks are zeros. */
-function packFit({ trace, mean, root }: GaussianFit): Float64Array {
-  const packed = new Float64Array(1 + mean.length + mean.length ** 2);
-  packed[0] = trace;
-  packed.set(mean, 1);
-  packed.set(root.data, 1 + mean.length);
-  return packed;
-}
-
-function unpackFit(packed: Float64Array, width: number): GaussianFit {
-  const data = packed.subarray(1 + width);
-  let rank = width;
-  while (rank > 0 && data.subarray((rank - 1) * width, rank * width).every((x) => x === 0)) rank--;
-  const root = { rows: rank, columns: width, data: data.slice(0, rank * width) };
-  return { count: undefined, trace: packed[0] as number, mean: packed.slice(1, 1 + width), root };
-}
-
 interface FidFlags extends InceptionFlags {
   spatial?: boolean;
   infinity?: boolean;
@@ -249,7 +193,11 @@ const fid = (context: CommandContext): Command =>
     .action((generated: string, reference: string, flags: FidFlags) =>
       run(flags, context, async (work) => {
         const kind = flags.spatial ? "spatial" : "pool_3";
-        const moments = await momentsAt(work, kind, reference);
+        const moments = await momentsAt(reference, kind, {
+          keep: work.flags.cache,
+          progress: work.progress,
+          signal: work.signal,
+        });
         const { sets, weights } = await features(work, kind, generated, ...(moments ? [] : [reference]));
         const [images, others] = sets as [Float32Array[], Float32Array[] | undefined];
         work.progress.show("distance", 0);
@@ -433,8 +381,7 @@ const clip = (context: CommandContext): Command =>
           const textFeatures = async (prompt: string): Promise<Float32Array> => {
             const known = texts.get(prompt);
             if (known) return known;
-            const { ids, tokens } = tokenizer.encode(prompt, longest);
-            const [made] = await network.textFeatures([ids.slice(0, tokens)]);
+            const [made] = await network.textFeatures([idsWithoutPadding(tokenizer, prompt, longest)]);
             texts.set(prompt, made as Float32Array);
             return made as Float32Array;
           };
@@ -474,15 +421,13 @@ const imageRewardCommand = (context: CommandContext): Command =>
       return withNetworks(work, async (networks) => {
         const { network, tokenizer, weights } = await networks.imageReward();
         const kind = { names: ["image-reward", ...hashesOf(weights)], width: 1, type: "float64" } as const;
-        const idsOf = (prompt: string): readonly number[] => {
-          const { ids, tokens } = tokenizer.encode(prompt, REWARD_TOKENS);
-          return ids.slice(0, tokens);
-        };
         const cut = prompts.filter((prompt) => tokenizer.encode(prompt, REWARD_TOKENS).dropped > 0).length;
         const values = await rows(work, "images", tasks, kind, async (batch) => {
           const found: Float64Array[] = [];
           for (const { image, prompt } of batch)
-            found.push(Float64Array.of(await network.reward(image, idsOf(prompt))));
+            found.push(
+              Float64Array.of(await network.reward(image, idsWithoutPadding(tokenizer, prompt, REWARD_TOKENS))),
+            );
           return found;
         });
         const notes = cut > 0 ? [`${cut} prompts have more than ${REWARD_TOKENS} tokens and were cut`] : [];

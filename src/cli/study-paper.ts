@@ -1,9 +1,7 @@
 import { Argument, Command, Option } from "commander";
 import { FemoError } from "../errors.js";
-import { MetricNetworks } from "../metrics/index.js";
-import { hasMoments, referenceFit } from "../metrics/reference.js";
+import type { GaussianFit, MetricNetworks } from "../metrics/index.js";
 import type { DiffusionPipeline } from "../pipelines/index.js";
-import { openFile } from "../platform/node/file.js";
 import {
   classSubjects,
   type Judge,
@@ -13,15 +11,21 @@ import {
   type PaperProtocol,
   paperProtocols,
   type StudyCell,
-  type StudyPlan,
   type StudySubject,
   withoutRefused,
 } from "../studies/index.js";
-import { readNpz } from "../weights/index.js";
 import { textOf } from "./files.js";
-import { addDrawing, type CommandContext, openPipeline, requestOf } from "./options.js";
-import { progressLine } from "./progress.js";
-import { addStudyOptions, type StudyFlags, workOnStudy } from "./study-work.js";
+import { addDrawing, type CommandContext } from "./options.js";
+import { momentsAt } from "./reference-moments.js";
+import {
+  addStudyOptions,
+  imagesOf,
+  type StudyFlags,
+  type StudyJob,
+  type StudyTools,
+  withStudyTools,
+  workOnStudy,
+} from "./study-work.js";
 
 interface PaperFlags extends StudyFlags {
   prompts?: string;
@@ -68,48 +72,30 @@ export const paperCommand = (context: CommandContext): Command =>
     });
 
 async function run(protocol: PaperProtocol, flags: PaperFlags, context: CommandContext): Promise<void> {
-  const { signal } = context;
   const prompts = flags.prompts === undefined ? undefined : promptsOf(flags.prompts);
-  const progress = progressLine(flags.quiet);
-  const pipeline = await openPipeline(flags, signal);
-  const { weights, anyWeights, cacheDir, threads } = flags;
-  const networks = await MetricNetworks.open({ weights, anyWeights, cacheDir, threads, signal });
-  try {
+  const { weights, anyWeights } = flags;
+  await withStudyTools(flags, context, { weights, anyWeights }, async ({ networks, ...tools }) => {
+    const { pipeline } = tools;
     const images = flags.images ?? protocol.images;
-    const base = imagesOf(protocol, flags, pipeline, prompts, images);
+    const { drawing, ...given } = imagesOf(flags, pipeline);
+    const base: StudyJob["base"] = {
+      ...given,
+      numInferenceSteps: protocol.numInferenceSteps,
+      drawing: { ...protocol.drawing, ...drawing },
+      subjects: subjectsOf(flags, pipeline, prompts, images),
+      partSize: flags.partSize ?? PART_SIZE,
+    };
     const tell = (cell: StudyCell, why: string): void => {
       if (!flags.quiet) process.stderr.write(`${cell.series}: left out: ${why}\n`);
     };
-    const judge = flags.metrics === false || flags.estimate ? undefined : await judgeOf(protocol, flags, networks);
+    const isMeasured = flags.metrics !== false && !flags.estimate;
     await workOnStudy({
-      ...{ flags, context, pipeline, progress, base, images, judge, estimate: flags.estimate },
+      ...{ ...tools, flags, base, images, estimate: flags.estimate },
+      judge: isMeasured ? await judgeOf(protocol, flags, networks, tools) : undefined,
       figures: [],
       cells: () => withoutRefused(pipeline, protocol.cells(), base, tell),
     });
-  } finally {
-    progress.clear();
-    await networks.close();
-    await pipeline.close();
-  }
-}
-
-function imagesOf(
-  protocol: PaperProtocol,
-  flags: PaperFlags,
-  pipeline: DiffusionPipeline,
-  prompts: readonly string[] | undefined,
-  images: number,
-): Omit<StudyPlan, "cells"> {
-  const { seed, numInferenceSteps: _, numImagesPerPrompt: __, batchSize: ___, ...given } = requestOf(flags);
-  return {
-    model: pipeline.name,
-    dtype: pipeline.dtype,
-    seed: Number(seed),
-    numInferenceSteps: protocol.numInferenceSteps,
-    drawing: { ...protocol.drawing, ...given },
-    subjects: subjectsOf(flags, pipeline, prompts, images),
-    partSize: flags.partSize ?? PART_SIZE,
-  };
+  });
 }
 
 /** @throws FemoError E_OPTION if the model draws prompts and none are given, or the reverse */
@@ -141,6 +127,7 @@ async function judgeOf(
   { metrics }: PaperProtocol,
   { statistics }: PaperFlags,
   networks: MetricNetworks,
+  tools: Pick<StudyTools, "progress" | "context">,
 ): Promise<Judge> {
   const has = (metric: PaperMetric): boolean => metrics.includes(metric);
   const convention = has("fid:tf") ? "tf" : "pytorch";
@@ -150,7 +137,7 @@ async function judgeOf(
       fid: {
         network: (await networks.inception(["pool_3", "spatial"])).network,
         convention,
-        population: statistics === undefined ? undefined : await populationOf(statistics),
+        population: statistics === undefined ? undefined : await populationOf(statistics, tools),
       },
     }),
     ...(has("lpips:alex") && { lpips: await networks.lpips("alex") }),
@@ -160,19 +147,11 @@ async function judgeOf(
 }
 
 /** @throws FemoError E_FILE if the file has no moments of both layers */
-async function populationOf(path: string) {
-  const source = await openFile(path);
-  try {
-    const npz = await readNpz(source);
-    const missing = (["pool_3", "spatial"] as const).find((kind) => !hasMoments(npz, kind));
-    if (missing) {
-      throw new FemoError(
-        "E_FILE",
-        `--statistics: ${path}: expected mu, sigma, mu_s and sigma_s, found ${npz.names.join(", ")}`,
-      );
-    }
-    return { pool_3: await referenceFit(npz, "pool_3"), spatial: await referenceFit(npz, "spatial") };
-  } finally {
-    await source.close();
-  }
+async function populationOf(path: string, { progress, context: { signal } }: Pick<StudyTools, "progress" | "context">) {
+  const fitOf = async (kind: "pool_3" | "spatial"): Promise<GaussianFit> => {
+    const fit = await momentsAt(path, kind, { keep: true, progress, signal });
+    if (fit) return fit;
+    throw new FemoError("E_FILE", `--statistics: ${path}: expected .npz of mu, sigma, mu_s and sigma_s, found images`);
+  };
+  return { pool_3: await fitOf("pool_3"), spatial: await fitOf("spatial") };
 }

@@ -1,7 +1,7 @@
 import { Command } from "commander";
-import { type ImageClassifier, type LabelledPrompt, MetricNetworks } from "../metrics/index.js";
+import type { ImageClassifier, LabelledPrompt, MetricNetworks } from "../metrics/index.js";
 import type { CacheMethod, DiffusionPipeline } from "../pipelines/index.js";
-import { classifierJudge, measureStep, type StudyPlan, type StudySubject, studyCells } from "../studies/index.js";
+import { classifierJudge, measureStep, type StudySubject, studyCells } from "../studies/index.js";
 import {
   addDrawing,
   addSubjects,
@@ -10,12 +10,16 @@ import {
   integer,
   listOf,
   number,
-  openPipeline,
-  requestOf,
   type SubjectFlags,
 } from "./options.js";
-import { progressLine } from "./progress.js";
-import { addStudyOptions, type StudyFlags, workOnStudy } from "./study-work.js";
+import {
+  addStudyOptions,
+  imagesOf,
+  type StudyFlags,
+  type StudyJob,
+  withStudyTools,
+  workOnStudy,
+} from "./study-work.js";
 
 interface QualityFlags extends StudyFlags, SubjectFlags {
   quick?: boolean;
@@ -74,57 +78,33 @@ async function imageCount({ images, quick }: QualityFlags, pipeline: DiffusionPi
   return Math.max(2, Math.min(MOST_QUICK, Math.floor(QUICK_MS / (stepMs * QUICK_STEPS))));
 }
 
-async function run(flags: QualityFlags, context: CommandContext): Promise<void> {
-  const { signal } = context;
-  const progress = progressLine(flags.quiet);
-  const pipeline = await openPipeline(flags, signal);
-  const networks = await MetricNetworks.open({ signal, ...(flags.threads && { threads: flags.threads }) });
-  try {
+const run = (flags: QualityFlags, context: CommandContext): Promise<void> =>
+  withStudyTools(flags, context, {}, async ({ networks, ...tools }) => {
+    const { pipeline } = tools;
     const classifier = await classifierOf(flags, networks);
     const images = await imageCount(flags, pipeline);
-    const base = imagesOf(flags, pipeline, classifier?.prompts ?? [], images);
     const { methods, levels, speedups, quick = false } = flags;
+    const convergedSteps = flags.convergedSteps ?? (quick ? 0 : 200);
+    const base: StudyJob["base"] = {
+      ...imagesOf(flags, pipeline),
+      ...(convergedSteps > 0 && { convergedSteps }),
+      subjects: studySubjects(flags, pipeline, classifier?.prompts ?? []),
+      partSize: flags.partSize ?? Math.min(MOST_IN_PART, images),
+    };
     await workOnStudy({
-      ...{ flags, context, pipeline, progress, base, images },
+      ...{ ...tools, flags, base, images },
       judge: classifier && classifierJudge(classifier),
       figures: flags.figures ?? (quick ? [] : ["output"]),
       cells: (onProgress) =>
         studyCells(pipeline, {
           ...{ numInferenceSteps: base.numInferenceSteps, drawing: base.drawing, subjects: base.subjects },
-          ...{ quick, signal, onProgress },
+          ...{ quick, signal: context.signal, onProgress },
           ...(methods && { methods }),
           ...(levels && { levels }),
           ...(speedups && { speedups }),
         }),
     });
-  } finally {
-    progress.clear();
-    await networks.close();
-    await pipeline.close();
-  }
-}
-
-/** What the images of a study are. */
-function imagesOf(
-  flags: QualityFlags,
-  pipeline: DiffusionPipeline,
-  prompts: readonly LabelledPrompt[],
-  images: number,
-): Omit<StudyPlan, "cells"> {
-  const { numInferenceSteps = pipeline.defaults.numInferenceSteps, seed, ...request } = requestOf(flags);
-  const { numImagesPerPrompt: _, batchSize: __, ...drawing } = request;
-  const convergedSteps = flags.convergedSteps ?? (flags.quick ? 0 : 200);
-  return {
-    model: pipeline.name,
-    dtype: pipeline.dtype,
-    seed: Number(seed),
-    numInferenceSteps,
-    ...(convergedSteps > 0 && { convergedSteps }),
-    drawing,
-    subjects: studySubjects(flags, pipeline, prompts),
-    partSize: flags.partSize ?? Math.min(MOST_IN_PART, images),
-  };
-}
+  });
 
 function studySubjects(
   flags: QualityFlags,

@@ -2,6 +2,7 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { FemoError } from "../errors.js";
+import { type MetricNetworkOptions, MetricNetworks } from "../metrics/index.js";
 import type { DiffusionPipeline } from "../pipelines/index.js";
 import {
   type Judge,
@@ -18,9 +19,9 @@ import {
 } from "../studies/index.js";
 import { chartJs } from "./chart-js.js";
 import { writeFiles } from "./files.js";
-import { type CommandContext, type CommonFlags, integer, listOf } from "./options.js";
+import { type CommandContext, type CommonFlags, integer, listOf, openPipeline, requestOf } from "./options.js";
 import { print } from "./output.js";
-import type { Progress } from "./progress.js";
+import { type Progress, progressLine } from "./progress.js";
 import { StudyFolder } from "./study-folder.js";
 
 /** What all studies of many images are told. */
@@ -72,6 +73,40 @@ export interface StudyJob {
   readonly figures: readonly string[];
   /** Say what it is going to take, and end. */
   readonly estimate?: boolean | undefined;
+}
+
+/** What a command needs to prepare a study. */
+export type StudyTools = Pick<StudyJob, "context" | "pipeline" | "progress"> & { readonly networks: MetricNetworks };
+
+/** Opens the model that the flags name and what measures its images, and closes both. */
+export async function withStudyTools(
+  flags: StudyFlags,
+  context: CommandContext,
+  measuring: Pick<MetricNetworkOptions, "weights" | "anyWeights">,
+  work: (tools: StudyTools) => Promise<void>,
+): Promise<void> {
+  const { signal } = context;
+  const { cacheDir, threads } = flags;
+  const progress = progressLine(flags.quiet);
+  const pipeline = await openPipeline(flags, signal);
+  const networks = await MetricNetworks.open({ ...measuring, cacheDir, threads, signal });
+  try {
+    await work({ context, pipeline, progress, networks });
+  } finally {
+    progress.clear();
+    await networks.close();
+    await pipeline.close();
+  }
+}
+
+/** What images of a study are that the common flags tell. */
+export function imagesOf(
+  flags: StudyFlags,
+  pipeline: DiffusionPipeline,
+): Pick<StudyPlan, "model" | "dtype" | "seed" | "numInferenceSteps" | "drawing"> {
+  const { numInferenceSteps = pipeline.defaults.numInferenceSteps, seed, ...request } = requestOf(flags);
+  const { numImagesPerPrompt: _, batchSize: __, ...drawing } = request;
+  return { model: pipeline.name, dtype: pipeline.dtype, seed: Number(seed), numInferenceSteps, drawing };
 }
 
 /** Draws what is missing of a study and makes its report. */

@@ -43,7 +43,8 @@ export class ImageClassifier {
   readonly prompts: readonly LabelledPrompt[];
   readonly #classify: Network;
   readonly #distance: Network;
-  readonly #heldOut: readonly [GaussianFit, GaussianFit];
+  /** Of the held-out pictures of what the model was trained on, in each of the two maps. */
+  readonly heldOut: readonly [GaussianFit, GaussianFit];
 
   private constructor(
     { heads, imageSize }: ImageClassifierConfig,
@@ -55,7 +56,7 @@ export class ImageClassifier {
     this.heads = heads;
     this.imageSize = imageSize;
     [this.#classify, this.#distance] = networks;
-    this.#heldOut = heldOut;
+    this.heldOut = heldOut;
   }
 
   /**
@@ -71,11 +72,6 @@ export class ImageClassifier {
     const distance = weightedNetwork(classifierDistance(config), checkpoint, sessions, { ignore: isHead });
     const [heldOut, prompts] = [await heldOutOf(folder, config), await promptsOf(folder)];
     return new ImageClassifier(config, [classify, distance], heldOut, prompts);
-  }
-
-  /** Of the held-out pictures of what the model was trained on, in each of the two maps. */
-  get heldOut(): readonly [GaussianFit, GaussianFit] {
-    return this.#heldOut;
   }
 
   /** @throws FemoError E_OPTION if an image is of another size; E_RUNTIME as `Session.run` */

@@ -1,4 +1,4 @@
-/** Script after Chart.js and before those that draw: `colorOf` a custom property, and `axis` of a scale in the page's colours. */
+/** Script after Chart.js and before those that draw: `colorOf` a custom property, `axis` of a scale in the page's colours, and `errorBar` of a point. */
 export const chartBasics = `
 "use strict";
 const colorOf = (name) => {
@@ -19,4 +19,15 @@ const axis = (title, { ticks, ...scale } = {}) => ({
   border: { color: colorOf("--line") },
   ...scale,
 });
+/** So much up and down from y. */
+const errorBar = ({ ctx, scales }, point, y, half, color, width) => {
+  ctx.save();
+  ctx.strokeStyle = color;
+  ctx.lineWidth = width;
+  ctx.beginPath();
+  ctx.moveTo(point.x, scales.y.getPixelForValue(y - half));
+  ctx.lineTo(point.x, scales.y.getPixelForValue(y + half));
+  ctx.stroke();
+  ctx.restore();
+};
 `;

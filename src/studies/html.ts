@@ -1,4 +1,5 @@
 import { encodePng, type RgbImage } from "../images/index.js";
+import { base64 } from "./base64.js";
 
 /** Markup that is safe to insert as it is. */
 export class Html {
@@ -37,9 +38,4 @@ function render(part: Part): string {
 }
 
 /** An image as an address that holds it. */
-export function dataUri(image: RgbImage): string {
-  const bytes = encodePng(image);
-  let binary = "";
-  for (let i = 0; i < bytes.length; i += 4096) binary += String.fromCharCode(...bytes.subarray(i, i + 4096));
-  return `data:image/png;base64,${btoa(binary)}`;
-}
+export const dataUri = (image: RgbImage): string => `data:image/png;base64,${base64(encodePng(image))}`;

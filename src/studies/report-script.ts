@@ -32,23 +32,19 @@ export const reportScript = `
   }
 
   if (typeof Chart === "undefined") return;
+
   /** One standard error up and down, and the name beside each point. */
   const annotations = {
     id: "annotations",
     afterDatasetsDraw(chart) {
-      const { ctx, scales, chartArea, data } = chart;
+      const { ctx, chartArea, data } = chart;
       const taken = [];
       data.datasets.forEach((set, i) => {
         const [point] = chart.getDatasetMeta(i).data;
         if (!point) return;
         const { y, standardError } = set.data[0];
+        errorBar(chart, point, y, standardError, set.borderColor, 1.5);
         ctx.save();
-        ctx.strokeStyle = set.borderColor;
-        ctx.lineWidth = 1.5;
-        ctx.beginPath();
-        ctx.moveTo(point.x, scales.y.getPixelForValue(y - standardError));
-        ctx.lineTo(point.x, scales.y.getPixelForValue(y + standardError));
-        ctx.stroke();
         ctx.font = "550 12px " + Chart.defaults.font.family;
         ctx.fillStyle = colorOf("--text");
         ctx.textBaseline = "middle";

@@ -59,6 +59,8 @@ export interface Part {
 
 /** Smallest side that SSIM's window fits into. */
 const SSIM_MIN_SIDE = 11;
+export const ssimFits = (images: readonly RgbImage[]): boolean =>
+  images.every(({ width, height }) => Math.min(width, height) >= SSIM_MIN_SIDE);
 
 export const imagesOf = (parts: readonly Part[]): GeneratedImage[] => parts.flatMap(({ images }) => [...images]);
 export const durationOf = ({ report }: Part): number => report.conditioningMs + report.stepsMs;
@@ -87,7 +89,6 @@ export function rowOf(
   const flops = sumOf(parts, (part) => part.report.flops.done);
   const durationMs = sumOf(parts, durationOf);
   const images = imagesOf(parts);
-  const fits = images.every(({ width, height }) => Math.min(width, height) >= SSIM_MIN_SIDE);
   return {
     name,
     cache: report.cache,
@@ -103,7 +104,7 @@ export function rowOf(
     measuredSpeedup: sumOf(against, durationOf) / durationMs,
     measuredSpeedups: parts.map((part, round) => durationOf(against[round] as Part) / durationOf(part)),
     ...(reference && { psnr: likeness(psnr, images, imagesOf(reference)) }),
-    ...(reference && fits && { ssim: likeness(ssim, images, imagesOf(reference)) }),
+    ...(reference && ssimFits(images) && { ssim: likeness(ssim, images, imagesOf(reference)) }),
     ...(converged && { psnrConverged: likeness(psnr, images, converged) }),
     stateBytes: Math.max(...parts.map((part) => part.report.stateBytes)),
     steps: mergeSteps(parts),

@@ -134,7 +134,8 @@ function placedAt(
 export const runsOn = (pipeline: DiffusionPipeline, method: CacheMethod): boolean =>
   isAccepted(() => methodOf(pipeline.cacheSettings(method), pipeline));
 
-function isAccepted(choose: () => unknown): boolean {
+/** Whether a choice is one, by whoever checks it. @param choose what throws E_OPTION if it is none */
+export function isAccepted(choose: () => unknown): boolean {
   try {
     choose();
     return true;

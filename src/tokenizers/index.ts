@@ -1,3 +1,3 @@
 export { openTokenizer } from "./open.js";
-export type { Encoding, Tokenizer } from "./tokenizer.js";
+export { type Encoding, idsWithoutPadding, type Tokenizer } from "./tokenizer.js";
 export { wordPieceTokenizer } from "./word-piece.js";

@@ -37,6 +37,12 @@ export interface Tokenizer {
   encode(text: string, length?: number): Encoding;
 }
 
+/** A prompt in as many ids as it has, up to so many: no padding. @throws FemoError E_OPTION as `Tokenizer.encode` */
+export function idsWithoutPadding(tokenizer: Tokenizer, text: string, length?: number): readonly number[] {
+  const { ids, tokens } = tokenizer.encode(text, length);
+  return ids.slice(0, tokens);
+}
+
 /** A word of a normalized text in ids, and how it reads, with what is between it and the word before. */
 export interface Word {
   readonly ids: readonly number[];

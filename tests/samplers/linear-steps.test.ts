@@ -20,6 +20,7 @@ import {
   type SamplerState,
   type SchedulerConfig,
   sampleRange,
+  samplersOf,
   uniPc,
 } from "../../src/samplers/index.js";
 import { alphaBar, fakeModel, noise, relativeError } from "./helpers.js";
@@ -229,20 +230,7 @@ test("settings and numbers of steps, whatever they are, give finite latents or a
   const bool = fc.boolean();
   const settings = fc.record(
     {
-      sampler: fc.constantFrom(
-        ...([
-          "ddim",
-          "dpm-solver++",
-          "dpm-solver++-sde",
-          "unipc",
-          "deis",
-          "pndm",
-          "euler",
-          "euler-ancestral",
-          "ddpm",
-          "lcm",
-        ] as const),
-      ),
+      sampler: fc.constantFrom(...samplersOf("diffusion")),
       predictionType: fc.constantFrom("epsilon", "v_prediction", "sample"),
       betaSchedule: fc.constantFrom("linear", "scaled_linear", "squaredcos_cap_v2"),
       numTrainTimesteps: fc.constantFrom(1, 2, 50, 1000),

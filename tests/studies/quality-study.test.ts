@@ -36,7 +36,7 @@ const plan: StudyPlan = { ...images, cells };
 /** Says of an image its mean level, and how far the means of two are from each other. */
 const mean = ({ data }: RgbImage): number => data.reduce((sum, level) => sum + level, 0) / data.length;
 const judge: Judge = {
-  ...{ distances: ["distance"], layers: ["level"], population: () => undefined },
+  ...{ layers: ["level"], population: () => undefined },
   judge: async (drawn) =>
     drawn.map((image) => ({
       scores: { accuracy: 1 },

@@ -25,6 +25,9 @@ export class TransientError extends FemoError {
   }
 }
 
+/** Whether a server that answers so may answer otherwise in a while. */
+export const isTransient = (status: number): boolean => status === 408 || status === 429 || status >= 500;
+
 /** The Hub does not have what was asked for. */
 export class NotFoundError extends FemoError {
   constructor(message: string) {

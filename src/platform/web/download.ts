@@ -2,6 +2,7 @@ import { FemoError } from "../../errors.js";
 import { type FolderSource, folderInside, namesIn, pathInside } from "../../weights/folder-source.js";
 import { pipelineFiles } from "../../weights/select.js";
 import { quote } from "../../weights/text.js";
+import { broughtFolder } from "../hub/brought-folder.js";
 import { inTurn } from "../hub/in-turn.js";
 import { defaultRetryPolicy, type RetryPolicy, retry, TransientError } from "../hub/retry.js";
 import type { FindOptions } from "../platform.js";
@@ -87,20 +88,12 @@ class Download {
     const { paths } = this.#found;
     const local = folderOf(this.#remote, this.#there);
     const bring = async (path: string): Promise<void> => this.#bring(await this.#find(path), () => {});
-    return {
+    const there = {
       name,
-      exists: async (path) => (await this.#found.find(pathInside(name, path))) !== undefined,
+      exists: async (path: string) => (await this.#found.find(pathInside(name, path))) !== undefined,
       ...(paths && { list: async (path: string) => namesIn(paths, folderInside(name, path)) }),
-      async readText(path, maxBytes) {
-        await bring(path);
-        return local.readText(path, maxBytes);
-      },
-      async open(path) {
-        await bring(path);
-        return local.open(path);
-      },
-      resolve: (path) => local.resolve(path),
     };
+    return broughtFolder(there, local, bring);
   }
 
   async #find(path: string): Promise<WebFile> {

@@ -1,18 +1,10 @@
 import { FemoError } from "../../errors.js";
 import { MAX_TEXT_BYTES } from "../../weights/folder-source.js";
-import { retryAfterMs, TransientError } from "../hub/retry.js";
+import type { Answer } from "../hub/answer.js";
+import { isTransient, retryAfterMs, TransientError } from "../hub/retry.js";
 
 /** A server that sends nothing for so long is taken for dead. */
 const SILENCE_MS = 30_000;
-
-export interface Answer {
-  readonly status: number;
-  readonly headers: Headers;
-  /** The body as it arrives. @throws TransientError if it stops coming */
-  chunks(): AsyncGenerator<Uint8Array, void>;
-  /** Instead of reading the body. */
-  discard(): Promise<void>;
-}
 
 export interface GetOptions {
   readonly method?: "GET" | "HEAD";
@@ -94,7 +86,7 @@ function problemOf(url: URL, cause: unknown, silence: AbortSignal): string {
 }
 
 function refusalOf(name: string, { status, headers }: Response): FemoError {
-  if (status === 408 || status === 429 || status >= 500) {
+  if (isTransient(status)) {
     return new TransientError(`${name}: the server answered ${status}. Try again later: what is there is kept.`, {
       retryAfterMs: retryAfterMs(headers.get("retry-after")),
     });

@@ -1,3 +1,4 @@
+import { csvText } from "../csv.js";
 import { alignedText } from "../table.js";
 import type { ComparedValue, CostRow, CostTable, Verdict } from "./costs.js";
 
@@ -60,9 +61,7 @@ export function costTablesCsv(tables: readonly CostTable[]): string {
       ...[...values(row.flops), ...values(row.speed), row.remark ?? ""],
     ]),
   );
-  return [heading, ...lines].map((line) => line.map(quoted).join(",")).join("\n");
+  return csvText([heading, ...lines]);
 }
-
-const quoted = (cell: string): string => (/[",\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell);
 
 const text = (value: number | undefined): string => value?.toString() ?? "";

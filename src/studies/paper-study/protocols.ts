@@ -1,22 +1,25 @@
-import type { CacheOptions } from "../../methods/index.js";
+import { type CacheOptions, methodTitle } from "../../methods/index.js";
 import { paperTables } from "../costs/paper-tables.js";
-import { cellOf, referenceCell, type StudyCell, type StudyDrawing, type StudySubject } from "../quality-study/plan.js";
+import {
+  cellOf,
+  distinct,
+  referenceCell,
+  type StudyCell,
+  type StudyDrawing,
+  type StudySubject,
+} from "../quality-study/plan.js";
 
 /** How the FEMO paper judged a model, as far as it says, and the closest reading where it does not. */
 export interface PaperProtocol {
-  readonly title: string;
   /** On the Hub. */
   readonly model: string;
   /** In all. */
   readonly images: number;
   readonly numInferenceSteps: number;
   readonly drawing: StudyDrawing;
-  /** Tables of which the rows are run. */
-  readonly tables: string;
   /** What is measured beside PSNR and SSIM. */
   readonly metrics: readonly PaperMetric[];
-  /** Of the pictures whose statistics Frechet distances are measured from; undefined: the uncached images. */
-  readonly statistics?: string;
+  /** The rows of its tables. */
   cells(): StudyCell[];
 }
 
@@ -35,7 +38,7 @@ function tableCells(
   const cells = rows.flatMap(({ method, run }) => {
     if ("reason" in run) return [];
     const { cache, numSteps } = run;
-    if (cache === "none" || typeof cache === "string") {
+    if (typeof cache === "string") {
       if (numSteps === numInferenceSteps) return [referenceCell(numInferenceSteps)];
       return [cellOf({ group: "Fewer steps", series: "Fewer steps", request: { numInferenceSteps: numSteps } })];
     }
@@ -46,7 +49,7 @@ function tableCells(
     const series = [method, ...words.filter((word) => !word.startsWith("interval"))].join(", ");
     return [cellOf({ group: method, series, request: { cache: settings, numInferenceSteps: numSteps } })];
   });
-  return [...new Map([referenceCell(numInferenceSteps), ...cells].map((cell) => [cell.id, cell])).values()];
+  return distinct([referenceCell(numInferenceSteps), ...cells]);
 }
 
 /** The paper's beta on DiT is -0.2 at order 1 and -0.02 at order 2, which the presets have. */
@@ -55,17 +58,17 @@ const ofDit = (cache: Chosen): Chosen =>
 
 /** Table 2 prints no settings but N and O = 1; the closest readings of its speed-ups are `output` and cut 4, `module` and cut 6. */
 function sdxlCells(numInferenceSteps: number): StudyCell[] {
-  const every = [2, 7].flatMap((interval): readonly (readonly [string, Chosen])[] => [
-    ["DeepCache", { method: "deepCache", interval, cacheBranchId: 4 }],
-    ["DeepCache", { method: "deepCache", interval, cacheBranchId: 6 }],
-    ...["output", "module"].flatMap((granularity): readonly (readonly [string, Chosen])[] => [
-      ["TaylorSeer", { method: "taylorSeer", interval, order: 1, firstEnhance: 1, granularity }],
-      ["FEMO", { method: "femo", interval, order: 1, beta: 0.325, firstEnhance: 1, granularity }],
+  const every = [2, 7].flatMap((interval): Chosen[] => [
+    ...[4, 6].map((cacheBranchId): Chosen => ({ method: "deepCache", interval, cacheBranchId })),
+    ...["output", "module"].flatMap((granularity): Chosen[] => [
+      { method: "taylorSeer", interval, order: 1, firstEnhance: 1, granularity },
+      { method: "femo", interval, order: 1, beta: 0.325, firstEnhance: 1, granularity },
     ]),
   ]);
   return [
     referenceCell(numInferenceSteps),
-    ...every.map(([group, cache]) => {
+    ...every.map((cache) => {
+      const group = methodTitle(cache.method);
       const words = Object.entries(cache).flatMap(([key, value]) =>
         ["granularity", "cacheBranchId"].includes(key) ? [`${key} ${value}`] : [],
       );
@@ -77,33 +80,29 @@ function sdxlCells(numInferenceSteps: number): StudyCell[] {
 /** The paper's three models, by the names that `femo study paper` has for them. */
 export const paperProtocols = {
   dit: {
-    title: "Tables 4, A1 and A2: DiT-XL/2 at 256x256",
+    // Tables 4, A1 and A2: DiT-XL/2 at 256x256
     model: "facebook/DiT-XL-2-256",
     images: 50_000,
     numInferenceSteps: 50,
     drawing: { guidanceScale: 1.5, guidanceChannels: 3, timestepSpacing: "dit" },
-    tables: "4, A1, A2",
     metrics: ["fid:tf"],
-    statistics: "VIRTUAL_imagenet256_labeled.npz of OpenAI's guided-diffusion",
     cells: () => tableCells(["4", "A1", "A2"], 50, ofDit),
   },
   flux: {
-    title: "Tables 1, 3, A3 and A4: FLUX.1-dev at 1024x1024",
+    // Tables 1, 3, A3 and A4: FLUX.1-dev at 1024x1024
     model: "black-forest-labs/FLUX.1-dev",
     images: 200,
     numInferenceSteps: 50,
     drawing: { height: 1024, width: 1024 },
-    tables: "1, A3, A4",
     metrics: ["fid:pytorch", "lpips:alex", "clip:L/14", "image-reward"],
     cells: () => tableCells(["1", "A3", "A4"], 50, (cache) => cache),
   },
   sdxl: {
-    title: "Table 2: SDXL at 1024x1024",
+    // Table 2: SDXL at 1024x1024
     model: "stabilityai/stable-diffusion-xl-base-1.0",
     images: 200,
     numInferenceSteps: 50,
     drawing: { height: 1024, width: 1024 },
-    tables: "2",
     metrics: ["lpips:alex", "clip:L/14", "image-reward"],
     cells: () => sdxlCells(50),
   },

@@ -1,5 +1,5 @@
 import type { CacheOptions } from "../../methods/index.js";
-import { ablation, errorOverHorizon, forecastPaths } from "../trajectories/figures.js";
+import { type AblationRow, ablation, errorOverHorizon, forecastPaths } from "../trajectories/figures.js";
 import { forecastingMethods } from "../trajectories/open-loop.js";
 import type { Trajectories } from "../trajectories/record.js";
 
@@ -28,7 +28,6 @@ export interface LineFigure {
 }
 
 const INTERVALS = [3, 5, 7, 9] as const;
-const ORDERS = [1, 2, 3] as const;
 const BETAS = Array.from({ length: 25 }, (_, i) => Math.round(100 * (-0.6 + 0.05 * i)) / 100);
 const GAMMAS = [0, 0.002, 0.007, 0.02, 0.05, 0.1, 0.2] as const;
 const DELTAS = [0.01, 0.02, 0.05, 0.1, 0.2] as const;
@@ -53,10 +52,7 @@ export function trajectoryFigures(trajectories: Trajectories): LineFigure[] {
   });
   const femo = { method: "femo", granularity: level } as CacheOptions;
   const byBeta = ablation(trajectories, femo, { interval: INTERVALS, beta: BETAS });
-  const byOrder = ORDERS.map((order) => ({
-    order,
-    rows: ablation(trajectories, femo, { order: [order], interval: [2, 3, 4, 5, 6, 7, 8, 9, 10] }),
-  }));
+  const byOrder = ablation(trajectories, femo, { order: [1, 2, 3], interval: [2, 3, 4, 5, 6, 7, 8, 9, 10] });
   const adapted = ablation(trajectories, { method: "adaptedFemo", granularity: level } as CacheOptions, {
     interval: [5],
     gamma: GAMMAS,
@@ -92,34 +88,28 @@ export function trajectoryFigures(trajectories: Trajectories): LineFigure[] {
       title: `FEMO's beta ${at}`,
       note: "Mean relative error of all forecasts for each beta, at the model's order. Beta 0 is TaylorSeer.",
       ...{ x: "beta", y: "Relative error" },
-      lines: INTERVALS.map((interval) => ({
-        label: `interval ${interval}`,
-        points: byBeta.flatMap(({ varied, relativeError }) =>
-          varied.interval === interval && relativeError ? [{ x: varied.beta as number, y: relativeError.mean }] : [],
-        ),
-      })),
+      lines: linesOf(byBeta, "interval", "beta"),
     },
     {
       title: `FEMO's order and interval ${at}`,
       note: "Mean relative error of all forecasts.",
       ...{ x: "interval", y: "Relative error", logarithmic: true },
-      lines: byOrder.map(({ order, rows }) => ({
-        label: `order ${order}`,
-        points: rows.flatMap(({ varied, relativeError }) =>
-          relativeError ? [{ x: varied.interval as number, y: relativeError.mean }] : [],
-        ),
-      })),
+      lines: linesOf(byOrder, "order", "interval"),
     },
     {
       title: `Adapted-FEMO's gamma and delta ${at}`,
       note: "Mean relative error of all forecasts at interval 5.",
       ...{ x: "gamma", y: "Relative error" },
-      lines: DELTAS.map((delta) => ({
-        label: `delta ${delta}`,
-        points: adapted.flatMap(({ varied, relativeError }) =>
-          varied.delta === delta && relativeError ? [{ x: varied.gamma as number, y: relativeError.mean }] : [],
-        ),
-      })),
+      lines: linesOf(adapted, "delta", "gamma"),
     },
   ];
 }
+
+/** Mean errors over one setting, a line for each value of another. */
+const linesOf = (rows: readonly AblationRow[], line: string, x: string): LineFigure["lines"] =>
+  [...new Set(rows.map(({ varied }) => varied[line]))].map((value) => ({
+    label: `${line} ${value}`,
+    points: rows.flatMap(({ varied, relativeError }) =>
+      varied[line] === value && relativeError ? [{ x: varied[x] as number, y: relativeError.mean }] : [],
+    ),
+  }));

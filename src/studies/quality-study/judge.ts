@@ -1,5 +1,6 @@
 import type { RgbImage } from "../../images/index.js";
 import { type GaussianFit, type ImageClassifier, psnr, ssim } from "../../metrics/index.js";
+import { ssimFits } from "../rows.js";
 import type { StudySubject } from "./plan.js";
 
 /** What a judge says of an image. */
@@ -12,8 +13,6 @@ export interface Judged {
 
 /** Who measures a study's images, beside PSNR and SSIM. */
 export interface Judge {
-  /** What its distances of two images are called. */
-  readonly distances: readonly string[];
   readonly layers: readonly string[];
   /** What images as a whole should be like, in a layer. Undefined: like the uncached ones. */
   population(layer: string): GaussianFit | undefined;
@@ -25,19 +24,15 @@ export interface Judge {
   ): Promise<Readonly<Record<string, readonly number[]>>>;
 }
 
-/** Smallest side that SSIM's window fits into. */
-const SSIM_MIN_SIDE = 11;
-
 /** Likeness that needs no network: in decibels, Infinity of equal images, and at most 1. */
 export function likenesses(
   images: readonly RgbImage[],
   wanted: readonly RgbImage[],
 ): Readonly<Record<string, readonly number[]>> {
   const pairs = images.map((image, i) => [image, wanted[i] as RgbImage] as const);
-  const fits = images.every(({ width, height }) => Math.min(width, height) >= SSIM_MIN_SIDE);
   return {
     psnr: pairs.map(([a, b]) => psnr(a, b)),
-    ...(fits && { ssim: pairs.map(([a, b]) => ssim(a, b)) }),
+    ...(ssimFits(images) && { ssim: pairs.map(([a, b]) => ssim(a, b)) }),
   };
 }
 
@@ -46,7 +41,6 @@ const LAYERS = ["features_0", "features_1"] as const;
 /** A classifier as a judge: which labels are right, how far images are in its maps, and how their features are distributed. */
 export function classifierJudge(classifier: ImageClassifier): Judge {
   return {
-    distances: ["distance"],
     layers: LAYERS,
     population: (layer) => classifier.heldOut[LAYERS.indexOf(layer as (typeof LAYERS)[number]) as 0 | 1],
     async judge(images, subjects) {

@@ -11,6 +11,7 @@ import {
   REWARD_TOKENS,
   type Tokenizer,
 } from "../../metrics/index.js";
+import { idsWithoutPadding } from "../../tokenizers/index.js";
 import type { Judge, Judged } from "./judge.js";
 
 /** Networks of published metrics, as `MetricNetworks` opens them. */
@@ -38,12 +39,13 @@ export function networkJudge({ fid, lpips, clip, imageReward }: JudgeNetworks): 
   ): Promise<Float32Array> => {
     const made =
       texts.get(prompt) ??
-      network.textFeatures([withoutPadding(tokenizer, prompt, network.maxTokens)]).then(([row]) => row as Float32Array);
+      network
+        .textFeatures([idsWithoutPadding(tokenizer, prompt, network.maxTokens)])
+        .then(([row]) => row as Float32Array);
     texts.set(prompt, made);
     return made;
   };
   return {
-    distances: lpips ? ["lpips"] : [],
     layers: fid ? LAYERS : [],
     population: (layer) => fid?.population?.[layer as (typeof LAYERS)[number]],
     async judge(images, subjects) {
@@ -73,9 +75,4 @@ export function networkJudge({ fid, lpips, clip, imageReward }: JudgeNetworks): 
 }
 
 const rewardOf = ({ network, tokenizer }: NonNullable<JudgeNetworks["imageReward"]>, image: RgbImage, prompt: string) =>
-  network.reward(image, withoutPadding(tokenizer, prompt, REWARD_TOKENS));
-
-function withoutPadding(tokenizer: Tokenizer, prompt: string, length: number): readonly number[] {
-  const { ids, tokens } = tokenizer.encode(prompt, length);
-  return ids.slice(0, tokens);
-}
+  network.reward(image, idsWithoutPadding(tokenizer, prompt, REWARD_TOKENS));

@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { FemoError } from "../../errors.js";
 import { schemaIssues } from "../../schema-issues.js";
+import { base64 } from "../base64.js";
 
 /** Values of a measure, one for each image; null is that of equal images, which JSON has no number for. */
 export type PartValues = Readonly<Record<string, readonly (number | null)[]>>;
@@ -80,10 +81,7 @@ export function packRows(rows: readonly Float32Array[]): string {
   for (const [i, row] of rows.entries()) {
     for (const [j, value] of row.entries()) view.setFloat32(4 * (i * width + j), value, true);
   }
-  const bytes = new Uint8Array(view.buffer);
-  let text = "";
-  for (let at = 0; at < bytes.length; at += 4096) text += String.fromCharCode(...bytes.subarray(at, at + 4096));
-  return btoa(text);
+  return base64(new Uint8Array(view.buffer));
 }
 
 /** @throws FemoError E_CONFIG if the text is no such rows */

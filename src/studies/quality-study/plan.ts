@@ -12,7 +12,7 @@ import type { DiffusionPipeline, GenerateOptions } from "../../pipelines/index.j
 import { processOf, type SamplerOption, samplerTitle, type TimestepSpacing } from "../../samplers/index.js";
 import { checkGenerate } from "../check-generate.js";
 import { settingsAtCost } from "../settings-at-cost.js";
-import { recommendedMethods, runsOn } from "../variants.js";
+import { isAccepted, recommendedMethods, runsOn } from "../variants.js";
 import { type Rival, rivalsOf } from "./rivals.js";
 
 /** What an image of a study shows, and by which labels a classifier should call it, if that is known. */
@@ -116,8 +116,13 @@ export async function studyCells(pipeline: DiffusionPipeline, options: CellOptio
       if ((await refusalOf(pipeline, cell.request, options)) === undefined) cells.push(cell);
     }
   }
-  return [...new Map(cells.map((cell) => [cell.id, cell])).values()];
+  return distinct(cells);
 }
+
+/** Each once. */
+export const distinct = (cells: readonly StudyCell[]): StudyCell[] => [
+  ...new Map(cells.map((cell) => [cell.id, cell])).values(),
+];
 
 type Chosen = Exclude<CacheOptions, string>;
 interface Series extends Pick<StudyCell, "series" | "group" | "level"> {
@@ -139,7 +144,7 @@ function seriesOf(
     const several = quick || level !== own ? [] : changesOf(method, preset);
     return [{}, ...several].flatMap((change) => {
       const cache = { method, ...at, ...change } as Chosen;
-      if (!isCache(pipeline, cache)) return [];
+      if (!isAccepted(() => cacheSettings(cache, pipeline.presets, pipeline.levels))) return [];
       const words = Object.entries(change).map(([name, value]) => `${name} ${value}`);
       const title = [group, ...(level === undefined ? [] : [level]), ...words].join(", ");
       return [{ group, series: title, ...(level !== undefined && { level }), cache }];
@@ -153,16 +158,6 @@ function changesOf(method: Exclude<CacheMethod, "none">, preset: Readonly<Record
   const orders = "order" in preset ? [1, 2, 3].filter((order) => order !== preset.order) : [];
   const betas = ["beta"].filter((name) => paper[name] !== undefined && paper[name] !== preset[name]);
   return [...orders.map((order) => ({ order })), ...betas.map((name) => ({ [name]: paper[name] }))];
-}
-
-function isCache(pipeline: DiffusionPipeline, cache: CacheOptions): boolean {
-  try {
-    cacheSettings(cache, pipeline.presets, pipeline.levels);
-    return true;
-  } catch (error) {
-    if (error instanceof FemoError && error.code === "E_OPTION") return false;
-    throw error;
-  }
 }
 
 /** The method at this cost; undefined where it does not run at all with these settings. */

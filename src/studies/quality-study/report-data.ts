@@ -1,5 +1,5 @@
 import type { Quality } from "../quality.js";
-import { paretoFront, type StudyRow } from "./summary.js";
+import type { StudyRow } from "./summary.js";
 
 /** Something by which rows are ranked. */
 export interface Measure {
@@ -67,18 +67,6 @@ export const speeds = {
   measuredSpeedup: { title: "Measured speed-up", of: (row: StudyRow): number => row.measuredSpeedup.median },
   fullSteps: { title: "Runs of the whole network", of: (row: StudyRow): number => -row.fullSteps },
 } as const;
-
-/** Of each method the rows that none of its others beats, the method that comes highest at the middle of them first. */
-export function bestOfGroups(rows: readonly StudyRow[], measure: Measure): ReadonlyMap<string, StudyRow[]> {
-  const known = rows.filter((row) => measure.of(row) !== undefined);
-  const groups = [...new Set(known.map(({ cell }) => cell.group))];
-  return new Map(
-    groups.map((group) => {
-      const own = known.filter(({ cell }) => cell.group === group);
-      return [group, paretoFront(own, speeds.flopsSpeedup.of, (row) => measure.sign * (measure.of(row) as number))];
-    }),
-  );
-}
 
 /** Of each method its best row near a speed-up: within a tenth. */
 export function bestNear(rows: readonly StudyRow[], measure: Measure, speedup: number): StudyRow[] {

@@ -31,20 +31,11 @@ export const studyScript = `
   const bars = {
     id: "bars",
     afterDatasetsDraw(chart) {
-      const { ctx, scales, data } = chart;
-      data.datasets.forEach((set, i) => {
+      chart.data.datasets.forEach((set, i) => {
         if (!chart.isDatasetVisible(i)) return;
         chart.getDatasetMeta(i).data.forEach((point, j) => {
           const { y, margin } = set.data[j];
-          if (!margin) return;
-          ctx.save();
-          ctx.strokeStyle = set.borderColor;
-          ctx.lineWidth = 1.2;
-          ctx.beginPath();
-          ctx.moveTo(point.x, scales.y.getPixelForValue(y - margin));
-          ctx.lineTo(point.x, scales.y.getPixelForValue(y + margin));
-          ctx.stroke();
-          ctx.restore();
+          if (margin) errorBar(chart, point, y, margin, set.borderColor, 1.2);
         });
       });
     },

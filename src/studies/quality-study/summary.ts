@@ -1,5 +1,6 @@
 import { FemoError } from "../../errors.js";
 import { fitFeatures, fitMoments, frechetDistance, type GaussianFit, MomentSums } from "../../metrics/index.js";
+import { csvText } from "../csv.js";
 import { type Quality, qualityOf } from "../quality.js";
 import { type StudyPart, unpackRows } from "./part.js";
 import { referenceCell, type StudyCell, type StudyPlan } from "./plan.js";
@@ -179,8 +180,8 @@ export function studyCsv(rows: readonly StudyRow[]): string {
     value === undefined ? "" : Number.isFinite(value) ? String(Number(value.toPrecision(6))) : "inf";
   const columns: (readonly [heading: string, cell: (row: StudyRow) => string])[] = [
     ["id", ({ cell }) => cell.id],
-    ["method", ({ cell }) => quoted(cell.group)],
-    ["series", ({ cell }) => quoted(cell.series)],
+    ["method", ({ cell }) => cell.group],
+    ["series", ({ cell }) => cell.series],
     ["level", ({ cell }) => cell.level ?? ""],
     ["images", ({ images }) => String(images)],
     ["full_steps", (row) => digits(row.fullSteps)],
@@ -201,11 +202,10 @@ export function studyCsv(rows: readonly StudyRow[]): string {
     ...names("frechet").map(
       (name) => [`frechet_${snake(name)}`, (row: StudyRow) => digits(row.frechet[name])] as const,
     ),
-    ["settings", ({ cell }) => quoted(JSON.stringify(cell.request))],
+    ["settings", ({ cell }) => JSON.stringify(cell.request)],
   ];
-  const lines = rows.map((row) => columns.map(([, cell]) => cell(row)).join(","));
-  return `${[columns.map(([heading]) => heading).join(","), ...lines].join("\n")}\n`;
+  const lines = rows.map((row) => columns.map(([, cell]) => cell(row)));
+  return `${csvText([columns.map(([heading]) => heading), ...lines])}\n`;
 }
 
 const snake = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-const quoted = (text: string): string => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);

@@ -1,7 +1,8 @@
 import { FemoError } from "../../../errors.js";
 import { MAX_TEXT_BYTES } from "../../../weights/folder-source.js";
 import { parseJson } from "../../../weights/json.js";
-import { type RetryPolicy, retry, retryAfterMs, TransientError } from "../../hub/retry.js";
+import type { Answer } from "../../hub/answer.js";
+import { isTransient, type RetryPolicy, retry, retryAfterMs, TransientError } from "../../hub/retry.js";
 import { fetchThrough, placesToCheck } from "./proxy.js";
 import { explainRefusal, type Wanted } from "./refusal.js";
 import type { HubSettings } from "./settings.js";
@@ -11,21 +12,10 @@ const ADVICE = "Is HF_ENDPOINT the address of a Hub?";
 const MAX_REDIRECTS = 10;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 /** Codes that mean "later": time-outs, too many requests, and servers in trouble. */
-const isTransient = (status: number): boolean => status === 408 || status === 429 || status >= 500;
-
 export interface ClientOptions {
   readonly settings: HubSettings;
   readonly policy: RetryPolicy;
   readonly signal?: AbortSignal | undefined;
-}
-
-export interface Answer {
-  readonly status: number;
-  readonly headers: Headers;
-  /** The body as it arrives, to be read once or left early. @throws TransientError if it stops coming */
-  chunks(): AsyncGenerator<Uint8Array, void>;
-  /** Instead of reading the body. */
-  discard(): Promise<void>;
 }
 
 /** GET requests to the Hub. The token goes to the endpoint's own origin and nowhere else, whatever redirects say. */

@@ -3,6 +3,7 @@ import { FemoError } from "../../../errors.js";
 import { type FolderSource, folderInside, namesIn, pathInside } from "../../../weights/folder-source.js";
 import { pipelineFiles } from "../../../weights/select.js";
 import { quote } from "../../../weights/text.js";
+import { broughtFolder } from "../../hub/brought-folder.js";
 import { inTurn } from "../../hub/in-turn.js";
 import { listFiles, type RemoteFile, resolveRevision } from "../../hub/listing.js";
 import { formatModelId, isCommit, type ModelId } from "../../hub/model-id.js";
@@ -156,20 +157,12 @@ class Download {
   #folder(): FolderSource {
     const local = nodeFolder(this.#cache.snapshot(this.#commit), formatModelId(this.#id));
     const bring = (path: string): Promise<void> => this.#bring(this.#find(path), () => {});
-    return {
+    const there = {
       name: formatModelId(this.#id),
-      exists: async (path) => this.#files.has(pathInside(this.#id.repo, path)),
-      list: async (path) => namesIn(this.#files.keys(), folderInside(this.#id.repo, path)),
-      async readText(path, maxBytes) {
-        await bring(path);
-        return local.readText(path, maxBytes);
-      },
-      async open(path) {
-        await bring(path);
-        return local.open(path);
-      },
-      resolve: (path) => local.resolve(path),
+      exists: async (path: string) => this.#files.has(pathInside(this.#id.repo, path)),
+      list: async (path: string) => namesIn(this.#files.keys(), folderInside(this.#id.repo, path)),
     };
+    return broughtFolder(there, local, bring);
   }
 
   #find(path: string): RemoteFile {
