@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { defineMethod, methodValue } from "./method.js";
-import { noneMethod } from "./none.js";
+import { uncachedMethod } from "./none.js";
 
 /**
  * A solver that was fitted to the model takes the sampler's place: every one of its few steps runs the network, from timesteps
@@ -15,7 +15,7 @@ export const calibratedMethod = defineMethod({
     fullSteps: z.number().int().min(1),
   }),
   defaults: { fullSteps: 7 },
-  build: (_, model) => noneMethod.build({ method: "none" }, model),
+  build: () => uncachedMethod,
 });
 
 /** Calibrated as the `cache` of a request. */

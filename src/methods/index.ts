@@ -27,6 +27,7 @@ export {
   X0,
 } from "./method.js";
 export { newton } from "./newton.js";
+export { uncachedMethod } from "./none.js";
 export { type PlacedSchedule, type Sampling, schedulesFromJson } from "./placement.js";
 export { presetsFromJson } from "./presets.js";
 export {

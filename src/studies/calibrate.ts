@@ -1,6 +1,6 @@
 import { concat, type Observed, relativeChange } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
-import type { Method } from "../methods/index.js";
+import { type Method, uncachedMethod } from "../methods/index.js";
 import type { DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
 import { graphNames } from "../tracing/index.js";
 import { fitPolynomial } from "./polynomial-fit.js";
@@ -76,10 +76,8 @@ function checkModel({ levels, marks }: DiffusionPipeline, method: CalibratedMeth
 
 /** Computes everything, and gives out what is measured. */
 const recording = (method: CalibratedMethod): Method => ({
+  ...uncachedMethod,
   cuts: { full: { capture: { level: LEVEL }, ...(method === "teaCache" && { give: [MARK] }) } },
-  measure: false,
-  firstDifference: 0,
-  policy: { looks: [], start: () => undefined, decide: (memory) => ({ memory, kind: "full" }) },
 });
 
 /** What a step showed of an image, all its rows one after the other. */

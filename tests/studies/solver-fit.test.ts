@@ -5,9 +5,10 @@ import { afterAll, describe, expect, test } from "vitest";
 import { DiffusionPipeline, type MultistepSolver } from "../../src/index.js";
 import { multistepSolver, namedSamplers } from "../../src/samplers/index.js";
 import { fitSolver, fittedSolverOf, type SolverFitState } from "../../src/studies/index.js";
-import { dampedStep, meanLogError, normalEquations } from "../../src/studies/solver-fit/gauss-newton.js";
+import { dampedStep, meanLogError, normalEquations, slopeOf } from "../../src/studies/solver-fit/gauss-newton.js";
 import { solverParameters } from "../../src/studies/solver-fit/parameters.js";
 import { startingSolvers } from "../../src/studies/solver-fit/start.js";
+import { endOf, sharedRuns, Walker } from "../../src/studies/solver-fit/walk.js";
 import { relativeError } from "../runtime/helpers.js";
 import { openTinyPipeline, tinyPipeline } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
@@ -83,9 +84,10 @@ describe("a step of Gauss-Newton", () => {
       (_, k) => (slopes[0][k] as number) * (p[0] as number) + (slopes[1][k] as number) * (p[1] as number),
     );
   const problem = { targets: at([3, -2]), size: 3 };
+  const slope = (there: Float32Array, step: number) => slopeOf(at([0, 0]), there, step);
 
   test("finds what is linear at once", () => {
-    const equations = normalEquations(at([0, 0]), [at([0.5, 0]), at([0, 0.25])], [0.5, 0.25], problem);
+    const equations = normalEquations(at([0, 0]), [slope(at([0.5, 0]), 0.5), slope(at([0, 0.25]), 0.25)], problem);
     const step = dampedStep(equations, 0) as number[];
     expect(step[0]).toBeCloseTo(3, 5);
     expect(step[1]).toBeCloseTo(-2, 5);
@@ -93,8 +95,8 @@ describe("a step of Gauss-Newton", () => {
   });
 
   test("is shorter with damping, and leaves alone what has no effect", () => {
-    const moved = [at([1, 0]), at([0, 1]), at([0, 0])];
-    const equations = normalEquations(at([0, 0]), moved, [1, 1, 1], problem);
+    const slopes = [at([1, 0]), at([0, 1]), at([0, 0])].map((there) => slope(there, 1));
+    const equations = normalEquations(at([0, 0]), slopes, problem);
     const [whole, damped] = [dampedStep(equations, 0), dampedStep(equations, 10)] as [number[], number[]];
     expect(Math.hypot(...damped)).toBeLessThan(Math.hypot(...whole));
     expect(whole[2]).toBeCloseTo(0, 6);
@@ -104,6 +106,35 @@ describe("a step of Gauss-Newton", () => {
     const log = (offset: number) =>
       meanLogError(Float32Array.of(1, offset), { targets: Float32Array.of(0, 0), size: 1 });
     expect(log(100) - log(10)).toBeCloseTo(log(10) - log(1), 6);
+  });
+});
+
+describe("a walk", () => {
+  const { solver } = startingSolvers(pipeline, 4, numInferenceSteps)[0] as { solver: MultistepSolver };
+  /** The solver with other weights at one step. */
+  const weighted = (step: number): MultistepSolver => ({
+    ...solver,
+    table: solver.table.map((row, i) => row.map((x, j) => (i === step && j < 2 ? x + 0.1 - 0.2 * j : x))),
+  });
+  const timed = { ...solver, timesteps: solver.timesteps.map((t, i) => (i === 2 ? t - 3 : t)) };
+
+  test("shares the runs before which nothing differs", () => {
+    expect(sharedRuns(solver, solver)).toBe(4);
+    expect([1, 2, 3].map((step) => sharedRuns(weighted(step), solver))).toEqual([2, 3, 4]);
+    expect(sharedRuns(timed, solver)).toBe(2);
+  });
+
+  test("ends to the bit where a request with its solver does, whether runs are taken from another or not", async () => {
+    const request = { classLabels, seed: 4, batchSize: 1 };
+    const walker = await Walker.of(pipeline, request);
+    const here = await walker.walk(solver);
+    for (const other of [solver, weighted(2), weighted(3), timed]) {
+      let runs = 0;
+      const there = await walker.walk(other, () => runs++, here);
+      expect(runs).toBe(4 - sharedRuns(other, solver));
+      const { latents } = await pipeline.generate({ ...request, sampler: other, outputType: "latent" });
+      expect(endOf(there)).toEqual(latents);
+    }
   });
 });
 

@@ -10,9 +10,10 @@ import { convergedRequest } from "../converged.js";
 import { type Quality, qualityOf } from "../quality.js";
 import type { StudyOptions } from "../study-options.js";
 import { studySubjects } from "../subjects.js";
-import { dampedStep, meanLogError, normalEquations, type Targets } from "./gauss-newton.js";
+import { dampedStep, meanLogError, normalEquations, slopeOf, type Targets } from "./gauss-newton.js";
 import { type SolverParameters, solverParameters } from "./parameters.js";
 import { startingSolvers } from "./start.js";
+import { endOf, type Walk, Walker } from "./walk.js";
 
 /** What a fit has come to: plain data, with which another goes on. */
 export interface SolverFitState {
@@ -101,7 +102,6 @@ export function fittedSolverOf({ state, heldOut, kept, target, numInferenceSteps
 
 /** Between the seeds that are fitted on and those that judge. */
 const HELD_OUT_SEED = 1_000_000;
-const DAMPINGS = [0.1, 1, 10] as const; // times that of the step before
 
 /**
  * Fits a linear multistep solver to a model: the timesteps of its n runs and its table together, so that images of few runs
@@ -153,25 +153,21 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
       },
     });
   };
-  const latents = async (phase: string, request: GenerateOptions): Promise<Float32Array> =>
-    (await run(phase, request, "latent")).latents;
 
   const { latents: targets, report } = await run("targets", await targetRequest(fitting), "latent");
   const guidanceOption = scaleOf(report);
   const size = targets.length / images;
-  const errorOf = async (solver: MultistepSolver, phase: string): Promise<number> =>
-    meanLogError(await latents(phase, solved(solver, fitting)), { targets, size });
+  const walked = { targets, size, walker: await Walker.of(pipeline, { ...common, ...fitting }) };
+  const told = (phase: string, done = 0, of = 1) => {
+    return (run: number, ofRuns: number) => onProgress?.({ phase, done: (done + run / ofRuns) / of });
+  };
 
   let state = options.state === undefined ? await bestStart() : checkedState(options.state, fullSteps);
   const parameters = solverParameters(state.solver, history, isFlow);
-  const problem: Problem = {
-    ...{ parameters, targets, size },
-    at: async (values) => latents("fit", solved(parameters.solver(values), fitting)),
-  };
-  let points: Float32Array | undefined;
+  let known: Walk | undefined;
   while (state.iteration < iterations) {
-    const next = await improved(state, problem, points);
-    ({ state, points } = next);
+    const next = await improved(state, { ...walked, parameters, told }, known);
+    ({ state, walk: known } = next);
     await onState?.(state);
     if (!next.better) break;
   }
@@ -204,7 +200,10 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
   async function bestStart(): Promise<SolverFitState> {
     const starts = startingSolvers(pipeline, fullSteps, numInferenceSteps);
     const tried = [];
-    for (const start of starts) tried.push({ start, error: await errorOf(start.solver, start.name) });
+    for (const start of starts) {
+      const there = await walked.walker.walk(start.solver, told(start.name));
+      tried.push({ start, error: meanLogError(endOf(there), walked) });
+    }
     const best = tried.toSorted((a, b) => a.error - b.error)[0];
     if (!best) {
       throw new FemoError("E_OPTION", `fullSteps: the model has no linear solver of ${fullSteps} runs to begin with`);
@@ -242,46 +241,62 @@ function checkedState(state: SolverFitState, fullSteps: number): SolverFitState 
 /** What is to be solved, of which nobody knows derivatives. */
 interface Problem extends Targets {
   readonly parameters: SolverParameters;
-  /** Where these parameters bring the points. */
-  at(values: readonly number[]): Promise<Float32Array>;
+  readonly walker: Walker;
+  /** Who is told of the runs of a walk, which is the next of several. */
+  told(phase: string, done?: number, of?: number): Parameters<Walker["walk"]>[1];
 }
 
+/** Steps that are taken with the same slopes, which cost more than all else. */
+const STEPS_PER_SLOPES = 3;
+/** By how much less the mean log error must be for another of them. */
+const WORTHWHILE = 0.01;
+
 /**
- * A step of Gauss-Newton, with the damping that serves best.
+ * Steps of Gauss-Newton from slopes at the state, with the damping that serves best.
  * @param known where the state brings the points, if that was seen
  * @returns where the new state does, too
  */
 async function improved(
   state: SolverFitState,
   problem: Problem,
-  known?: Float32Array,
-): Promise<{ state: SolverFitState; points: Float32Array; better: boolean }> {
-  const { parameters } = problem;
+  known?: Walk,
+): Promise<{ state: SolverFitState; walk: Walk; better: boolean }> {
+  const { parameters, walker, told } = problem;
+  const here = known ?? (await walker.walk(state.solver, told("fit")));
   const values = parameters.of(state.solver);
-  const points = known ?? (await problem.at(values));
-  const moved: Float32Array[] = [];
+  const slopes: Float32Array[] = [];
   for (const [p, step] of parameters.steps.entries()) {
-    moved.push(await problem.at(values.map((value, k) => (k === p ? value + step : value))));
+    const moved = parameters.solver(values.with(p, (values[p] as number) + step));
+    const there = await walker.walk(moved, told("slopes", p, parameters.count), here);
+    slopes.push(slopeOf(endOf(here), endOf(there), step));
   }
-  const equations = normalEquations(points, moved, parameters.steps, problem);
-  const before = meanLogError(points, problem);
-  let best = { error: before, values, points, damping: state.damping };
-  for (const factor of DAMPINGS) {
-    const damping = state.damping * factor;
-    const change = dampedStep(equations, damping);
-    if (!change) continue;
-    const tried = values.map((value, k) => value + (change[k] as number));
-    const there = await problem.at(tried);
-    const error = meanLogError(there, problem);
-    if (error < best.error) best = { error, values: tried, points: there, damping };
+  const before = meanLogError(endOf(here), problem);
+  let best = { error: before, walk: here, damping: state.damping };
+  for (let taken = 0; taken < STEPS_PER_SLOPES; taken++) {
+    const from = best;
+    const equations = normalEquations(endOf(from.walk), slopes, problem);
+    const start = parameters.of(from.walk.solver);
+    const attempt = async (damping: number): Promise<boolean> => {
+      const change = dampedStep(equations, damping);
+      if (!change) return false;
+      const solver = parameters.solver(start.map((value, k) => value + (change[k] as number)));
+      const there = await walker.walk(solver, told("step"), from.walk);
+      const error = meanLogError(endOf(there), problem);
+      const isBetter = error < best.error;
+      if (isBetter) best = { error, walk: there, damping };
+      return isBetter;
+    };
+    // Less of it as long as that helps, or else more.
+    const helped = await attempt(from.damping);
+    await attempt(from.damping * (helped ? 0.1 : 10));
+    if (from.error - best.error < WORTHWHILE) break;
   }
-  const better = best.error < before;
   return {
-    better,
-    points: best.points,
+    better: best.error < before,
+    walk: best.walk,
     state: {
       ...state,
-      solver: parameters.solver(best.values),
+      solver: best.walk.solver,
       iteration: state.iteration + 1,
       errors: [state.errors[0], best.error],
       damping: best.damping,

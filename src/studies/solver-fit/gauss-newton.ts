@@ -35,44 +35,40 @@ export interface NormalEquations {
 /**
  * Gauss-Newton's equations for the sum of log mean squares: each point weighs by one over its mean square.
  * @param points at the parameters
- * @param moved the points with each parameter moved by its step
- * @param steps of the parameters
+ * @param slopes of the points, by each parameter (`slopeOf`)
  */
 export function normalEquations(
   points: Float32Array,
-  moved: readonly Float32Array[],
-  steps: readonly number[],
+  slopes: readonly Float32Array[],
   { targets, size }: Targets,
 ): NormalEquations {
   const weights = squaredErrors(points, targets, size).map((error) => 1 / error);
-  const slopes = moved.map((at, p) => {
-    const slope = new Float32Array(points.length);
-    for (let k = 0; k < slope.length; k++) {
-      const root = Math.sqrt(weights[Math.floor(k / size)] as number);
-      slope[k] = (((at[k] as number) - (points[k] as number)) / (steps[p] as number)) * root;
-    }
-    return slope;
-  });
-  const residual = points.map(
-    (x, k) => (x - (targets[k] as number)) * Math.sqrt(weights[Math.floor(k / size)] as number),
-  );
-  const matrix = slopes.map((a, p) => {
-    const row = new Float64Array(slopes.length);
-    slopes.forEach((b, q) => {
-      if (q <= p) row[q] = dot(a, b);
+  const residual = points.map((x, k) => x - (targets[k] as number));
+  const matrix = slopes.map(() => new Float64Array(slopes.length));
+  slopes.forEach((a, p) => {
+    slopes.slice(0, p + 1).forEach((b, q) => {
+      const product = weightedDot(a, b, weights);
+      (matrix[p] as Float64Array)[q] = product;
+      (matrix[q] as Float64Array)[p] = product;
     });
-    return row;
   });
-  matrix.forEach((row, p) => {
-    for (let q = 0; q < p; q++) (matrix[q] as Float64Array)[p] = row[q] as number;
-  });
-  return { matrix, gradient: Float64Array.from(slopes, (slope) => dot(slope, residual)) };
+  return { matrix, gradient: Float64Array.from(slopes, (slope) => weightedDot(slope, residual, weights)) };
 }
 
-function dot(a: Float32Array, b: Float32Array): number {
-  let sum = 0;
-  for (let k = 0; k < a.length; k++) sum += (a[k] as number) * (b[k] as number);
-  return sum;
+/** How points go with a parameter, by what a step of it does to them. */
+export const slopeOf = (points: Float32Array, moved: Float32Array, step: number): Float32Array =>
+  moved.map((x, k) => (x - (points[k] as number)) / step);
+
+/** @param weights of the points, which follow one another in a and b */
+function weightedDot(a: Float32Array, b: Float32Array, weights: Float64Array): number {
+  const size = a.length / weights.length;
+  let total = 0;
+  for (const [point, weight] of weights.entries()) {
+    let sum = 0;
+    for (let k = point * size; k < (point + 1) * size; k++) sum += (a[k] as number) * (b[k] as number);
+    total += weight * sum;
+  }
+  return total;
 }
 
 /**

@@ -1,6 +1,13 @@
 import type { Observed, Sampled } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
-import { type CachePresets, type Method, type PlacedSchedule, type Sampling, X0 } from "../../methods/index.js";
+import {
+  type CachePresets,
+  type Method,
+  type PlacedSchedule,
+  type Sampling,
+  uncachedMethod,
+  X0,
+} from "../../methods/index.js";
 import type { DiffusionPipeline, GenerateOptions } from "../../pipelines/index.js";
 import { checkInteger, checkTypes, isString } from "../../pipelines/option-types.js";
 import { samplingOf } from "../../pipelines/request.js";
@@ -181,12 +188,8 @@ function checkSize(bytes: number, level: string, site: string): void {
 }
 
 /** Computes everything, and gives out what is looked at. */
-const recording = (level: string, site: string): Method => ({
-  cuts: { full: isSampled(level) ? {} : { capture: { sites: [site] } } },
-  measure: false,
-  firstDifference: 0,
-  policy: { looks: [], start: () => undefined, decide: (memory) => ({ memory, kind: "full" }) },
-});
+const recording = (level: string, site: string): Method =>
+  isSampled(level) ? uncachedMethod : { ...uncachedMethod, cuts: { full: { capture: { sites: [site] } } } };
 
 /** The feature of each row of an image. */
 function featureAt(level: string, site: string, step: number, outputs: Observed, sampled: Sampled): Observed[string] {
