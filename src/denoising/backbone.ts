@@ -19,7 +19,7 @@ import {
   traceFeatureKernel,
 } from "../tracing/index.js";
 import { type Checkpoint, isPacked } from "../weights/index.js";
-import { type Keep, type ModelDtype, weightsIn } from "./dtype.js";
+import { type Keep, type ModelDtype, precisionOf, weightsIn } from "./dtype.js";
 
 /** A graph of a model, and what its tracing found. */
 export interface CutNetwork extends Omit<TracedGraph, "graph"> {
@@ -51,7 +51,7 @@ export class Backbone {
     this.#checkpoint = checkpoint;
     const needed = traceCut(model, { hoisted: "inline" }).graph.reachable().weights;
     checkpoint.verify(needed.map(({ name, shape }) => ({ name, shape: shape as readonly number[] })));
-    this.#writer = graphWriter(checkpoint);
+    this.#writer = graphWriter(checkpoint, precisionOf(dtype));
   }
 
   /**
@@ -61,7 +61,9 @@ export class Backbone {
    */
   async in(dtype: ModelDtype, keep: Keep, linears: () => Linears): Promise<Backbone> {
     const weights = await keep(weightsIn(dtype, this.#checkpoint, linears));
-    return weights === this.#checkpoint ? this : new Backbone(this.model, weights, this.sessions, dtype);
+    return weights === this.#checkpoint && dtype === this.dtype
+      ? this
+      : new Backbone(this.model, weights, this.sessions, dtype);
   }
 
   /**

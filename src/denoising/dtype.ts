@@ -1,3 +1,4 @@
+import type { Precision } from "../graph/index.js";
 import type { Linears } from "../tracing/index.js";
 import {
   type Checkpoint,
@@ -5,21 +6,23 @@ import {
   isPacked,
   matrixInBits,
   storedBytes,
+  tensorInHalf,
   unpacked,
 } from "../weights/index.js";
 
 /**
- * In what a model computes. "int8": the linear layers of its blocks and their modulation multiply 8-bit numbers. "int4": the
- * same, with the weights of the former in 4 bits. Everything else, and the autoencoder, is float32. Weights that their file has in few bits
- * stay in those.
+ * In what a model computes. "float16": its products, of linear layers, convolutions and attention. "int8": the linear layers of
+ * its blocks and their modulation multiply 8-bit numbers. "int4": the same, with the weights of the former in 4 bits.
+ * Everything else, and the autoencoder, is float32. Weights that their file has in few bits stay in those.
  */
-export const modelDtypes = ["float32", "int8", "int4"] as const;
+export const modelDtypes = ["float32", "float16", "int8", "int4"] as const;
 /** One of `modelDtypes`. */
 export type ModelDtype = (typeof modelDtypes)[number];
 
 /** Bits of the weights of linear layers, by what the layers are. */
-const BITS: Readonly<Record<ModelDtype, Readonly<Partial<Record<keyof Linears, 4 | 8>>>>> = {
+const BITS: Readonly<Record<ModelDtype, Readonly<Partial<Record<keyof Linears, 4 | 8 | 16>>>>> = {
   float32: {},
+  float16: { main: 16, modulation: 16, other: 16 },
   int8: { main: 8, modulation: 8 },
   int4: { main: 4, modulation: 8 },
 };
@@ -36,15 +39,17 @@ export type Keep = (checkpoint: Checkpoint) => Promise<Checkpoint>;
 export function weightsIn(dtype: ModelDtype, checkpoint: Checkpoint, linears: () => Linears): Checkpoint {
   const packed = checkpoint.tensors().filter(isPacked);
   if (dtype === "float32" && packed.length === 0) return checkpoint;
-  const isThere = (name: string): boolean => {
+  const isThere = (name: string, bits: number): boolean => {
     const tensor = checkpoint.get(name);
-    return tensor !== undefined && isPacked(tensor);
+    return tensor !== undefined && (isPacked(tensor) || (bits === 16 && tensor.dtype === "float16"));
   };
   const kinds = ["main", "modulation", "other"] as const;
   const fewer = kinds.flatMap((kind) => {
     const bits = BITS[dtype][kind];
-    const names = bits ? linears()[kind].filter((name) => !isThere(name)) : [];
-    return bits ? names.map((name) => matrixInBits(checkpoint, name, bits)) : [];
+    const names = bits ? linears()[kind].filter((name) => !isThere(name, bits)) : [];
+    return names.map((name) =>
+      bits === 16 ? tensorInHalf(checkpoint, name) : matrixInBits(checkpoint, name, bits as 4 | 8),
+    );
   });
   const multiplied = new Set(kinds.flatMap((kind) => linears()[kind]));
   return checkpoint.withDerived([
@@ -53,9 +58,15 @@ export function weightsIn(dtype: ModelDtype, checkpoint: Checkpoint, linears: ()
   ]);
 }
 
-/** The type with the most bits in which the weights of a network take no more bytes than those; "int4" if none does. */
+/** In what its products compute. */
+export const precisionOf = (dtype: ModelDtype): Precision => (dtype === "float16" ? "float16" : "float32");
+
+/** A processor computes in float32 what is stored in float16. */
+const smaller = ["float32", "int8", "int4"] as const satisfies readonly ModelDtype[];
+
+/** Of these the type with the most bits in which the weights of a network take no more bytes than those; "int4" if none does. */
 export const fittingDtype = (checkpoint: Checkpoint, linears: () => Linears, maxBytes: number): ModelDtype =>
-  modelDtypes.find((dtype) => computedBytes(weightsIn(dtype, checkpoint, linears)) <= maxBytes) ?? "int4";
+  smaller.find((dtype) => computedBytes(weightsIn(dtype, checkpoint, linears)) <= maxBytes) ?? "int4";
 
 /** Bytes of a checkpoint's weights as they are multiplied: those in few bits in these, all others in float32. */
 export const computedBytes = (checkpoint: Checkpoint): number =>

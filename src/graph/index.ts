@@ -1,6 +1,14 @@
 export { countFlops, type FlopsConvention, nodeFlops, productsAnd } from "./flops.js";
 export { Graph } from "./graph.js";
-export { type QuantizedLocation, type Target, toOnnx, type WeightLocation, type WeightStorage } from "./onnx.js";
+export type { Precision } from "./half.js";
+export {
+  type OnnxOptions,
+  type QuantizedLocation,
+  type Target,
+  toOnnx,
+  type WeightLocation,
+  type WeightStorage,
+} from "./onnx.js";
 export {
   addDims,
   type Bindings,

@@ -2,6 +2,7 @@ import { FemoError } from "../errors.js";
 import type { BlockFormat } from "../weights/index.js";
 import { gpuCalls } from "./gpu.js";
 import type { Graph } from "./graph.js";
+import { nodesInHalf, type Precision } from "./half.js";
 import { blockShapes, type Calls, checkUse, type QuantizedNames, quantizedLinear } from "./quantized.js";
 import { formatShape, type Shape } from "./shape.js";
 import { type Attribute, DATA_TYPE, type DType, type Node, type Value } from "./value.js";
@@ -44,6 +45,13 @@ const IR_VERSION = 10;
 /** For what a graph is written: some operators that a CPU runs best a GPU runs slowly, or not at all. */
 export type Target = "cpu" | "gpu";
 
+export interface OnnxOptions {
+  /** Default: "cpu". */
+  readonly target?: Target | undefined;
+  /** Inputs and outputs are float32 in either. Default: "float32". */
+  readonly precision?: Precision | undefined;
+}
+
 /**
  * The graph as a serialised ONNX ModelProto. Weights stay in the checkpoint's own files: each initialiser points at
  * its bytes (`external_data`), and half-precision ones pass through a Cast that the runtime folds when it loads them.
@@ -54,7 +62,7 @@ export type Target = "cpu" | "gpu";
 export function toOnnx(
   graph: Graph,
   locate: (tensor: string) => WeightStorage | undefined,
-  target: Target = "cpu",
+  { target = "cpu", precision = "float32" }: OnnxOptions = {},
 ): Uint8Array {
   const { nodes, inputs, weights, constants } = graph.reachable();
   const message = new Writer();
@@ -77,11 +85,30 @@ export function toOnnx(
     nodes,
     graph.outputs.map(({ value }) => value.name),
   );
-  for (const [name, stored] of casts) if (!tables.has(name)) message.message(1, toFloat32(stored, name));
+  const half = precision === "float16" ? nodesInHalf(nodes, (name) => quantized.has(name)) : new Set<Node>();
+  const whole = new Set(nodes.flatMap((node) => (half.has(node) ? [] : node.inputs.map((input) => input?.name))));
+  for (const { value } of graph.outputs) whole.add(value.name);
+  for (const [name, stored] of casts) {
+    if (!tables.has(name) && whole.has(name)) message.message(1, cast(stored, name, "float32"));
+  }
   const outputNames = namesOfOutputs(graph);
-  const nameOf = (value: Value): string => outputNames.get(value) ?? value.name;
+  const isHalf = (value: Value): boolean => value.producer !== null && half.has(value.producer);
+  const converted = new Set<string>();
+  /** What a value is called in this type; it is converted to it, once, if that is not its own. */
+  const nameIn = (value: Value, dtype: Precision): string => {
+    const own = isHalf(value) ? value.name : (outputNames.get(value) ?? value.name);
+    if (value.dtype !== "float32" || isHalf(value) === (dtype === "float16")) return own;
+    const stored = casts.get(value.name) ?? own;
+    const name = dtype === "float16" ? `${value.name}:float16` : (outputNames.get(value) ?? `${value.name}:float32`);
+    if (name !== stored && !converted.has(name)) message.message(1, cast(stored, name, dtype));
+    converted.add(name);
+    return name;
+  };
+  const nameOfWhole = (value: Value): string => nameIn(value, "float32");
   for (const node of nodes) {
     checkUse(node, (name) => quantized.get(name)?.bits);
+    const dtype = half.has(node) ? "float16" : "float32";
+    const nameOf = (value: Value): string => nameIn(value, dtype);
     const made =
       (target === "gpu" && gpuCalls(node, nameOf)) ||
       callsOf(node, nameOf, {
@@ -98,11 +125,13 @@ export function toOnnx(
     for (const { op, domain, inputs, outputs, attributes } of made.calls) {
       message.message(1, call(op, inputs, outputs, attributes, domain));
     }
+    // What is given out is converted here: behind all else, it would be held until then.
+    for (const output of node.outputs) if (outputNames.has(output)) nameOfWhole(output);
   }
   message.string(2, "femo");
   for (const input of inputs) message.message(11, valueInfo(input.name, input.dtype, input.shape));
   for (const { name, value } of graph.outputs) {
-    if (nameOf(value) !== name) message.message(1, call("Identity", [nameOf(value)], [name], {}));
+    if (nameOfWhole(value) !== name) message.message(1, call("Identity", [nameOfWhole(value)], [name], {}));
     // Without a shape: what the runtime knew of it could let it fuse, and round, otherwise than where it is not given out.
     message.message(12, valueInfo(name, value.dtype));
   }
@@ -147,7 +176,8 @@ function storedRows(node: Node, nameOf: (value: Value) => string, table: string)
   return { calls: [{ ...gather, inputs: [table, ...gather.inputs.slice(1)], outputs: [rows] }, cast], vectors };
 }
 
-const toFloat32 = (stored: string, name: string): Writer => call("Cast", [stored], [name], { to: DATA_TYPE.float32 });
+const cast = (from: string, to: string, dtype: Precision): Writer =>
+  call("Cast", [from], [to], { to: DATA_TYPE[dtype] });
 
 /**
  * A computed value goes by the name of the first output that gives it out. A copy of it would be made after everything

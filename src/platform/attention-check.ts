@@ -38,7 +38,7 @@ async function errorOf(
     Float32Array.from({ length: tokens * HEADS * width }, (_, i) => Math.sin(seed * 7.1 + i * (0.37 + seed / 10))),
   ) as [Float32Array, Float32Array, Float32Array];
   const session = await ort.InferenceSession.create(
-    toOnnx(graph, () => undefined, "gpu"),
+    toOnnx(graph, () => undefined, { target: "gpu" }),
     options,
   );
   try {

@@ -81,6 +81,8 @@ export interface EngineDevice {
   readonly kind: string;
   /** In words. */
   readonly title: string;
+  /** False where it is known not to compute in float16. */
+  readonly float16?: boolean | undefined;
 }
 
 /**

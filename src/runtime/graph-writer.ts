@@ -1,5 +1,13 @@
 import { FemoError } from "../errors.js";
-import { type Graph, sizeOf, type Target, toOnnx, type WeightLocation, type WeightStorage } from "../graph/index.js";
+import {
+  type Graph,
+  type Precision,
+  sizeOf,
+  type Target,
+  toOnnx,
+  type WeightLocation,
+  type WeightStorage,
+} from "../graph/index.js";
 import {
   type Checkpoint,
   type CheckpointTensor,
@@ -27,9 +35,10 @@ export interface GraphWriter {
  * Serialises graphs whose weights are a checkpoint's tensors, in the files where they are, each graph with those that it
  * needs. Files are named from the deepest folder that has them all. Computed tensors have to be kept in a file first
  * (`Platform.kept`).
+ * @param precision in what products compute
  * @throws FemoError E_FILE if the files have no folder in common
  */
-export function graphWriter(checkpoint: Checkpoint): GraphWriter {
+export function graphWriter(checkpoint: Checkpoint, precision: Precision = "float32"): GraphWriter {
   const folder = commonFolder(checkpoint);
   return {
     write(graph, target) {
@@ -58,7 +67,7 @@ export function graphWriter(checkpoint: Checkpoint): GraphWriter {
           const [values, scales] = [part("values"), part("scales")] as [WeightLocation, WeightLocation];
           return { bits, block, values, scales, zeros: part("zeros"), minimums: part("minimums") };
         },
-        target,
+        { target, precision },
       );
       return { model, files: [...files.values()] };
     },

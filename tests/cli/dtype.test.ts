@@ -47,5 +47,5 @@ test("a comparison in 8 bits says so", () => {
 test("another type is refused with those there are", () => {
   const { status, stderr } = femo("generate", "micah", "--dtype", "int2");
   expect(status).toBe(2);
-  expect(stderr).toContain("float32, int8, int4");
+  expect(stderr).toContain("float32, float16, int8, int4");
 });

@@ -11,7 +11,7 @@ async function both(graph: Graph, dims: Readonly<Record<string, readonly number[
   const fetch = graph.outputs.map(({ name }) => name);
   return Promise.all(
     (["cpu", "gpu"] as const).map(async (target) => {
-      const session = await engine.load({ model: toOnnx(graph, () => undefined, target), files: [] });
+      const session = await engine.load({ model: toOnnx(graph, () => undefined, { target }), files: [] });
       const { outputs } = await session.run({ feeds, fetch });
       return fetch.map((name) => ({ dims: outputs[name]?.dims, data: Array.from(outputs[name]?.data ?? [], Number) }));
     }),

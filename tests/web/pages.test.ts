@@ -270,6 +270,22 @@ describe.skipIf(noBrowser)(inChromium("in a page"), () => {
     expectClose([pixels], expected.slice(0, 1));
   });
 
+  test("in float16 WebAssembly draws nearly the same, and a GPU without it says so", async () => {
+    const page = await openPage(browser, plain);
+    const drawn = await page.evaluate(async (request) => {
+      const open = (device: "wasm" | "webgpu") =>
+        femo.DiffusionPipeline.fromPretrained("/models/tiny/", { device, dtype: "float16" });
+      const pipeline = await open("wasm");
+      const { images } = await pipeline.generate(request as GenerateOptions);
+      const refused = await open("webgpu").catch((error: Error) => error.message);
+      return { pixels: [...(images[0]?.data ?? [])], refused };
+    }, tinyRequests[0]);
+    const wanted = expected[0] as number[];
+    expect(Math.max(...drawn.pixels.map((value, i) => Math.abs(value - (wanted[i] as number))))).toBeLessThanOrEqual(3);
+    // The processor in place of a GPU has no half precision.
+    expect(drawn.refused).toContain('does not compute in float16 (shader-f16): take "float32"');
+  });
+
   test("what is no model, and devices that no browser has, are errors that say what to do", async () => {
     const page = await openPage(browser, plain);
     expect(await failure(page, "avatars-flux")).toMatch(/^E_FILE avatars-flux: expected the address of a model/);

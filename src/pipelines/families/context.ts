@@ -18,12 +18,23 @@ export interface FamilyContext {
   readonly keep: Keep;
 }
 
-/** In what a network computes, and a sentence for the user if memory decided. */
+/**
+ * In what a network computes, and a sentence for the user if memory decided.
+ * @throws FemoError E_OPTION if the device does not compute in it
+ */
 export function dtypeOf(
-  { dtype, maxWeightBytes }: FamilyContext,
+  { dtype, maxWeightBytes, sessions }: FamilyContext,
   checkpoint: Checkpoint,
   linears: () => Linears,
 ): { readonly dtype: ModelDtype; readonly notes: readonly string[] } {
+  const { kind, title, float16 = true } = sessions.engine.device;
+  if (dtype === "float16" && !float16) {
+    throw new FemoError("E_OPTION", `dtype: ${title} does not compute in float16 (shader-f16): take "float32"`);
+  }
+  if (dtype === "float16" && (kind === "cpu" || kind === "wasm")) {
+    const note = "A processor computes in float32 what dtype float16 has rounded, which saves nothing: it is for GPUs.";
+    return { dtype, notes: [note] };
+  }
   const chosen = dtype ?? fittingDtype(checkpoint, linears, maxWeightBytes);
   if (dtype !== undefined || chosen === "float32") return { dtype: chosen, notes: [] };
   const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
@@ -35,6 +46,10 @@ export function dtypeOf(
     ],
   };
 }
+
+/** The same of a text encoder, which runs once, and which float16 would not hold: T5's sums over blocks exceed it. */
+export const textDtypeOf = (context: FamilyContext, checkpoint: Checkpoint, linears: () => Linears) =>
+  dtypeOf({ ...context, dtype: context.dtype === "float16" ? undefined : context.dtype }, checkpoint, linears);
 
 /** @throws FemoError E_CONFIG if what the model draws cannot be shown: colours or grey, unless it is decoded */
 export function checkChannels(name: string, channels: number, decoder: LatentDecoder | undefined): void {

@@ -21,7 +21,7 @@ import { type DrawingDefaults, drawingDefaults } from "../drawing-defaults.js";
 import type { PipelineParts } from "../family.js";
 import { ClipTextModel, T5EncoderModel } from "../text-encoders.js";
 import { cachingOf } from "./caching.js";
-import { checkChannels, dtypeOf, type FamilyContext } from "./context.js";
+import { checkChannels, dtypeOf, type FamilyContext, textDtypeOf } from "./context.js";
 import { paperPresets } from "./flux-presets.js";
 import { PromptEncoder } from "./flux-prompts.js";
 import { fluxFamily, PATCH } from "./flux-requests.js";
@@ -87,7 +87,7 @@ export async function fluxParts(source: FluxSource, context: FamilyContext, wher
   const { transformer, textEncoder, notes: loraNotes } = await merged(source, lora, keep);
   const t5Weights = withT5Names(textEncoder2.checkpoint);
   const t5Linears = once(() => networkLinears(t5Encoder(t5)));
-  const t5Dtype = dtypeOf(context, t5Weights, t5Linears);
+  const t5Dtype = textDtypeOf(context, t5Weights, t5Linears);
   const model = flux(config);
   const linears = once(() => modelLinears(model));
   const { dtype, notes } = dtypeOf(context, transformer, linears);

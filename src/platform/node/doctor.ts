@@ -88,7 +88,7 @@ async function productMs(engine: Engine, size: number): Promise<number> {
   for (let i = 0; i < PRODUCTS; i++) product = product.matMul(matrix);
   graph.output("y", product.mean([0, 1])); // a number: no matrix crosses to here
   await engine.holdZeros({ a: [size, size] });
-  const session = await engine.load({ model: toOnnx(graph, () => undefined, engine.target), files: [] });
+  const session = await engine.load({ model: toOnnx(graph, () => undefined, { target: engine.target }), files: [] });
   const times: number[] = [];
   for (let round = 0; round <= ROUNDS; round++) {
     const { durationMs } = await session.run({ feeds: { a: { held: "a" } }, fetch: ["y"] });

@@ -93,6 +93,7 @@ async function start(build: Build, setup: Setup): Promise<Engine> {
     device: {
       kind: device,
       title: ready.gpu ?? `WebAssembly, ${threads} thread${threads > 1 ? "s" : ""}`,
+      ...(ready.float16 !== undefined && { float16: ready.float16 }),
     },
     files: (files) => files,
     async close() {

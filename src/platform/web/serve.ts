@@ -60,7 +60,7 @@ async function hostOf(ort: typeof Ort, { device, threads, wasm }: Setup): Promis
   return {
     // Sines of large arguments are imprecise on a GPU: timesteps are encoded on the host, once a request.
     host: { ...common, options: onGpu, once: onCpu, memory: gpuMemory(ort, gpu) },
-    ready: { gpu: titleOf(adapter.info) },
+    ready: { gpu: titleOf(adapter.info), float16: gpu.features.has("shader-f16") },
   };
 }
 

@@ -15,6 +15,8 @@ export type ToWorker = { readonly setup: Setup } | { readonly id: number; readon
 export interface Ready {
   /** Of the GPU, as the browser describes it. */
   readonly gpu?: string;
+  /** Whether the GPU computes in float16. */
+  readonly float16?: boolean;
 }
 
 export type FromWorker =
