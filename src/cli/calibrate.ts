@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { Argument, Command, Option } from "commander";
 import { FemoError } from "../errors.js";
+import { type SolverTarget, solverTargets } from "../methods/index.js";
 import {
   type CalibratedMethod,
   calibrate,
@@ -30,7 +31,7 @@ const SOLVER = "solver";
 
 interface CalibrateFlags extends CommonFlags, SubjectFlags {
   fullSteps?: number;
-  target?: "converged" | "reference";
+  target?: SolverTarget;
   convergedSteps?: number;
   images?: number;
   heldOut?: number;
@@ -49,8 +50,7 @@ export const calibrateCommand = (context: CommandContext): Command =>
     .option("--full-steps <n>", "of a solver: runs of the network", integer)
     .addOption(
       new Option("--target <name>", "of a solver: what images are to come near to (default: converged)").choices([
-        "converged",
-        "reference",
+        ...solverTargets,
       ]),
     )
     .option("--converged-steps <n>", "of a solver: steps of the converged images (default: 200)", integer)

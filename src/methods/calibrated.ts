@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { defineMethod, methodValue } from "./method.js";
 import { uncachedMethod } from "./none.js";
+import { solverTargets } from "./solver-targets.js";
 
 /**
  * A solver that was fitted to the model takes the sampler's place: every one of its few steps runs the network, from timesteps
@@ -13,6 +14,11 @@ export const calibratedMethod = defineMethod({
     method: z.literal("calibrated"),
     /** Runs of the network, of which there are solvers. */
     fullSteps: z.number().int().min(1),
+    /**
+     * What its images were to come near to: those of the converged sampler, or the uncached ones. Default: the former, if there
+     * is such a solver.
+     */
+    target: z.enum(solverTargets).optional(),
   }),
   defaults: { fullSteps: 7 },
   build: () => uncachedMethod,

@@ -51,6 +51,7 @@ export {
   methodOf,
   methodTitle,
 } from "./settings.js";
+export { type SolverTarget, solverTargets } from "./solver-targets.js";
 export {
   type FittedSolver,
   type MeasuredSolver,

@@ -2,6 +2,7 @@ import * as z from "zod";
 import { FemoError } from "../errors.js";
 import { type MultistepSolver, multistepSolver } from "../samplers/index.js";
 import { parseMeasured } from "./measured-file.js";
+import { type SolverTarget, solverTargets } from "./solver-targets.js";
 
 /** A solver that was fitted to a model, as `femo calibrate solver` prints it, and what it was measured to do. */
 export interface FittedSolver extends Omit<MultistepSolver, "sampler"> {
@@ -12,8 +13,7 @@ export interface FittedSolver extends Omit<MultistepSolver, "sampler"> {
 
 /** On images of seeds that it was not fitted on. */
 export interface MeasuredSolver {
-  /** What it was to come near to: images of the model's own steps, or of the converged sampler. */
-  readonly target: "converged" | "reference";
+  readonly target: SolverTarget;
   readonly numInferenceSteps: number;
   readonly images: number;
   readonly guidanceScale: number;
@@ -38,7 +38,7 @@ const schema = z.array(
     finalAlphaBar: number.optional(),
     guidanceScale: z.tuple([number, number]),
     measured: z.strictObject({
-      target: z.enum(["converged", "reference"]),
+      target: z.enum(solverTargets),
       numInferenceSteps: number,
       images: number,
       guidanceScale: number,
@@ -84,17 +84,22 @@ export interface SolverInPlace {
  * @throws FemoError E_OPTION if the model has none of so many runs
  */
 export function solverInPlace(
-  { fullSteps }: { readonly fullSteps: number },
+  { fullSteps, target }: { readonly fullSteps: number; readonly target?: SolverTarget | undefined },
   solvers: readonly FittedSolver[],
   guidanceScale?: number,
 ): SolverInPlace {
-  const fitted = solvers.find(({ timesteps }) => timesteps.length === fullSteps);
+  const wanted = target === undefined ? solverTargets : [target];
+  const [fitted] = wanted.flatMap((one) =>
+    solvers.filter(({ timesteps, measured }) => timesteps.length === fullSteps && measured.target === one),
+  );
   if (!fitted) {
-    const known = solvers.map(({ timesteps }) => timesteps.length).join(", ");
+    const those = solvers.filter(({ measured }) => wanted.includes(measured.target));
+    const known = those.map(({ timesteps }) => timesteps.length).join(", ");
+    const fittedTo = target === undefined ? "" : ` to ${target} images`;
     throw new FemoError(
       "E_OPTION",
-      `cache: fullSteps: expected ${known ? `one of ${known}` : "a model to which solvers were fitted"}, found ` +
-        `${fullSteps}: the model has no solver of so many runs. Fit one with \`femo calibrate solver\`.`,
+      `cache: fullSteps: expected ${known ? `one of ${known}` : `a model to which solvers were fitted${fittedTo}`}, found ` +
+        `${fullSteps}: the model has no solver of so many runs${known ? fittedTo : ""}. Fit one with \`femo calibrate solver\`.`,
     );
   }
   const [lowest, highest] = fitted.guidanceScale;

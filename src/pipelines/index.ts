@@ -30,6 +30,7 @@ export {
   type Qualities,
   type QualityName,
   qualityNames,
+  type SolverTarget,
   taylorSeer,
   teaCache,
   toca,

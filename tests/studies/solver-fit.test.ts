@@ -238,6 +238,28 @@ describe("a model with fitted solvers", async () => {
     expect(report.warnings.join()).toContain("guidance 1.5 to 2, not at 4");
   });
 
+  test("that were fitted to different images draws with the one that is asked for, or that of the converged", async () => {
+    const { solver: other } = startingSolvers(pipeline, 3, numInferenceSteps)[1] as { solver: MultistepSolver };
+    const { sampler: _, ...rest } = other;
+    write([{ ...entry, ...rest, measured: { ...measured, target: "reference" } }, entry]);
+    const both = await DiffusionPipeline.fromPretrained(folder);
+    const drawn = async (sampling: object) =>
+      (await both.generate({ classLabels, seed: 2, outputType: "latent", ...sampling })).latents;
+    const cached = (target?: "converged" | "reference") =>
+      drawn({ cache: { method: "calibrated", fullSteps: 3, ...(target && { target }) } });
+    try {
+      expect(await cached("reference")).toEqual(await drawn({ sampler: other }));
+      expect(await cached("converged")).toEqual(await drawn({ sampler: solver }));
+      expect(await cached()).toEqual(await cached("converged"));
+    } finally {
+      await both.close();
+      write([entry]);
+    }
+    const options = { cache: { method: "calibrated", fullSteps: 3, target: "reference" } };
+    const message = await femoError("E_OPTION", () => draw(options));
+    expect(message).toContain("expected a model to which solvers were fitted to reference images, found 3");
+  });
+
   test("has none of other runs", async () => {
     const message = await femoError("E_OPTION", () => draw({ cache: { method: "calibrated", fullSteps: 9 } }));
     expect(message).toContain("expected one of 3, found 9");

@@ -197,10 +197,10 @@ function placedCells(pipeline: DiffusionPipeline, methods: readonly string[], nu
 function solverCells(pipeline: DiffusionPipeline, methods: readonly string[]): StudyCell[] {
   if (!methods.includes("calibrated")) return [];
   const group = methodTitle("calibrated");
-  return pipeline.solvers.map(({ timesteps: { length } }) =>
+  return pipeline.solvers.map(({ timesteps: { length }, measured: { target } }) =>
     cellOf({
-      ...{ group, series: group },
-      request: { cache: { method: "calibrated", fullSteps: length }, numInferenceSteps: length },
+      ...{ group, series: target === "reference" ? `${group}, to the uncached images` : group },
+      request: { cache: { method: "calibrated", fullSteps: length, target }, numInferenceSteps: length },
     }),
   );
 }

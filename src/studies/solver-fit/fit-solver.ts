@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { FemoError } from "../../errors.js";
-import type { FittedSolver } from "../../methods/index.js";
+import type { FittedSolver, SolverTarget } from "../../methods/index.js";
 import { psnr } from "../../metrics/index.js";
 import type { DiffusionPipeline, GenerateOptions, GenerationReport } from "../../pipelines/index.js";
 import { checkInteger } from "../../pipelines/option-types.js";
@@ -34,7 +34,7 @@ export interface FitSolverOptions extends StudyOptions {
    * What images are to come near to: those of the model's own sampler in `numInferenceSteps`, or those to which it converges
    * in `convergedSteps`. Default "converged".
    */
-  target?: "converged" | "reference" | undefined;
+  target?: SolverTarget | undefined;
   /** Default 200. */
   convergedSteps?: number | undefined;
   /** Images to fit on, and others to judge by. Default 32 and 32. */
@@ -68,7 +68,7 @@ export interface SolverFit {
   readonly heldOut: readonly [SolverJudgement, ...SolverJudgement[]];
   /** Whether the fitted solver is better there; if not, take the start. */
   readonly kept: boolean;
-  readonly target: "converged" | "reference";
+  readonly target: SolverTarget;
   /** Of the target. */
   readonly numInferenceSteps: number;
 }
