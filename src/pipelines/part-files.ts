@@ -92,7 +92,7 @@ export class PartFiles {
   }
 
   async #find(path: string, component: string) {
-    const { variant, cacheDir, signal, onProgress } = this.#options;
+    const { variant, cacheDir, token, signal, onProgress } = this.#options;
     const place = async (folder: FolderSource): Promise<string> =>
       (await folder.exists("model_index.json")) ? component : ".";
     const select = async (folder: FolderSource): Promise<string[]> => {
@@ -100,7 +100,7 @@ export class PartFiles {
       const files = await componentFiles(folder, inside, { variant });
       return [...(inside === "." ? [] : ["model_index.json"]), ...files];
     };
-    const { folder, file } = await this.#platform.findModel(path, { cacheDir, signal, onProgress, select });
+    const { folder, file } = await this.#platform.findModel(path, { cacheDir, token, signal, onProgress, select });
     return { folder, file, place: file === undefined ? await place(folder) : "." };
   }
 }

@@ -17,6 +17,12 @@ export interface PretrainedOptions {
   /** Where downloads are kept, in folders as Python's huggingface_hub makes them. Default: that of the environment. */
   cacheDir?: string | undefined;
   /**
+   * Of the Hub, for models that are private or gated; it is sent there and nowhere else. Default: in Node that of the
+   * environment ($HF_TOKEN, or where `hf auth login` puts it); a browser knows none. In a page let its user type it: whoever
+   * reads the page's code has what is written there.
+   */
+  token?: string | undefined;
+  /**
    * What computes: "cpu" (in a browser the same as "wasm"), "webgpu" for the GPU, in Node also "cuda", "coreml" and "dml"
    * where ONNX Runtime has them. "auto", the default, takes the GPU in a browser that has one, and the processor in Node.
    */
@@ -68,6 +74,7 @@ const isLora = (value: unknown): boolean => {
   return isText(path) && Number.isFinite(weight) && Object.keys(others).length === 0;
 };
 const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
+const isToken = (value: unknown): boolean => isText(value) && /^[\x21-\x7e]+$/.test(value as string);
 const isFile = (value: unknown): boolean => typeof File !== "undefined" && value instanceof File;
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 const isOneOf =
@@ -79,6 +86,7 @@ const pretrainedTypes: OptionTypes<PretrainedOptions> = {
   variant: [isText, 'the infix of file names, such as "fp16"'],
   revision: [isText, "a branch, tag or commit"],
   cacheDir: [isText, "the path of a folder"],
+  token: [isToken, 'a token of the Hub, such as "hf_..."'],
   device: [isOneOf(devices), `one of ${devices.join(", ")}`],
   threads: [isCount, "a positive integer"],
   dtype: [isOneOf(modelDtypes), `one of ${modelDtypes.join(", ")}`],

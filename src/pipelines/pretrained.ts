@@ -51,7 +51,7 @@ export async function openPretrained(
  */
 export async function pretrainedClasses(
   place: ModelPlace,
-  options: Pick<PretrainedOptions, "revision" | "cacheDir" | "signal" | "onProgress"> = {},
+  options: Pick<PretrainedOptions, "revision" | "cacheDir" | "token" | "signal" | "onProgress"> = {},
   platform: Platform = ownPlatform,
 ): Promise<ClassNames> {
   checkPretrained(place, options);
@@ -118,12 +118,18 @@ const LORA_FILE = "pytorch_lora_weights.safetensors";
 
 /** @throws FemoError E_FILE, E_WEIGHT if there is no such file; what `Platform.findModel` throws */
 async function openLora(options: PretrainedOptions, platform: Platform): Promise<LoraAdapter[]> {
-  const { lora = [], cacheDir, signal, onProgress } = options;
+  const { lora = [], cacheDir, token, signal, onProgress } = options;
   const adapters: LoraAdapter[] = [];
   for (const one of [lora].flat()) {
     const { path, weight = 1 } = typeof one === "string" ? { path: one } : one;
     const select = async (): Promise<string[]> => [LORA_FILE];
-    const { folder, file = LORA_FILE } = await platform.findModel(path, { cacheDir, signal, onProgress, select });
+    const { folder, file = LORA_FILE } = await platform.findModel(path, {
+      cacheDir,
+      token,
+      signal,
+      onProgress,
+      select,
+    });
     adapters.push({ checkpoint: await openCheckpoint(folder, file), weight });
   }
   return adapters;

@@ -25,6 +25,8 @@ export interface FindOptions {
   readonly revision?: string | undefined;
   /** Where downloads are kept. Default: the platform's own place. */
   readonly cacheDir?: string | undefined;
+  /** Of the Hub. Default: in Node that of the environment, in a browser none. */
+  readonly token?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
   /** Which of a repository's files are needed, by path. Default: those of a pipeline in diffusers' layout. */

@@ -79,7 +79,7 @@ describe("options", () => {
     ["cacheDir", new URL("file:///tmp"), "the path of a folder"],
     ["threads", "2", "a positive integer"],
     ["threads", 0, "a positive integer"],
-    ["dtype", null, "one of float32, int8, int4"],
+    ["dtype", null, "one of float32, float16, int8, int4"],
     ["vae", true, "a folder, or owner/name"],
     ["heads", 1.5, "a positive integer"],
     ["signal", {}, "an AbortSignal"],

@@ -5,6 +5,7 @@ import { build as esbuild } from "esbuild";
 import type { Browser } from "playwright-core";
 import { build as vite } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type Stats, webpack } from "webpack";
 import { inChromium, launch, noBrowser } from "./browser.js";
 import { serve } from "./site.js";
 
@@ -49,6 +50,24 @@ describe.skipIf(noBrowser)(inChromium("the example draws in a page"), () => {
     const out = join(project, "built");
     await vite({ root: project, configFile: false, logLevel: "error", build: { outDir: out, target: "es2022" } });
     expect(await drawn(["", out])).toMatch(words);
+  });
+
+  test("built by webpack, without configuration", async () => {
+    const out = join(project, "packed");
+    // Making scripts short takes most of the time and changes nothing that is looked at here.
+    const optimization = { minimize: false };
+    const compiler = webpack({
+      context: project,
+      entry: "./main.js",
+      mode: "production",
+      output: { path: out },
+      optimization,
+    });
+    const stats = await new Promise<Stats | undefined>((resolve, reject) => {
+      compiler.run((error, done) => (error ? reject(error) : resolve(done)));
+    });
+    expect(stats?.toJson({ all: false, errors: true }).errors).toEqual([]);
+    expect(await drawn(["", out], ["", project])).toMatch(words);
   });
 
   test("built by esbuild, with the workers and the runtime copied beside it", async () => {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DiffusionPipeline, type GenerateOptions } from "../../src/index.js";
+import { FakeHub, refuse } from "../platform/hub/server.js";
 import { tinyPipeline } from "../tiny-pipeline.js";
 import { inChromium, launch, noBrowser, openPage, serveFemo } from "./browser.js";
 import type { Site } from "./site.js";
@@ -268,6 +269,48 @@ describe.skipIf(noBrowser)(inChromium("in a page"), () => {
       return [...(images[0]?.data ?? [])];
     }, tinyRequests[0]);
     expectClose([pixels], expected.slice(0, 1));
+  });
+
+  test("a gated model on the Hub opens with a token, and says what is missing without one", async () => {
+    const contents = Object.fromEntries(
+      readdirSync(tiny.folder, { recursive: true, encoding: "utf8" }).flatMap((path) => {
+        const file = join(tiny.folder, path);
+        return statSync(file).isFile() ? [[path, readFileSync(file)]] : [];
+      }),
+    );
+    const hub = await FakeHub.start("owner/tiny", contents);
+    hub.intercept = ({ server, path, authorization }, response) => {
+      const isShut = server === "hub" && path.includes("/resolve/") && authorization !== "Bearer hf_of-the-user";
+      if (isShut) refuse(response, 401, "GatedRepo");
+      return isShut;
+    };
+    const page = await openPage(browser, plain);
+    await page.route("https://huggingface.co/**", async (route) => {
+      const { pathname, search } = new URL(route.request().url());
+      const { authorization } = route.request().headers();
+      const answer = await fetch(hub.url + pathname + search, { headers: authorization ? { authorization } : {} });
+      const headers = { ...Object.fromEntries(answer.headers), "access-control-allow-origin": "*" };
+      await route.fulfill({ status: answer.status, headers, body: Buffer.from(await answer.arrayBuffer()) });
+    });
+    const drawn = await page.evaluate(async (request) => {
+      const open = (token?: string) =>
+        femo.DiffusionPipeline.fromPretrained("owner/tiny", { device: "wasm", ...(token && { token }) });
+      const failed = async (token?: string) =>
+        open(token).then(
+          () => "opened",
+          (error: Error) => `${error}`,
+        );
+      const refused = [await failed(), await failed("hf_other"), await failed("hf of two words")];
+      const { images } = await (await open("hf_of-the-user")).generate(request as GenerateOptions);
+      return { refused, pixels: [...(images[0]?.data ?? [])] };
+    }, tinyRequests[0]);
+    await hub.close();
+    expectClose([drawn.pixels], expected.slice(0, 1));
+    expect(drawn.refused[0]).toMatch(
+      /accept its licence at https:\/\/huggingface.co\/owner\/tiny; then pass the token/,
+    );
+    expect(drawn.refused[1]).toContain("The token was sent: see that its account has access");
+    expect(drawn.refused[2]).toContain("token: expected a token of the Hub");
   });
 
   test("in float16 WebAssembly draws nearly the same, and a GPU without it says so", async () => {

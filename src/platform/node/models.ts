@@ -25,10 +25,10 @@ export async function findModel(
     const folder = nodeFolder(embedded === path ? embeddedFolder(path) : path);
     return { folder, name: embedded ?? (basename(resolve(path)) || path), file: undefined };
   }
-  const { cacheDir, signal, onProgress, select } = options;
+  const { cacheDir, token, signal, onProgress, select } = options;
   const id = hubId(path, options.revision);
   if (id) {
-    const download = { ...access, cacheDir, signal, onProgress, ...(select && { select }) };
+    const download = { ...access, cacheDir, token, signal, onProgress, ...(select && { select }) };
     return { folder: await openHubModel(id, download), name: id.repo, file: undefined };
   }
   if (PACKED_MODELS.includes(path)) {

@@ -189,7 +189,9 @@ async function* request(
   const answer = await get(file.url, {
     signal,
     cache: "no-store", // it is kept here
-    ...(isPart && { headers: { range: `bytes=${partial.size}-` }, allow: [206, 416] }),
+    onRefusal: file.onRefusal,
+    headers: { ...file.headers, ...(isPart && { range: `bytes=${partial.size}-` }) },
+    ...(isPart && { allow: [206, 416] }),
   });
   const resumes = isPart && answer.status === 206;
   if (isPart && !resumes) await partial.clear();

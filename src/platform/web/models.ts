@@ -23,7 +23,7 @@ export async function findModel(place: ModelPlace, options: FindOptions = {}): P
   }
   const text = String(place);
   const id = parseModelId(text.includes("@") ? text : `${text}@${options.revision ?? "main"}`);
-  if (id) return { folder: await opened(hubRemote(id), options), name: id.repo, file: undefined };
+  if (id) return { folder: await opened(hubRemote(id, options.token), options), name: id.repo, file: undefined };
   throw new FemoError(
     "E_FILE",
     `${text}: expected the address of a model, such as new URL("./models/avatars-flux/", location.href), files that the user ` +

@@ -18,6 +18,10 @@ export interface WebFile {
   readonly id: string;
   /** Undefined if the server does not say. */
   readonly size: number | undefined;
+  /** What a request for it says. */
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  /** What to do where access to it is refused, a sentence. */
+  readonly onRefusal?: string | undefined;
   /** Of its bytes, if the server says it. */
   readonly hash?: Pick<RemoteFile, "algorithm" | "digest"> | undefined;
 }
@@ -110,8 +114,12 @@ const isPage = ({ headers }: { readonly headers: Headers }): boolean =>
 
 const HUB = "https://huggingface.co";
 
-/** A model on the Hub that everybody may read. */
-export function hubRemote(id: ModelId): Remote {
+/**
+ * A model on the Hub.
+ * @param token for what not everybody may read. Browsers do not send it on where the Hub sends them elsewhere
+ */
+export function hubRemote(id: ModelId, token?: string): Remote {
+  const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   return {
     name: formatModelId(id),
     key: keyOf(`${HUB}/${id.repo}@${id.revision}`),
@@ -120,10 +128,11 @@ export function hubRemote(id: ModelId): Remote {
       const json = (address: URL) =>
         retry(
           async () => {
-            const answer = await get(address, { signal, allow: [401, 403, 404] });
+            const own = address.origin === HUB ? headers : {};
+            const answer = await get(address, { headers: own, signal, allow: [401, 403, 404] });
             if (answer.status !== 200) {
               await answer.discard();
-              throw refusal(id, answer.status);
+              throw refusal(id, answer.status, token);
             }
             const next = /<([^>]+)>\s*;\s*rel="?next"?/.exec(answer.headers.get("link") ?? "")?.[1];
             const value = parseJson(await readText(answer), address.href, "E_NETWORK", "Try again later.");
@@ -141,7 +150,15 @@ export function hubRemote(id: ModelId): Remote {
           if (!file) return undefined;
           const { size, algorithm, digest } = file;
           const place = url(`/${id.repo}/resolve/${commit}/${path.split("/").map(encodeURIComponent).join("/")}`);
-          return { path, url: place, id: digest, size, hash: { algorithm, digest } };
+          return {
+            path,
+            url: place,
+            headers,
+            onRefusal: accessTo(id, token),
+            id: digest,
+            size,
+            hash: { algorithm, digest },
+          };
         },
         paths: [...files.keys()],
       };
@@ -149,12 +166,17 @@ export function hubRemote(id: ModelId): Remote {
   };
 }
 
-const refusal = (id: ModelId, status: number): FemoError =>
+const refusal = (id: ModelId, status: number, token: string | undefined): FemoError =>
   new FemoError(
     status === 404 ? "E_FILE" : "E_ACCESS",
-    `${formatModelId(id)}: found no such model at ${HUB}, or it is private or gated, to which pages have no access (${status}). ` +
-      "Check its name, or download it and pick the folder.",
+    `${formatModelId(id)}: found no such model at ${HUB}, or it is private or gated (${status}). Check its name. ${accessTo(id, token)}`,
   );
+
+/** How to get access to a model that is private or gated. */
+const accessTo = (id: ModelId, token: string | undefined): string =>
+  token === undefined
+    ? `If it is gated, accept its licence at ${HUB}/${id.repo}; then pass the token of that account, or download the model and pick its folder.`
+    : `The token was sent: see that its account has access at ${HUB}/${id.repo}, and the token the right to read gated repositories.`;
 
 /** A short name of what a text says. */
 export const keyOf = (text: string): string => bytesToHex(sha256(new TextEncoder().encode(text))).slice(0, 40);

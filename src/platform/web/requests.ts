@@ -13,6 +13,8 @@ export interface GetOptions {
   readonly cache?: RequestCache;
   /** Statuses beside 200 that are no failure. */
   readonly allow?: readonly number[];
+  /** What to do where access is refused, a sentence. */
+  readonly onRefusal?: string | undefined;
 }
 
 /**
@@ -22,7 +24,7 @@ export interface GetOptions {
  */
 export async function get(
   url: URL,
-  { method = "GET", headers = {}, signal, cache, allow = [] }: GetOptions,
+  { method = "GET", headers = {}, signal, cache, allow = [], onRefusal = "" }: GetOptions,
 ): Promise<Answer> {
   signal?.throwIfAborted();
   const controller = new AbortController();
@@ -45,7 +47,7 @@ export async function get(
     const response = await soon(fetch(url, { method, headers, signal: controller.signal, ...(cache && { cache }) }));
     if (response.status !== 200 && !allow.includes(response.status)) {
       await response.body?.cancel().catch(() => {});
-      throw refusalOf(name, response);
+      throw refusalOf(name, response, onRefusal);
     }
     return {
       status: response.status,
@@ -85,14 +87,14 @@ function problemOf(url: URL, cause: unknown, silence: AbortSignal): string {
   return `the connection failed (${reason}). Check the network${other}; then try again: what is there is kept.`;
 }
 
-function refusalOf(name: string, { status, headers }: Response): FemoError {
+function refusalOf(name: string, { status, headers }: Response, onRefusal: string): FemoError {
   if (isTransient(status)) {
     return new TransientError(`${name}: the server answered ${status}. Try again later: what is there is kept.`, {
       retryAfterMs: retryAfterMs(headers.get("retry-after")),
     });
   }
   if (status === 401 || status === 403)
-    return new FemoError("E_ACCESS", `${name}: the server refuses access (${status}).`);
+    return new FemoError("E_ACCESS", `${name}: the server refuses access (${status}). ${onRefusal}`.trim());
   if (status === 404) return new FemoError("E_FILE", `${name}: no such file. Check the address.`);
   return new FemoError("E_NETWORK", `${name}: the server answered ${status}. Check the address.`);
 }

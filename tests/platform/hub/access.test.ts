@@ -30,6 +30,19 @@ describe("the token", () => {
     expect(of("cdn").filter(({ authorization }) => authorization !== undefined)).toEqual([]);
   });
 
+  test("that is an option goes in place of the environment's", async () => {
+    const [hub, cache] = [await startHub(), temporaryFolder()];
+    await download(hub, cache, { env: { HF_TOKEN: "hf_other" }, token: TOKEN });
+    expect(withToken(hub)).toEqual(hub.requests.filter(({ server }) => server === "hub"));
+    hub.intercept = (_, response) => {
+      refuse(response, 403, "GatedRepo");
+      return true;
+    };
+    const message = await femoError("E_ACCESS", () => download(hub, temporaryFolder(), { token: TOKEN }));
+    expect(message).toContain("The token in the option token was sent");
+    expect(message).not.toContain(TOKEN);
+  });
+
   test("is not sent to another server that continues the list of files either", async () => {
     const [hub, cache] = [await startHub(), temporaryFolder()];
     hub.intercept = ({ server, path }, response) => {

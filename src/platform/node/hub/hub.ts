@@ -13,7 +13,7 @@ import { nodeFolder } from "../folder.js";
 import { RepositoryCache } from "./cache.js";
 import { HubClient } from "./client.js";
 import { downloadBlob } from "./download.js";
-import { type Environment, hubSettings } from "./settings.js";
+import { type Environment, type HubSettings, hubSettings } from "./settings.js";
 
 type Select = (folder: FolderSource) => Promise<readonly string[]>;
 
@@ -26,6 +26,8 @@ export interface DownloadOptions {
   readonly env?: Environment;
   /** The folder that holds a folder for each repository; that of the environment unless told. */
   readonly cacheDir?: string | undefined;
+  /** In place of that of the environment. */
+  readonly token?: string | undefined;
   /** Which of the repository's files are needed, by path; those of `pipelineFiles` unless told. */
   readonly select?: Select;
   readonly retry?: Partial<RetryPolicy>;
@@ -48,9 +50,13 @@ export async function openHubModel(id: ModelId, options: DownloadOptions = {}): 
  *   file, or its bytes are not those it should have; the signal's reason if it was aborted
  */
 export async function downloadFiles(id: ModelId, options: DownloadOptions = {}): Promise<string> {
-  const { signal, env, cacheDir, select = pipelineFiles } = options;
+  const { signal, env, cacheDir, token, select = pipelineFiles } = options;
   signal?.throwIfAborted();
-  const settings = { ...(await hubSettings(env)), ...(cacheDir !== undefined && { cache: resolve(cacheDir) }) };
+  const settings: HubSettings = {
+    ...(await hubSettings(env)),
+    ...(cacheDir !== undefined && { cache: resolve(cacheDir) }),
+    ...(token !== undefined && { token, tokenSource: "the option token", tokenWithheld: false }),
+  };
   const cache = new RepositoryCache(settings, id.repo);
   const known = await cache.commitOf(id.revision);
   const at = (commit: string): FolderSource => nodeFolder(cache.snapshot(commit), formatModelId(id));
