@@ -60,6 +60,7 @@ export class ImageClassifier {
   }
 
   /**
+   * @internal
    * @param folder with `config.json`, `classifier.safetensors`, `heldout_statistics.safetensors`, and perhaps prompts
    * @throws FemoError E_FILE, E_CONFIG, E_WEIGHT if one of them is missing or damaged
    */

@@ -3,6 +3,7 @@
  * with the convention that they follow.
  * @module femo/metrics
  */
+export type { ClassifierHead } from "../models/image-classifier.js";
 export type { InceptionOutput } from "../models/inception-v3.js";
 export type { LpipsNet } from "../models/lpips.js";
 export type { Encoding, Tokenizer } from "../tokenizers/index.js";

@@ -77,8 +77,11 @@ function sdxlCells(numInferenceSteps: number): StudyCell[] {
   ];
 }
 
-/** The paper's three models, by the names that `femo study paper` has for them. */
-export const paperProtocols = {
+/** The names that `femo study paper` has for the paper's models. */
+export type PaperModel = "dit" | "flux" | "sdxl";
+
+/** The paper's three models. */
+export const paperProtocols: Readonly<Record<PaperModel, PaperProtocol>> = {
   dit: {
     // Tables 4, A1 and A2: DiT-XL/2 at 256x256
     model: "facebook/DiT-XL-2-256",
@@ -106,10 +109,7 @@ export const paperProtocols = {
     metrics: ["lpips:alex", "clip:L/14", "image-reward"],
     cells: () => sdxlCells(50),
   },
-} as const satisfies Readonly<Record<string, PaperProtocol>>;
-
-/** One of them. */
-export type PaperModel = keyof typeof paperProtocols;
+};
 
 /**
  * Classes for so many images: each as often as the others, in turns, or uniformly at random from a seed, as the harness of

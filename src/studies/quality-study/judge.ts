@@ -16,6 +16,7 @@ export interface Judge {
   readonly layers: readonly string[];
   /** What images as a whole should be like, in a layer. Undefined: like the uncached ones. */
   population(layer: string): GaussianFit | undefined;
+  /** What it says of images, and of what they were to show. */
   judge(images: readonly RgbImage[], subjects: readonly StudySubject[]): Promise<Judged[]>;
   /** Of each image from the one in its place: by name, one for each. */
   distance(

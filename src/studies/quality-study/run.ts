@@ -13,11 +13,13 @@ export type Wanted = "reference" | "converged";
 
 /** Where a study's parts and images are kept. Another process may keep others there. */
 export interface StudyStore {
+  /** Whether the part of a cell that begins with this image is there. */
   has(cell: string, first: number): Promise<boolean>;
   /** Keeps it whole or not at all. */
   add(part: StudyPart): Promise<void>;
   /** Images that were kept, in the order of the study, from this one on; undefined if one of them is not there. */
   images(of: Wanted, first: number, count: number): Promise<RgbImage[] | undefined>;
+  /** Keeps images to which others are compared, for `images`. */
   keepImages(of: Wanted, first: number, images: readonly RgbImage[]): Promise<void>;
   /** Keeps some images of a cell to be looked at. */
   keepSamples(cell: string, images: readonly RgbImage[]): Promise<void>;
@@ -35,7 +37,10 @@ export interface RunStudyOptions {
   /** Images that are drawn at once. Default: 8. */
   readonly batchSize?: number;
   readonly signal?: AbortSignal;
-  /** @param done share of the work, by its expected cost */
+  /**
+   * Called as the work goes on.
+   * @param done share of the work, by its expected cost
+   */
   readonly onProgress?: (text: string, done: number) => void;
 }
 

@@ -53,6 +53,7 @@ export interface ForecastPaths extends Pick<Trajectory, "subject" | "seed"> {
   }[];
 }
 
+/** Of `forecastPaths`. */
 export interface ForecastPathsOptions {
   /** Default: every one of `forecastingMethods`, with the model's presets. */
   readonly methods?: readonly CacheOptions[];
@@ -101,6 +102,7 @@ export interface HorizonErrors {
   readonly distances: readonly (Spread & { readonly distance: number })[];
 }
 
+/** Of `errorOverHorizon`. */
 export interface HorizonOptions {
   /** Default: every one of `forecastingMethods`, with the model's presets. */
   readonly methods?: readonly CacheOptions[];
