@@ -36,9 +36,9 @@ export class StudyFolder implements StudyStore {
 
   /** Keeps the plan, unless another process was first: what the folder has now. */
   async begin(plan: StudyPlan): Promise<StudyPlan> {
-    await mkdir(this.path, { recursive: true });
     const temporary = join(this.path, `.${PLAN}.${process.pid}.tmp`);
     try {
+      await mkdir(this.path, { recursive: true });
       await writeFile(temporary, `${JSON.stringify(plan, null, 1)}\n`);
       await link(temporary, join(this.path, PLAN)).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== "EEXIST") throw error;
@@ -46,7 +46,7 @@ export class StudyFolder implements StudyStore {
     } catch (error) {
       throw folderError(this.path, error);
     } finally {
-      await rm(temporary, { force: true });
+      await rm(temporary, { force: true }).catch(() => {}); // where there is no folder there is no such file
     }
     return this.plan() as StudyPlan;
   }

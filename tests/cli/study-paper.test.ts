@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -27,6 +27,29 @@ test("the rows of the paper's tables on DiT are run by its protocol", async () =
   expect(ran).toContain("Adapted-FEMO, order 2");
   expect(rows).toHaveLength(plan.cells.length);
 });
+
+test.each([
+  ["flux", "flux-pipeline/dev", ["FEMO, order 1, firstEnhance 3", "Delta-DiT", "FORA, firstEnhance 1"]],
+  ["sdxl", "sd-pipeline/sdxl", ["DeepCache, cacheBranchId 4", "FEMO, granularity module"]],
+])(
+  "the rows of the paper's tables on %s are run by its protocol, one image of a tiny model",
+  async (which, path, wanted) => {
+    const folder = join(out, which);
+    const prompts = join(out, `${which}.txt`);
+    writeFileSync(prompts, "a fox in the snow\n");
+    const { code, stderr } = await femo([
+      ...["study", "paper", which, "--model", fileURLToPath(new URL(`../goldens/${path}`, import.meta.url))],
+      ...["--prompts", prompts, "--height", "32", "--width", "32"],
+      ...["--images", "1", "--part-size", "1", "--no-metrics", "--out", folder],
+    ]);
+    expect(code, stderr).toBe(0);
+    const { plan, rows } = JSON.parse(readFileSync(join(folder, "rows.json"), "utf8"));
+    expect(plan).toMatchObject({ numInferenceSteps: 50, drawing: { height: 32, width: 32 } });
+    const ran = rows.map((row: { cell: { series: string } }) => row.cell.series);
+    expect(ran).toEqual(expect.arrayContaining(["No cache", ...wanted]));
+    expect(rows).toHaveLength(plan.cells.length);
+  },
+);
 
 test.each([
   [["dit", "--prompts", fileURLToPath(import.meta.url)], "draws classes"],

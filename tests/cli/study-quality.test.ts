@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -65,6 +65,15 @@ test("a folder with a study of other images is refused, and what there is stays"
   expect(code).toBe(2);
   expect(stderr).toContain("seed differs");
   expect(existsSync(join(here, "plan.json"))).toBe(true);
+});
+
+test("a file in place of the folder is refused", async () => {
+  const file = join(out, "file");
+  writeFileSync(file, "kept");
+  const { code, stderr } = await study("--out", file, "--images", "2");
+  expect(code).toBe(1);
+  expect(stderr).toContain(`${file}: the study cannot be kept`);
+  expect(readFileSync(file, "utf8")).toBe("kept");
 });
 
 test.each([
