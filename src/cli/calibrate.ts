@@ -58,7 +58,10 @@ export const calibrateCommand = (context: CommandContext): Command =>
     .option("--held-out <n>", "of a solver: how many others judge it (default: 32)", integer)
     .option("--guidance-scales <list>", "of a solver: others at which it is judged too", listOf(number))
     .option("--iterations <n>", "of a solver: steps of the fit (default: 6)", integer)
-    .option("--state <file>", "of a solver: JSON file to go on from, if it is there, and written after every step")
+    .option(
+      "--state <file>",
+      "of a solver: JSON file to go on from, if it is there, and written at the beginning and after every step",
+    )
     .action((method: CalibratedMethod | typeof SOLVER, flags: CalibrateFlags) => run(method, flags, context));
 
 async function run(

@@ -154,6 +154,18 @@ describe("a fit", () => {
     expect(multistepSolver(state.solver).timesteps).toHaveLength(3);
   });
 
+  test("that is done already is judged at once, and nothing is drawn to fit on", async () => {
+    const { state, heldOut } = await fitting;
+    const phases = new Set<string>();
+    const again = await fitSolver(pipeline, {
+      ...options,
+      ...{ iterations: 3, guidanceScales: [1, 3], state: { ...state, iteration: 3 } },
+      onProgress: ({ phase }) => phases.add(phase),
+    });
+    expect([...phases]).toEqual(["held-out targets", "held-out"]);
+    expect(again.heldOut).toEqual(heldOut);
+  });
+
   test("is judged on other images, and says at which guidance it is better", async () => {
     const fit = await fitting;
     expect(fit.heldOut.map(({ guidanceScale }) => guidanceScale)).toEqual([1.5, 1, 3]);
@@ -167,7 +179,9 @@ describe("a fit", () => {
 
   test("goes on from a state as if it had not stopped", async () => {
     const whole = await fitting;
-    const [first] = states as [SolverFitState];
+    const [begun, first] = states as [SolverFitState, SolverFitState];
+    expect([begun.iteration, first.iteration]).toEqual([0, 1]);
+    expect(begun.solver).toEqual(begun.start.solver);
     const state = JSON.parse(JSON.stringify(first)) as SolverFitState;
     const resumed = await fitSolver(pipeline, { ...options, iterations: 3, state });
     expect(resumed.state).toEqual(whole.state);

@@ -48,7 +48,7 @@ export interface FitSolverOptions extends StudyOptions {
   guidanceScales?: readonly number[] | undefined;
   /** Goes on from what another fit came to. */
   state?: SolverFitState | undefined;
-  /** Called after every step of the fit, and waited for. */
+  /** Called with what it begins with and after every step of the fit, and waited for. */
   onState?: ((state: SolverFitState) => unknown) | undefined;
   /** Told after every step of the network. */
   onProgress?: ((progress: { readonly phase: string; readonly done: number }) => void) | undefined;
@@ -154,40 +154,27 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     });
   };
 
-  const { latents: targets, report } = await run("targets", await targetRequest(fitting), "latent");
-  const guidanceOption = scaleOf(report);
-  const size = targets.length / images;
-  const walked = { targets, size, walker: await Walker.of(pipeline, { ...common, ...fitting }) };
-  const told = (phase: string, done = 0, of = 1) => {
-    return (run: number, ofRuns: number) => onProgress?.({ phase, done: (done + run / ofRuns) / of });
-  };
+  const given = options.state && checkedState(options.state, fullSteps);
+  const state = given && given.iteration >= iterations ? given : await fitted(given);
 
-  let state = options.state === undefined ? await bestStart() : checkedState(options.state, fullSteps);
-  const parameters = solverParameters(state.solver, history, isFlow);
-  let known: Walk | undefined;
-  while (state.iteration < iterations) {
-    const next = await improved(state, { ...walked, parameters, told }, known);
-    ({ state, walk: known } = next);
-    await onState?.(state);
-    if (!next.better) break;
-  }
-
-  const judged = async (guided: Partial<GenerateOptions>): Promise<SolverJudgement> => {
+  const judged = async (guided: Partial<GenerateOptions>) => {
     const wanted = await run("held-out targets", { ...(await targetRequest(judging)), ...guided }, "image");
     const qualityFor = async (solver: MultistepSolver): Promise<Quality> => {
       const { images } = await run("held-out", { ...solved(solver, judging), ...guided }, "image");
       return qualityOf(images.map((image, i) => psnr(image, wanted.images[i] as (typeof wanted.images)[number])));
     };
-    return {
+    const guidanceOption = scaleOf(wanted.report);
+    const judgement: SolverJudgement = {
       guidanceScale: wanted.report[guidanceOption] as number,
       start: await qualityFor(state.start.solver),
       fitted: await qualityFor(state.solver),
     };
+    return { judgement, guidanceOption };
   };
-  const own = await judged({});
+  const { judgement: own, guidanceOption } = await judged({});
   const others: SolverJudgement[] = [];
   for (const scale of guidanceScales) {
-    if (scale !== own.guidanceScale) others.push(await judged({ [guidanceOption]: scale }));
+    if (scale !== own.guidanceScale) others.push((await judged({ [guidanceOption]: scale })).judgement);
   }
   return {
     state,
@@ -197,7 +184,28 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     numInferenceSteps: target === "converged" ? convergedSteps : numInferenceSteps,
   };
 
-  async function bestStart(): Promise<SolverFitState> {
+  async function fitted(begun: SolverFitState | undefined): Promise<SolverFitState> {
+    const { latents: targets } = await run("targets", await targetRequest(fitting), "latent");
+    const size = targets.length / images;
+    const walked = { targets, size, told, walker: await Walker.of(pipeline, { ...common, ...fitting }) };
+    let state = begun ?? (await bestStart(walked));
+    if (!begun) await onState?.(state);
+    const parameters = solverParameters(state.solver, history, isFlow);
+    let known: Walk | undefined;
+    while (state.iteration < iterations) {
+      const next = await improved(state, { ...walked, parameters }, known);
+      ({ state, walk: known } = next);
+      await onState?.(state);
+      if (!next.better) break;
+    }
+    return state;
+  }
+
+  function told(phase: string, done = 0, of = 1) {
+    return (run: number, ofRuns: number) => onProgress?.({ phase, done: (done + run / ofRuns) / of });
+  }
+
+  async function bestStart(walked: Omit<Problem, "parameters">): Promise<SolverFitState> {
     const starts = startingSolvers(pipeline, fullSteps, numInferenceSteps);
     const tried = [];
     for (const start of starts) {
@@ -286,9 +294,9 @@ async function improved(
       if (isBetter) best = { error, walk: there, damping };
       return isBetter;
     };
-    // Less of it as long as that helps, or else more.
-    const helped = await attempt(from.damping);
-    await attempt(from.damping * (helped ? 0.1 : 10));
+    const helps = await attempt(from.damping);
+    if (helps) await attempt(0.1 * from.damping);
+    for (const factor of helps ? [] : [10, 100, 1000]) if (await attempt(factor * from.damping)) break;
     if (from.error - best.error < WORTHWHILE) break;
   }
   return {
