@@ -92,18 +92,7 @@ export function toOnnx(
     if (!tables.has(name) && whole.has(name)) message.message(1, cast(stored, name, "float32"));
   }
   const outputNames = namesOfOutputs(graph);
-  const isHalf = (value: Value): boolean => value.producer !== null && half.has(value.producer);
-  const converted = new Set<string>();
-  /** What a value is called in this type; it is converted to it, once, if that is not its own. */
-  const nameIn = (value: Value, dtype: Precision): string => {
-    const own = isHalf(value) ? value.name : (outputNames.get(value) ?? value.name);
-    if (value.dtype !== "float32" || isHalf(value) === (dtype === "float16")) return own;
-    const stored = casts.get(value.name) ?? own;
-    const name = dtype === "float16" ? `${value.name}:float16` : (outputNames.get(value) ?? `${value.name}:float32`);
-    if (name !== stored && !converted.has(name)) message.message(1, cast(stored, name, dtype));
-    converted.add(name);
-    return name;
-  };
+  const nameIn = namesIn(half, casts, outputNames, (made) => message.message(1, made));
   const nameOfWhole = (value: Value): string => nameIn(value, "float32");
   for (const node of nodes) {
     checkUse(node, (name) => quantized.get(name)?.bits);
@@ -143,6 +132,32 @@ export function toOnnx(
     .message(8, new Writer().string(1, "").integer(2, OPSET))
     .message(8, new Writer().string(1, "com.microsoft").integer(2, 1))
     .bytes();
+}
+
+/**
+ * What a value is called in float32 or float16. It is converted, once, if that is not its own.
+ * @param half the nodes that compute in float16
+ * @param stored what weights are called as they are stored, those that are not in float32
+ * @param outputNames of what is given out, in float32
+ */
+function namesIn(
+  half: ReadonlySet<Node>,
+  stored: ReadonlyMap<string, string>,
+  outputNames: ReadonlyMap<Value, string>,
+  write: (cast: Writer) => void,
+): (value: Value, dtype: Precision) => string {
+  const converted = new Set<string>();
+  return (value, dtype) => {
+    const isHalf = value.producer !== null && half.has(value.producer);
+    const given = outputNames.get(value);
+    const own = isHalf ? value.name : (given ?? value.name);
+    if (value.dtype !== "float32" || isHalf === (dtype === "float16")) return own;
+    const source = stored.get(value.name) ?? own;
+    const name = dtype === "float32" && given ? given : `${value.name}:${dtype}`;
+    if (name !== source && !converted.has(name)) write(cast(source, name, dtype));
+    converted.add(name);
+    return name;
+  };
 }
 
 /** Names of what is only read row by row. Such a weight is taken as it is stored, and its rows become float32: not all of it. */
