@@ -55,11 +55,7 @@ export const calibrateCommand = (context: CommandContext): Command =>
     )
     .option("--converged-steps <n>", "of a solver: steps of the converged images (default: 200)", integer)
     .option("--images <n>", "of a solver: how many it is fitted on (default: 96)", integer)
-    .option(
-      "--held-out <n>",
-      "of a solver: how many others judge it, and as many more choose how far to go (default: 32)",
-      integer,
-    )
+    .option("--held-out <n>", "of a solver: how many others judge it (default: 32)", integer)
     .option("--guidance-scales <list>", "of a solver: others at which it is judged too", listOf(number))
     .option("--iterations <n>", "of a solver: steps of the fit (default: 6)", integer)
     .option(

@@ -37,7 +37,7 @@ export interface FitSolverOptions extends StudyOptions {
   target?: SolverTarget | undefined;
   /** Default 200. */
   convergedSteps?: number | undefined;
-  /** Images to fit on; others to judge by, and as many more to choose a share of the way to the fit. Default 96 and 32. */
+  /** Images to fit on, and others to judge by. Default 96 and 32. */
   images?: number | undefined;
   heldOut?: number | undefined;
   /** Steps of Gauss-Newton at most. Default 6. */
@@ -64,12 +64,6 @@ export interface SolverJudgement {
 /** What a fit came to. */
 export interface SolverFit {
   readonly state: SolverFitState;
-  /**
-   * So far it lies on the way from the start to what the images that it was fitted on would have, 0 to 1, as serves further
-   * images best: where those are few, less than all.
-   */
-  readonly share: number;
-  readonly solver: MultistepSolver;
   /** At the guidance scale of the fit first. */
   readonly heldOut: readonly [SolverJudgement, ...SolverJudgement[]];
   /** Whether the fitted solver is better there; if not, take the start. */
@@ -80,10 +74,9 @@ export interface SolverFit {
 }
 
 /** A fit as an entry of a model's `solvers.json`: the fitted solver, or, where that was no better, the one it began with. */
-export function fittedSolverOf(fit: SolverFit): FittedSolver {
-  const { state, solver, heldOut, kept, target, numInferenceSteps } = fit;
+export function fittedSolverOf({ state, heldOut, kept, target, numInferenceSteps }: SolverFit): FittedSolver {
   const [own, ...others] = heldOut;
-  const { timesteps, table, finalAlphaBar } = kept ? solver : state.start.solver;
+  const { timesteps, table, finalAlphaBar } = kept ? state.solver : state.start.solver;
   const told = ({ mean, median, tenthPercentile }: Quality) => ({ mean, median, tenthPercentile });
   const isBetter = ({ fitted, start }: SolverJudgement): boolean => !kept || fitted.mean > start.mean;
   /** The furthest scale on one side up to which all are better. */
@@ -107,11 +100,8 @@ export function fittedSolverOf(fit: SolverFit): FittedSolver {
   };
 }
 
-/** Between the seeds that are fitted on and those that judge, or choose. */
+/** Between the seeds that are fitted on and those that judge. */
 const HELD_OUT_SEED = 1_000_000;
-const CHOOSING_SEED = 2_000_000;
-/** Of the way from the start to the fit. */
-const SHARES = [1, 0.75, 0.5, 0.25] as const;
 
 /**
  * Fits a linear multistep solver to a model: the timesteps of its n runs and its table together, so that images of few runs
@@ -140,8 +130,7 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     const named = whole.flatMap((part) => part[key] as readonly string[]).slice(0, count);
     return { ...whole[0], [key]: named, seed: seedAfter(seed, first) };
   };
-  const fitting = drawn(images, 0);
-  const [judging, choosing] = [drawn(heldOut, HELD_OUT_SEED), drawn(heldOut, CHOOSING_SEED)];
+  const [fitting, judging] = [drawn(images, 0), drawn(heldOut, HELD_OUT_SEED)];
   const targetRequest = async (what: GenerateOptions): Promise<GenerateOptions> =>
     target === "reference"
       ? { ...many, ...what }
@@ -167,7 +156,6 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
 
   const given = options.state && checkedState(options.state, fullSteps);
   const state = given && given.iteration >= iterations ? given : await fitted(given);
-  const { solver, share } = await chosen(state);
 
   const judged = async (guided: Partial<GenerateOptions>) => {
     const wanted = await run("held-out targets", { ...(await targetRequest(judging)), ...guided }, "image");
@@ -179,7 +167,7 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     const judgement: SolverJudgement = {
       guidanceScale: wanted.report[guidanceOption] as number,
       start: await qualityFor(state.start.solver),
-      fitted: await qualityFor(solver),
+      fitted: await qualityFor(state.solver),
     };
     return { judgement, guidanceOption };
   };
@@ -189,7 +177,7 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     if (scale !== own.guidanceScale) others.push((await judged({ [guidanceOption]: scale })).judgement);
   }
   return {
-    ...{ state, share, solver },
+    state,
     heldOut: [own, ...others],
     kept: own.fitted.mean > own.start.mean,
     target,
@@ -211,21 +199,6 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
       if (!next.better) break;
     }
     return state;
-  }
-
-  async function chosen({ start, solver }: SolverFitState): Promise<Pick<SolverFit, "solver" | "share">> {
-    const parameters = solverParameters(start.solver, history, isFlow);
-    const [from, to] = [parameters.of(start.solver), parameters.of(solver)];
-    const { latents: targets } = await run("choosing targets", await targetRequest(choosing), "latent");
-    const size = targets.length / heldOut;
-    const tried = [];
-    for (const share of SHARES) {
-      const between = share === 1 ? solver : parameters.solver(from.map((x, k) => x + share * ((to[k] as number) - x)));
-      const { latents } = await run("choosing", solved(between, choosing), "latent");
-      tried.push({ share, solver: between, error: meanLogError(latents, { targets, size }) });
-    }
-    const [best] = tried.toSorted((a, b) => a.error - b.error) as [(typeof tried)[number]];
-    return best;
   }
 
   function told(phase: string, done = 0, of = 1) {
