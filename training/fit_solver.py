@@ -119,7 +119,7 @@ def walk(network, solver, noise, labels):
 
 
 def slopes(network, free: Solver, solver, noise, labels):
-    """How the ends go with every free number.  Yields [P, batch, ...] and the ends that they belong to, in bfloat16."""
+    """How the ends go with every free number.  Yields [P, batch, ...], batch by batch."""
     levels, n, count = Levels(solver["finalAlphaBar"]), free.n, len(free.places)
     for x, own in zip(noise.split(BATCH), labels.split(BATCH)):
         dx = torch.zeros(count + n - 1, *x.shape, device=x.device)

@@ -1,6 +1,7 @@
 import { type ModelDtype, modelDtypes } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
 import { type Device, devices } from "../platform/device.js";
+import { isToken } from "../platform/hub/token.js";
 import type { ConversionProgress, DownloadProgress } from "../platform/platform.js";
 import { checkTypes, describe, isAbortSignal, isFunction, type OptionTypes } from "./option-types.js";
 
@@ -33,7 +34,8 @@ export interface PretrainedOptions {
    * In what the linear layers of the transformer and of T5 compute: "float32", "int8", in a quarter of the memory for images
    * that differ a little, or "int4", in a sixth of it for images that differ more. Default: the first of them in which the
    * weights of a network fit into three quarters of the memory, float32 if they do. "float16" is for GPUs: linear layers,
-   * convolutions and attention of the transformer compute in it. Such weights are made once, from any checkpoint, and kept in a cache folder ($FEMO_CACHE, $XDG_CACHE_HOME/femo or ~/.cache/femo).
+   * convolutions and attention of the transformer compute in it. Such weights are made once, from any checkpoint, and kept in
+   * a cache folder ($FEMO_CACHE, $XDG_CACHE_HOME/femo or ~/.cache/femo).
    */
   dtype?: ModelDtype | undefined;
   /**
@@ -74,7 +76,6 @@ const isLora = (value: unknown): boolean => {
   return isText(path) && Number.isFinite(weight) && Object.keys(others).length === 0;
 };
 const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
-const isToken = (value: unknown): boolean => isText(value) && /^[\x21-\x7e]+$/.test(value as string);
 const isFile = (value: unknown): boolean => typeof File !== "undefined" && value instanceof File;
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 const isOneOf =
@@ -86,7 +87,7 @@ const pretrainedTypes: OptionTypes<PretrainedOptions> = {
   variant: [isText, 'the infix of file names, such as "fp16"'],
   revision: [isText, "a branch, tag or commit"],
   cacheDir: [isText, "the path of a folder"],
-  token: [isToken, 'a token of the Hub, such as "hf_..."'],
+  token: [(value) => isText(value) && isToken(value as string), 'a token of the Hub, such as "hf_..."'],
   device: [isOneOf(devices), `one of ${devices.join(", ")}`],
   threads: [isCount, "a positive integer"],
   dtype: [isOneOf(modelDtypes), `one of ${modelDtypes.join(", ")}`],

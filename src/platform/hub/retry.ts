@@ -25,7 +25,7 @@ export class TransientError extends FemoError {
   }
 }
 
-/** Whether a server that answers so may answer otherwise in a while. */
+/** Whether a server that answers so may answer otherwise in a while: time-outs, too many requests, and servers in trouble. */
 export const isTransient = (status: number): boolean => status === 408 || status === 429 || status >= 500;
 
 /** The Hub does not have what was asked for. */

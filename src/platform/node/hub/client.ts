@@ -11,7 +11,7 @@ import { Watch } from "./watch.js";
 const ADVICE = "Is HF_ENDPOINT the address of a Hub?";
 const MAX_REDIRECTS = 10;
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
-/** Codes that mean "later": time-outs, too many requests, and servers in trouble. */
+
 export interface ClientOptions {
   readonly settings: HubSettings;
   readonly policy: RetryPolicy;

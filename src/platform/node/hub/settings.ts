@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { FemoError } from "../../../errors.js";
+import { isToken } from "../../hub/token.js";
 import { fileError, isMissing } from "../file.js";
 import { type Proxies, proxiesOf } from "./proxy.js";
 
@@ -88,7 +89,7 @@ async function tokenOf(
   const variable = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].find((name) => env[name]?.trim());
   const tokenSource = variable ?? file;
   const token = (variable ? (env[variable] ?? "") : await readIfThere(file)).trim();
-  if (/[^\x21-\x7e]/.test(token)) {
+  if (token !== "" && !isToken(token)) {
     throw new FemoError(
       "E_OPTION",
       `${tokenSource}: expected one token, such as "hf_...", found spaces or characters that no token has.`,
