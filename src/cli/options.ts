@@ -139,7 +139,7 @@ export function addDrawing(command: Command, chosen: { images: string; batchSize
     .option("--heads <n>", "attention heads of a model file whose width does not tell them", integer)
     .option(
       "--dtype <name>",
-      `what linear layers compute in: ${modelDtypes.join(", ")} (default: the first that fits into memory)`,
+      `what linear layers compute in: ${modelDtypes.join(", ")} (default: the first that fits into memory, of large models int8 where it is faster)`,
       modelDtype,
     )
     .option("--num-images-per-prompt <n>", `images of each class or prompt (default: ${chosen.images})`, imageCount)

@@ -61,12 +61,38 @@ export function weightsIn(dtype: ModelDtype, checkpoint: Checkpoint, linears: ()
 /** In what its products compute. */
 export const precisionOf = (dtype: ModelDtype): Precision => (dtype === "float16" ? "float16" : "float32");
 
-/** A processor computes in float32 what is stored in float16. */
-const smaller = ["float32", "int8", "int4"] as const satisfies readonly ModelDtype[];
+/**
+ * From here on, in bytes of float32, time decides as well: a step takes seconds, beside which measuring is short. What
+ * smaller networks draw does not depend on the machine, as long as they fit into its memory.
+ */
+const LARGE = 4e9;
+/** How many times as fast 8 bits have to be where there is memory for more: what they draw is not quite the same. */
+const WORTH = 1.5;
 
-/** Of these the type with the most bits in which the weights of a network take no more bytes than those; "int4" if none does. */
-export const fittingDtype = (checkpoint: Checkpoint, linears: () => Linears, maxBytes: number): ModelDtype =>
-  smaller.find((dtype) => computedBytes(weightsIn(dtype, checkpoint, linears)) <= maxBytes) ?? "int4";
+/** What a network computes in if its user leaves it open, and why if that is not float32. */
+export type DefaultDtype =
+  | { readonly dtype: "float32" }
+  | { readonly dtype: "int8" | "int4"; readonly bytesInFloat32: number }
+  | { readonly dtype: "int8"; readonly timesAsFast: number };
+
+/**
+ * The type with the most bits in which the weights of a network take no more bytes than those; "int4" if none does.
+ * A large network takes 8 bits instead of float32 where they are much faster.
+ * @param int8TimesAsFast measured only if it matters
+ */
+export async function defaultDtype(
+  checkpoint: Checkpoint,
+  linears: () => Linears,
+  maxBytes: number,
+  int8TimesAsFast: () => Promise<number>,
+): Promise<DefaultDtype> {
+  const bytesIn = (dtype: ModelDtype): number => computedBytes(weightsIn(dtype, checkpoint, linears));
+  const bytesInFloat32 = bytesIn("float32");
+  if (bytesInFloat32 > maxBytes) return { dtype: bytesIn("int8") <= maxBytes ? "int8" : "int4", bytesInFloat32 };
+  if (bytesInFloat32 < LARGE || bytesIn("int8") > bytesInFloat32 / 2) return { dtype: "float32" };
+  const timesAsFast = await int8TimesAsFast();
+  return timesAsFast < WORTH ? { dtype: "float32" } : { dtype: "int8", timesAsFast };
+}
 
 /** Bytes of a checkpoint's weights as they are multiplied: those in few bits in these, all others in float32. */
 export const computedBytes = (checkpoint: Checkpoint): number =>

@@ -9,6 +9,7 @@ export {
   type WeightLocation,
   type WeightStorage,
 } from "./onnx.js";
+export { blockShapes } from "./quantized.js";
 export {
   addDims,
   type Bindings,

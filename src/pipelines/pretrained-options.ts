@@ -33,7 +33,8 @@ export interface PretrainedOptions {
   /**
    * In what the linear layers of the transformer and of T5 compute: "float32", "int8", in a quarter of the memory for images
    * that differ a little, or "int4", in a sixth of it for images that differ more. Default: the first of them in which the
-   * weights of a network fit into three quarters of the memory, float32 if they do. "float16" is for GPUs: linear layers,
+   * weights of a network fit into three quarters of the memory; of those over 4 GB in float32 "int8", if this machine
+   * multiplies in it at least 1.5 times as fast, which takes a second or two to measure. "float16" is for GPUs: linear layers,
    * convolutions and attention of the transformer compute in it. Such weights are made once, from any checkpoint, and kept in
    * a cache folder ($FEMO_CACHE, $XDG_CACHE_HOME/femo or ~/.cache/femo).
    */

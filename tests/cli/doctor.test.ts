@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import type { MachineReport } from "../../src/platform/node/doctor.js";
 import { missingLibraries } from "../../src/platform/node/native-words.js";
 import { femo } from "./run.js";
 
@@ -6,10 +7,11 @@ test("doctor says of each device how fast it is or what it misses, and what nati
   const { code, stdout, stderr } = await femo(["doctor", "--json"]);
   expect(stderr).toBe("");
   expect(code).toBe(0);
-  const { devices } = JSON.parse(stdout) as { devices: { device: string; gflops?: number; missing?: string }[] };
+  const { devices } = JSON.parse(stdout) as Pick<MachineReport, "devices">;
   expect(devices.map(({ device }) => device)).toEqual(["cpu", "webgpu", "cuda", "coreml", "dml"]);
   for (const { gflops = 0, missing = "" } of devices) expect(gflops > 0).toBe(missing === "");
-  expect(devices[0]?.gflops).toBeGreaterThan(0);
+  const [{ gflops = 0, fewBitsGflops: { int8 = 0, int4 = 0 } = {} } = {}] = devices;
+  for (const rate of [gflops, int8, int4]) expect(rate).toBeGreaterThan(0);
 });
 
 test("libraries that a loader does not find are named once, without their folders", () => {

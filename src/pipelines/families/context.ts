@@ -1,5 +1,6 @@
-import { computedBytes, fittingDtype, type Keep, type ModelDtype } from "../../denoising/index.js";
+import { defaultDtype, type Keep, type ModelDtype } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
+import { productRate } from "../../runtime/product-rate.js";
 import type { Sessions } from "../../runtime/sessions.js";
 import type { Linears } from "../../tracing/index.js";
 import type { Checkpoint, LoraAdapter } from "../../weights/index.js";
@@ -8,7 +9,7 @@ import type { LatentDecoder } from "../decoder.js";
 /** What a family is opened with. */
 export interface FamilyContext {
   readonly sessions: Sessions;
-  /** In what the transformer and T5 are to compute. Default: in the most bits that fit into memory. */
+  /** In what the transformer and T5 are to compute. Default: see `defaultDtype`. */
   readonly dtype: ModelDtype | undefined;
   /** What the weights of a network may take if that is left open, in bytes. */
   readonly maxWeightBytes: number;
@@ -18,15 +19,20 @@ export interface FamilyContext {
   readonly keep: Keep;
 }
 
+interface ChosenDtype {
+  readonly dtype: ModelDtype;
+  readonly notes: readonly string[];
+}
+
 /**
- * In what a network computes, and a sentence for the user if memory decided.
+ * In what a network computes, and a sentence for the user if the machine decided.
  * @throws FemoError E_OPTION if the device does not compute in it
  */
-export function dtypeOf(
+export async function dtypeOf(
   { dtype, maxWeightBytes, sessions }: FamilyContext,
   checkpoint: Checkpoint,
   linears: () => Linears,
-): { readonly dtype: ModelDtype; readonly notes: readonly string[] } {
+): Promise<ChosenDtype> {
   const { kind, title, float16 = true } = sessions.engine.device;
   if (dtype === "float16" && !float16) {
     throw new FemoError("E_OPTION", `dtype: ${title} does not compute in float16 (shader-f16): take "float32"`);
@@ -35,15 +41,22 @@ export function dtypeOf(
     const note = "A processor computes in float32 what dtype float16 has rounded, which saves nothing: it is for GPUs.";
     return { dtype, notes: [note] };
   }
-  const chosen = dtype ?? fittingDtype(checkpoint, linears, maxWeightBytes);
-  if (dtype !== undefined || chosen === "float32") return { dtype: chosen, notes: [] };
+  if (dtype !== undefined) return { dtype, notes: [] };
+  const chosen = await defaultDtype(checkpoint, linears, maxWeightBytes, async () => {
+    const float32 = await productRate(sessions.engine);
+    const int8 = await productRate(sessions.engine, 8).catch(() => 0); // not every device has such products
+    return int8 / float32;
+  });
+  if (chosen.dtype === "float32") return { dtype: chosen.dtype, notes: [] };
   const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+  const why =
+    "timesAsFast" in chosen
+      ? `in which this machine multiplies ${chosen.timesAsFast.toFixed(1)} times as fast as in float32`
+      : `as its weights would take ${gigabytes(chosen.bytesInFloat32)} in float32 and may take ` +
+        `${gigabytes(maxWeightBytes)}, three quarters of the memory`;
   return {
-    dtype: chosen,
-    notes: [
-      `${checkpoint.name} computes in ${chosen}, as its weights would take ${gigabytes(computedBytes(checkpoint))} in float32 ` +
-        `and may take ${gigabytes(maxWeightBytes)}, three quarters of the memory. Pass dtype to choose.`,
-    ],
+    dtype: chosen.dtype,
+    notes: [`${checkpoint.name} computes in ${chosen.dtype}, ${why}. Pass dtype to choose.`],
   };
 }
 

@@ -59,7 +59,7 @@ export async function ditParts(source: DiTSource, context: FamilyContext): Promi
   checkChannels(name, config.inChannels, decoder);
   const model = dit(config);
   const linears = once(() => modelLinears(model));
-  const { dtype, notes } = dtypeOf(context, checkpoint, linears);
+  const { dtype, notes } = await dtypeOf(context, checkpoint, linears);
   return {
     name,
     family: classFamily(config, source.names),

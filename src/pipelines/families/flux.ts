@@ -87,10 +87,10 @@ export async function fluxParts(source: FluxSource, context: FamilyContext, wher
   const { transformer, textEncoder, notes: loraNotes } = await merged(source, lora, keep);
   const t5Weights = withT5Names(textEncoder2.checkpoint);
   const t5Linears = once(() => networkLinears(t5Encoder(t5)));
-  const t5Dtype = textDtypeOf(context, t5Weights, t5Linears);
+  const t5Dtype = await textDtypeOf(context, t5Weights, t5Linears);
   const model = flux(config);
   const linears = once(() => modelLinears(model));
-  const { dtype, notes } = dtypeOf(context, transformer, linears);
+  const { dtype, notes } = await dtypeOf(context, transformer, linears);
   const encoder = new PromptEncoder({
     tokenizer: source.tokenizer,
     textEncoder: new ClipTextModel(clip, textEncoder, sessions, ["pooled"], ONCE),

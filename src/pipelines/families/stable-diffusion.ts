@@ -119,7 +119,7 @@ export async function diffusionParts(
   checkChannels(name, config.outChannels, decoder);
   const model = unet(config);
   const linears = once(() => modelLinears(model));
-  const { dtype, notes } = dtypeOf(context, network.checkpoint, linears);
+  const { dtype, notes } = await dtypeOf(context, network.checkpoint, linears);
   const { forceZerosForEmptyPrompt, defaults: own } = source;
   const levels = cacheLevels(model);
   return {

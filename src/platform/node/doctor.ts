@@ -1,8 +1,8 @@
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import { env } from "onnxruntime-common";
 import { FemoError } from "../../errors.js";
-import { Graph, toOnnx } from "../../graph/index.js";
 import type { Engine } from "../../runtime/engine.js";
+import { productRate } from "../../runtime/product-rate.js";
 import { embeddedModels } from "./embedded.js";
 import { startNodeEngine } from "./engine.js";
 import type { NodeDevice } from "./providers.js";
@@ -12,8 +12,10 @@ export interface DeviceReport {
   readonly device: NodeDevice;
   /** In words; undefined if it cannot be used. */
   readonly title?: string;
-  /** Of products of large matrices in float32, 10^9 floating-point operations a second. */
+  /** Of linear layers in float32, 10^9 floating-point operations a second. */
   readonly gflops?: number;
+  /** Of those with weights in fewer bits, as `dtype` has them. */
+  readonly fewBitsGflops?: { readonly int8?: number; readonly int4?: number };
   /** Why it cannot be used, and what to do about it. */
   readonly missing?: string;
 }
@@ -29,7 +31,7 @@ export interface MachineReport {
   readonly models: readonly string[];
 }
 
-/** Looks at everything; each device that is there computes for about a second. */
+/** Looks at everything; each device that is there computes for some seconds. */
 export async function machineReport(signal?: AbortSignal): Promise<MachineReport> {
   const devices: DeviceReport[] = [];
   for (const device of ["cpu", "webgpu", "cuda", "coreml", "dml"] as const) {
@@ -55,7 +57,8 @@ async function deviceReport(device: NodeDevice): Promise<DeviceReport> {
   let engine: Engine | undefined;
   try {
     engine = await startNodeEngine({ device, quiet: true });
-    return { device, title: engine.device.title, gflops: await productRate(engine) };
+    const gflops = await productRate(engine);
+    return { device, title: engine.device.title, gflops, fewBitsGflops: await fewBitsRates(engine) };
   } catch (error) {
     if (error instanceof FemoError) return { device, missing: error.message };
     throw error;
@@ -64,36 +67,18 @@ async function deviceReport(device: NodeDevice): Promise<DeviceReport> {
   }
 }
 
-const PRODUCTS = 4;
-const ROUNDS = 3;
-/** Products that take longer say enough of a device. */
-const ENOUGH_MS = 20;
-
-/** Of products of matrices of the first size that keeps the device busy for a while. */
-async function productRate(engine: Engine): Promise<number> {
-  let rate = 0;
-  for (const size of [256, 512, 1024, 2048]) {
-    const ms = await productMs(engine, size);
-    rate = (2 * size ** 3 * PRODUCTS) / ms / 1e6;
-    if (ms > ENOUGH_MS) break;
+/** Without what the device does not multiply in. */
+async function fewBitsRates(engine: Engine): Promise<NonNullable<DeviceReport["fewBitsGflops"]>> {
+  const rates: { int8?: number; int4?: number } = {};
+  for (const [dtype, bits] of [
+    ["int8", 8],
+    ["int4", 4],
+  ] as const) {
+    try {
+      rates[dtype] = await productRate(engine, bits);
+    } catch (error) {
+      if (!(error instanceof FemoError)) throw error;
+    }
   }
-  return rate;
-}
-
-/** Milliseconds of some products, one after the other, of matrices that stay with the engine; the best of some rounds. */
-async function productMs(engine: Engine, size: number): Promise<number> {
-  const graph = new Graph();
-  const matrix = graph.input("a", [size, size]);
-  let product = matrix;
-  for (let i = 0; i < PRODUCTS; i++) product = product.matMul(matrix);
-  graph.output("y", product.mean([0, 1])); // a number: no matrix crosses to here
-  await engine.holdZeros({ a: [size, size] });
-  const session = await engine.load({ model: toOnnx(graph, () => undefined, { target: engine.target }), files: [] });
-  const times: number[] = [];
-  for (let round = 0; round <= ROUNDS; round++) {
-    const { durationMs } = await session.run({ feeds: { a: { held: "a" } }, fetch: ["y"] });
-    if (round > 0) times.push(durationMs); // the first compiles kernels
-  }
-  await session.release();
-  return Math.min(...times);
+  return rates;
 }
