@@ -1,12 +1,12 @@
 /**
- * FLUX.1 at full size in 4 bits: what opening it takes, a full step, and forecast steps at two levels, with peak memory.
+ * FLUX.1 at full size in 4 bits: what opening it takes, a prompt, a full step, and forecast steps at two levels, with peak memory.
  *
- *     npm run build && node benchmarks/flux-full-size.mjs --out DIR [--model dev] [--size 512] [--steps 3] [--threads 2]
+ *     npm run build && node benchmarks/flux-full-size.mjs --out DIR [--model dev] [--size 512] [--tokens 512] [--steps 3] [--threads 2]
  *
- * No checkpoint is at hand, so it first writes one with random weights: the transformer as a GGUF file in Q4_0, as
- * people have it (6.8 GB), and text encoders that are as wide as CLIP-L and T5-XXL but one layer deep. femo repacks the
- * matrices without loss and keeps them ($FEMO_CACHE), another 6.8 GB. What it draws is noise. Linux only: peak memory is the
- * kernel's VmHWM, of this process and its engine's together.
+ * No checkpoint is at hand, so it first writes one with random weights: the transformer and T5-XXL as GGUF files in Q4_0, as
+ * people have them (6.8 and 2.7 GB), CLIP-L and the autoencoder's decoder in float32. femo repacks the matrices without loss and
+ * keeps them ($FEMO_CACHE), as much again. What it draws is noise. Linux only: peak memory is the kernel's VmHWM, of this process
+ * and its engine's together. stable-diffusion.cpp reads the same files: benchmarks/peers/README.md.
  */
 import { existsSync } from "node:fs";
 import { cp, mkdir, open, rename } from "node:fs/promises";
@@ -28,28 +28,39 @@ const { values } = parseArgs({
     out: { type: "string" },
     model: { type: "string", default: "dev" },
     size: { type: "string", default: "512" },
+    tokens: { type: "string", default: "512" }, // of the prompt, padding counted
     steps: { type: "string", default: "3" },
     threads: { type: "string", default: "2" },
     levels: { type: "string", default: "output,stack" },
     blocks: { type: "string", default: "19,38" }, // fewer, for trying it
+    text: { type: "string", default: "12,24" }, // layers of CLIP and T5, likewise
   },
 });
 if (!values.out) throw new Error("--out DIR is needed");
-const [size, threads, numInferenceSteps] = [values.size, values.threads, values.steps].map(Number);
+const [size, threads, numInferenceSteps, maxSequenceLength] = [
+  values.size,
+  values.threads,
+  values.steps,
+  values.tokens,
+].map(Number);
 const parts = join(values.out, "parts");
 const [numLayers, numSingleLayers] = values.blocks.split(",").map(Number);
 const config = { ...(values.model === "dev" ? fluxDev : fluxSchnell), numLayers, numSingleLayers };
 const transformer = join(values.out, `flux1-${values.model}-${values.blocks}-Q4_0.gguf`);
+const [clipLayers, t5Layers] = values.text.split(",").map(Number);
+const t5 = join(values.out, `t5xxl-${t5Layers}-Q4_0.gguf`);
 await mkdir(parts, { recursive: true });
-if (!existsSync(transformer)) await writeGguf(transformer, originalFluxTensors(config));
+if (!existsSync(transformer)) await writeGguf(transformer, "flux", originalFluxTensors(config));
+if (!existsSync(t5)) await writeGguf(t5, "t5encoder", weightsOf(t5Encoder(t5Config())));
 if (!existsSync(join(parts, "model_index.json"))) await writeParts();
 
 /**
  * A GGUF file of random matrices in Q4_0, and vectors in float32.
  * @param {string} path
+ * @param {string} architecture
  * @param {readonly { name: string, shape: readonly number[] }[]} tensors
  */
-async function writeGguf(path, tensors) {
+async function writeGguf(path, architecture, tensors) {
   const number = (value) => {
     const bytes = Buffer.alloc(8);
     bytes.writeBigUInt64LE(BigInt(value));
@@ -64,7 +75,7 @@ async function writeGguf(path, tensors) {
   };
   const aligned = (bytes) => Math.ceil(bytes / 32) * 32;
   const header = [Buffer.from("GGUF"), int(3), number(tensors.length), number(1)];
-  header.push(text("general.architecture"), int(8), text("flux"));
+  header.push(text("general.architecture"), int(8), text(architecture));
   let offset = 0;
   for (const tensor of tensors) {
     const { name, shape } = tensor;
@@ -118,21 +129,18 @@ async function writeParts() {
   const clip = {
     hidden_size: 768,
     intermediate_size: 3072,
-    num_hidden_layers: 1,
+    num_hidden_layers: clipLayers,
     num_attention_heads: 12,
     eos_token_id: 595,
   };
-  const t5 = { d_model: 4096, d_ff: 10_240, num_heads: 64, num_layers: 1, feed_forward_proj: "gated-gelu" };
   const vae = {
     ...{ block_out_channels: [128, 256, 512, 512], up_block_types: new Array(4).fill("UpDecoderBlock2D") },
     ...{ layers_per_block: 2, latent_channels: 16, sample_size: 1024, scaling_factor: 0.3611, shift_factor: 0.1159 },
     ...{ use_quant_conv: false, use_post_quant_conv: false },
   };
-  const weightsOf = (graph) => graph.reachable().weights.map(({ name, shape }) => ({ name, shape }));
   const models = {
     vae: { config: vae, weights: weightsOf(autoencoderKLDecoder(autoencoderKLConfigFromJson(vae))) },
     text_encoder: { config: clip, weights: weightsOf(clipTextEncoder(clipTextConfigFromJson(clip), ["pooled"])) },
-    text_encoder_2: { config: t5, weights: weightsOf(t5Encoder(t5ConfigFromJson(t5))) },
   };
   const pair = (name) => ["diffusers", name];
   const index = {
@@ -145,10 +153,20 @@ async function writeParts() {
   await writeRandomPipeline(parts, { index, scheduler, models }, new TorchGenerator(0).randn([1 << 20]));
 }
 
+function t5Config() {
+  const sizes = { d_model: 4096, d_ff: 10_240, num_heads: 64, num_layers: t5Layers };
+  return t5ConfigFromJson({ ...sizes, feed_forward_proj: "gated-gelu" });
+}
+
+/** Names and shapes of a network's weights. */
+function weightsOf(graph) {
+  return graph.reachable().weights.map(({ name, shape }) => ({ name, shape }));
+}
+
 const start = performance.now();
 const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
 const pipeline = await DiffusionPipeline.fromPretrained(transformer, {
-  ...{ vae: parts, textEncoder: parts, textEncoder2: parts, tokenizer: parts, threads },
+  ...{ vae: parts, textEncoder: parts, textEncoder2: t5, tokenizer: parts, threads },
   onConvert: ({ tensorsDone, tensorsTotal }) => {
     if (tensorsDone % 50 === 0) console.error(`repacked ${tensorsDone} of ${tensorsTotal} tensors`);
   },
@@ -158,7 +176,8 @@ console.log(
 );
 for (const granularity of values.levels.split(",")) {
   const { report } = await pipeline.generate({
-    ...{ prompt: "a fox in the snow", seed: 1, height: size, width: size, numInferenceSteps, outputType: "latent" },
+    ...{ prompt: "a fox in the snow", seed: 1, height: size, width: size, numInferenceSteps, maxSequenceLength },
+    outputType: "latent",
     cache: {
       method: "taylorSeer",
       order: 1,
@@ -173,7 +192,9 @@ for (const granularity of values.levels.split(",")) {
           `peak ${(megabytes("VmHWM") / 1000).toFixed(2)} GB`,
       ),
   });
-  const { conditioningMs, stateBytes } = report;
-  console.log(`${granularity}: conditioning ${seconds(conditioningMs)}, state ${(stateBytes / 1e6).toFixed(1)} MB`);
+  const { encodingMs, conditioningMs, stateBytes } = report;
+  console.log(
+    `${granularity}: prompt ${seconds(encodingMs)}, conditioning ${seconds(conditioningMs)}, state ${(stateBytes / 1e6).toFixed(1)} MB`,
+  );
 }
 await pipeline.close();

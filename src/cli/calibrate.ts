@@ -26,6 +26,7 @@ import {
 } from "./options.js";
 import { jsonText, print } from "./output.js";
 import { progressLine } from "./progress.js";
+import { TargetFolder } from "./target-folder.js";
 
 const SOLVER = "solver";
 
@@ -38,6 +39,7 @@ interface CalibrateFlags extends CommonFlags, SubjectFlags {
   guidanceScales?: number[];
   iterations?: number;
   state?: string;
+  targets?: string;
 }
 
 /** `femo calibrate`: what TeaCache and MagCache go by, or a solver of few steps, found on a model, as JSON. */
@@ -61,6 +63,10 @@ export const calibrateCommand = (context: CommandContext): Command =>
     .option(
       "--state <file>",
       "of a solver: JSON file to go on from, if it is there, and written at the beginning and after every step",
+    )
+    .option(
+      "--targets <folder>",
+      "of a solver: keeps the images to come near to, for other fits too (default: beside the state, as <file>.targets)",
     )
     .action((method: CalibratedMethod | typeof SOLVER, flags: CalibrateFlags) => run(method, flags, context));
 
@@ -101,11 +107,13 @@ async function run(
 /** @throws FemoError E_OPTION if there is no number of runs, E_FILE or E_CONFIG if the state cannot be read */
 function solverOptions(flags: CalibrateFlags, signal: AbortSignal) {
   const { fullSteps, target, convergedSteps, images, heldOut, guidanceScales, iterations, state: path } = flags;
+  const targets = flags.targets ?? (path === undefined ? undefined : `${path}.targets`);
   if (fullSteps === undefined) {
     throw new FemoError("E_OPTION", "--full-steps: expected how many times a solver runs the network, found none");
   }
   return {
     ...{ fullSteps, target, convergedSteps, images, heldOut, guidanceScales, iterations },
+    ...(targets !== undefined && { targets: new TargetFolder(targets) }),
     ...(path !== undefined && {
       state: existsSync(path) ? stateOf(path) : undefined,
       onState: (state: SolverFitState) => writeFiles([{ path, content: jsonText(state) }], signal),

@@ -49,6 +49,7 @@ export {
   type SolverJudgement,
 } from "./solver-fit/fit-solver.js";
 export type { StartingSolver } from "./solver-fit/start.js";
+export type { TargetStore } from "./solver-fit/targets.js";
 export type { StudyOptions } from "./study-options.js";
 export { comparisonTable } from "./table.js";
 export {

@@ -9,6 +9,8 @@ export interface StudySubjects {
   readonly count: number;
   /** Those from one to before another, as a request names them. */
   slice(first?: number, end?: number): SubjectOptions;
+  /** So many of these, again from the first behind the last. */
+  inTurns(count: number): StudySubjects;
 }
 
 /**
@@ -21,7 +23,18 @@ export function studySubjects(
   copies = 1,
 ): StudySubjects {
   const named = [options[subjectOption] ?? examples].flat() as readonly (string | number)[];
-  const order = named.flatMap((_, i) => new Array<number>(copies).fill(i));
+  return subjectsInOrder(
+    options,
+    [subjectOption, named],
+    named.flatMap((_, i) => new Array<number>(copies).fill(i)),
+  );
+}
+
+function subjectsInOrder(
+  options: SubjectOptions,
+  [subjectOption, named]: readonly [keyof SubjectOptions, readonly (string | number)[]],
+  order: readonly number[],
+): StudySubjects {
   return {
     count: order.length,
     slice(first, end) {
@@ -33,5 +46,11 @@ export function studySubjects(
       );
       return { ...Object.fromEntries(entries), [subjectOption]: chosen.map((i) => named[i]) };
     },
+    inTurns: (count) =>
+      subjectsInOrder(
+        options,
+        [subjectOption, named],
+        Array.from({ length: count }, (_, i) => order[i % order.length] as number),
+      ),
   };
 }

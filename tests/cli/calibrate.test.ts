@@ -1,5 +1,7 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
-import { femo, tinyModel } from "./run.js";
+import { femo, folder, tinyModel } from "./run.js";
 
 let model: readonly [string, string];
 beforeAll(async () => {
@@ -22,6 +24,30 @@ test("femo calibrate prints what a method goes by as JSON, which is a cache", as
   const { report } = JSON.parse(drawn.stdout);
   expect(report.cache).toMatchObject({ ratios: found.ratios, threshold: 0.5 });
   expect(report.fullSteps[0].length).toBeLessThan(4);
+});
+
+test("femo calibrate solver keeps its state and what it draws to come near to, which another fit takes", async () => {
+  const cwd = folder();
+  const fitted = (...args: string[]) =>
+    femo(
+      [
+        ...["calibrate", "solver", ...model, "--classes", "oak,ibis", "--steps", "6", "--target", "reference"],
+        ...["--images", "2", "--held-out", "2", "--iterations", "1", ...args],
+      ],
+      { cwd },
+    );
+  const { code, stdout } = await fitted("--full-steps", "3", "--state", "fit.json");
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout).timesteps).toHaveLength(3);
+  expect(JSON.parse(readFileSync(join(cwd, "fit.json"), "utf8"))).toMatchObject({ iteration: 1 });
+  const targets = () => readdirSync(join(cwd, "fit.json.targets"));
+  expect(targets()).toHaveLength(4);
+  const other = await fitted("--full-steps", "2", "--targets", "fit.json.targets", "--quiet");
+  expect(other.code).toBe(0);
+  expect(targets()).toHaveLength(4);
+  const { code: refused, stderr } = await fitted("--full-steps", "2", "--targets", "fit.json");
+  expect(refused).toBe(1);
+  expect(stderr).toContain("--targets goes elsewhere");
 });
 
 test.each([

@@ -4,7 +4,13 @@ import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
 import { DiffusionPipeline, type MultistepSolver } from "../../src/index.js";
 import { multistepSolver, namedSamplers } from "../../src/samplers/index.js";
-import { fitSolver, fittedSolverOf, type SolverFitState } from "../../src/studies/index.js";
+import {
+  type FitSolverOptions,
+  fitSolver,
+  fittedSolverOf,
+  type SolverFitState,
+  type TargetStore,
+} from "../../src/studies/index.js";
 import { dampedStep, meanLogError, normalEquations, slopeOf } from "../../src/studies/solver-fit/gauss-newton.js";
 import { solverParameters } from "../../src/studies/solver-fit/parameters.js";
 import { startingSolvers } from "../../src/studies/solver-fit/start.js";
@@ -175,6 +181,34 @@ describe("a fit", () => {
     expect(guidanceScale[1]).toBeGreaterThanOrEqual(1.5);
     expect(measured).toMatchObject({ target: "reference", numInferenceSteps, images: 4, guidanceScale: 1.5 });
     expect(timesteps).toEqual((fit.kept ? fit.state.solver : fit.state.start.solver).timesteps);
+  });
+
+  test("draws what it is to come near to once, for fits of other runs too, and says the same", async () => {
+    const store = new Map<string, Uint8Array>();
+    const targets: TargetStore = {
+      get: async (key) => store.get(key),
+      set: async (key, bytes) => void store.set(key, Uint8Array.from(bytes)),
+    };
+    const phases = async (changed: Partial<FitSolverOptions>) => {
+      const seen = new Set<string>();
+      const fit = await fitSolver(pipeline, {
+        ...{ ...options, targets, iterations: 1, guidanceScales: [3], ...changed },
+        onProgress: ({ phase }) => seen.add(phase),
+      });
+      return { fit, targets: [...seen].filter((phase) => phase.includes("targets")) };
+    };
+    const first = await phases({});
+    expect(first.targets).toEqual(["targets", "held-out targets"]);
+    expect(store.size).toBe(4 + 2 * 4); // held-out ones at two guidance scales
+    const again = await phases({});
+    expect(again.targets).toEqual([]);
+    expect(again.fit).toEqual(first.fit);
+    expect((await phases({ fullSteps: 4, batchSize: 3 })).targets).toEqual([]);
+    // What is drawn otherwise, or of another seed, is not what was kept.
+    expect((await phases({ numInferenceSteps: 19 })).targets).toEqual(["targets", "held-out targets"]);
+    expect((await phases({ images: 6 })).targets).toEqual(["targets"]);
+    expect((await phases({ seed: 2, images: 2, heldOut: 2 })).targets).toEqual([]);
+    expect((await phases({ seed: 1, images: 2, heldOut: 2 })).targets).toEqual(["targets", "held-out targets"]);
   });
 
   test("goes on from a state as if it had not stopped", async () => {

@@ -1,8 +1,10 @@
 import * as z from "zod";
+import { concat } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
+import type { RgbImage } from "../../images/index.js";
 import type { FittedSolver, SolverTarget } from "../../methods/index.js";
 import { psnr } from "../../metrics/index.js";
-import type { DiffusionPipeline, GenerateOptions, GenerationReport } from "../../pipelines/index.js";
+import type { DiffusionPipeline, GenerateOptions, GenerationReport, GenerationResult } from "../../pipelines/index.js";
 import { checkInteger } from "../../pipelines/option-types.js";
 import { type MultistepSolver, multistepSolver, processOf, seedAfter } from "../../samplers/index.js";
 import { schemaIssues } from "../../schema-issues.js";
@@ -13,6 +15,7 @@ import { studySubjects } from "../subjects.js";
 import { dampedStep, meanLogError, normalEquations, slopeOf, type Targets } from "./gauss-newton.js";
 import { type SolverParameters, solverParameters } from "./parameters.js";
 import { startingSolvers } from "./start.js";
+import { imageTargets, keptTargets, latentTargets, type TargetForm, type TargetStore } from "./targets.js";
 import { endOf, type Walk, Walker } from "./walk.js";
 
 /** What a fit has come to: plain data, with which another goes on. */
@@ -46,6 +49,8 @@ export interface FitSolverOptions extends StudyOptions {
   history?: number | undefined;
   /** Guidance scales at which to judge it too, besides its own: the range of those around that where it is better is told. */
   guidanceScales?: readonly number[] | undefined;
+  /** Keeps the images to come near to, for another fit or for this one if it is cut off. */
+  targets?: TargetStore | undefined;
   /** Goes on from what another fit came to. */
   state?: SolverFitState | undefined;
   /** Called with what it begins with and after every step of the fit, and waited for. */
@@ -120,54 +125,60 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
   checkInteger("history", history, 1, 100);
   const isFlow = processOf(pipeline.scheduler) === "flow";
 
-  const subjects = studySubjects(pipeline, options);
   const { guidanceScale, guidanceChannels, sampler, timestepSpacing, batchSize, signal } = options;
   const common = withoutUndefined({ guidanceScale, guidanceChannels, batchSize, signal });
-  const many = withoutUndefined({ ...common, sampler, timestepSpacing, numInferenceSteps });
-  const drawn = (count: number, first: number): GenerateOptions => {
-    const whole = Array.from({ length: Math.ceil(count / subjects.count) }, () => subjects.slice());
-    const key = pipeline.subjectOption;
-    const named = whole.flatMap((part) => part[key] as readonly string[]).slice(0, count);
-    return { ...whole[0], [key]: named, seed: seedAfter(seed, first) };
-  };
+  const subjects = studySubjects(pipeline, options);
+  const drawn = (count: number, first: number) => ({ subjects: subjects.inTurns(count), seed: seedAfter(seed, first) });
   const [fitting, judging] = [drawn(images, 0), drawn(heldOut, HELD_OUT_SEED)];
-  const targetRequest = async (what: GenerateOptions): Promise<GenerateOptions> =>
-    target === "reference"
-      ? { ...many, ...what }
-      : convergedRequest(pipeline, { ...many, ...what, numInferenceSteps: convergedSteps }, convergedSteps);
-  const solved = (solver: MultistepSolver, what: GenerateOptions): GenerateOptions => ({
-    ...common,
-    ...what,
-    sampler: solver,
-    numInferenceSteps: solver.timesteps.length,
-  });
-  const run = (phase: string, request: GenerateOptions, outputType: "latent" | "image") => {
-    const count = [request[pipeline.subjectOption]].flat().length;
-    let steps = 0; // of all images
-    return pipeline.generate({
-      ...request,
-      outputType,
-      onStep: ({ images, numInferenceSteps: of }) => {
-        steps += images.length;
-        onProgress?.({ phase, done: steps / (count * of) });
-      },
-    });
+  const drawing =
+    (phase: string, count: number) =>
+    (request: GenerateOptions, before = 0): Promise<GenerationResult> => {
+      let steps = 0; // of all images
+      return pipeline.generate({
+        ...request,
+        onStep: ({ images, numInferenceSteps }) => {
+          steps += images.length;
+          onProgress?.({ phase, done: (before + steps / numInferenceSteps) / count });
+        },
+      });
+    };
+  const targetsOf = async <T>(
+    phase: string,
+    what: typeof fitting,
+    guided: Partial<GenerateOptions>,
+    form: TargetForm<T>,
+  ): Promise<T[]> => {
+    const own = withoutUndefined({ ...common, sampler, timestepSpacing, numInferenceSteps, ...guided });
+    const settings = target === "reference" ? own : await converged(own);
+    const draw = drawing(phase, what.subjects.count);
+    return keptTargets(pipeline.name, { ...what, common: settings }, form, options.targets, draw);
   };
+  const converged = async (own: GenerateOptions): Promise<GenerateOptions> => {
+    const one = { ...own, ...subjects.slice(0, 1), numInferenceSteps: convergedSteps };
+    const { timestepSpacing } = await convergedRequest(pipeline, one, convergedSteps);
+    return withoutUndefined({ ...own, timestepSpacing, numInferenceSteps: convergedSteps });
+  };
+  const solved = (solver: MultistepSolver, { subjects, seed }: typeof fitting): GenerateOptions => ({
+    ...common,
+    ...subjects.slice(),
+    ...{ seed, sampler: solver, numInferenceSteps: solver.timesteps.length },
+  });
 
   const given = options.state && checkedState(options.state, fullSteps);
   const state = given && given.iteration >= iterations ? given : await fitted(given);
 
   const judged = async (guided: Partial<GenerateOptions>) => {
-    const wanted = await run("held-out targets", { ...(await targetRequest(judging)), ...guided }, "image");
-    const qualityFor = async (solver: MultistepSolver): Promise<Quality> => {
-      const { images } = await run("held-out", { ...solved(solver, judging), ...guided }, "image");
-      return qualityOf(images.map((image, i) => psnr(image, wanted.images[i] as (typeof wanted.images)[number])));
+    const wanted = await targetsOf("held-out targets", judging, guided, imageTargets);
+    const judge = async (solver: MultistepSolver) => {
+      const { images, report } = await drawing("held-out", heldOut)({ ...solved(solver, judging), ...guided });
+      const quality = qualityOf(images.map((image, i) => psnr(image, wanted[i] as RgbImage)));
+      return { quality, report };
     };
-    const guidanceOption = scaleOf(wanted.report);
+    const { quality: start, report } = await judge(state.start.solver);
+    const guidanceOption = scaleOf(report);
     const judgement: SolverJudgement = {
-      guidanceScale: wanted.report[guidanceOption] as number,
-      start: await qualityFor(state.start.solver),
-      fitted: await qualityFor(state.solver),
+      ...{ guidanceScale: report[guidanceOption] as number, start },
+      fitted: (await judge(state.solver)).quality,
     };
     return { judgement, guidanceOption };
   };
@@ -185,9 +196,10 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
   };
 
   async function fitted(begun: SolverFitState | undefined): Promise<SolverFitState> {
-    const { latents: targets } = await run("targets", await targetRequest(fitting), "latent");
-    const size = targets.length / images;
-    const walked = { targets, size, told, walker: await Walker.of(pipeline, { ...common, ...fitting }) };
+    const latents = await targetsOf("targets", fitting, {}, latentTargets);
+    const targets = concat(latents);
+    const noise = { ...common, ...fitting.subjects.slice(), seed: fitting.seed };
+    const walked = { targets, size: targets.length / images, told, walker: await Walker.of(pipeline, noise) };
     let state = begun ?? (await bestStart(walked));
     if (!begun) await onState?.(state);
     const parameters = solverParameters(state.solver, history, isFlow);
