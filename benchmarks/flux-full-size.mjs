@@ -140,7 +140,13 @@ async function writeParts() {
   };
   const models = {
     vae: { config: vae, weights: weightsOf(autoencoderKLDecoder(autoencoderKLConfigFromJson(vae))) },
-    text_encoder: { config: clip, weights: weightsOf(clipTextEncoder(clipTextConfigFromJson(clip), ["pooled"])) },
+    text_encoder: {
+      config: clip,
+      weights: weightsOf(clipTextEncoder(clipTextConfigFromJson(clip), ["pooled"])).map(({ name, shape }) => ({
+        name: `text_model.${name}`, // as files have it
+        shape,
+      })),
+    },
   };
   const pair = (name) => ["diffusers", name];
   const index = {
