@@ -40,6 +40,21 @@ test("what is published as femo is code, below 1 MB, and says which package has 
   await expect(draw()).rejects.toThrow("npm install femo-models");
 });
 
+test("it has every type that its entry points lead to", () => {
+  const { exports } = JSON.parse(readFileSync(join(installed("femo"), "package.json"), "utf8")) as {
+    exports: Record<string, { types?: string }>;
+  };
+  const paths = Object.values(exports).flatMap(({ types }) => (types ? [join(installed("femo"), types)] : []));
+  expect(paths).toHaveLength(3);
+  const seen = new Set(paths);
+  for (const path of seen) {
+    for (const [, name] of readFileSync(path, "utf8").matchAll(/(?:from|import\() ?"(\.[^"]+)\.js"/g)) {
+      seen.add(join(dirname(path), `${name}.d.ts`));
+    }
+  }
+  expect(seen.size).toBeGreaterThan(100);
+});
+
 test("with the package of the models it draws by their names", async () => {
   await install("femo-models", "models");
   expect((await draw()).stdout).toBe("avatars-dit 64\n");

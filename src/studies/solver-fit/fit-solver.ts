@@ -4,18 +4,18 @@ import { FemoError } from "../../errors.js";
 import type { RgbImage } from "../../images/index.js";
 import type { FittedSolver, SolverTarget } from "../../methods/index.js";
 import { psnr } from "../../metrics/index.js";
-import type { DiffusionPipeline, GenerateOptions, GenerationReport, GenerationResult } from "../../pipelines/index.js";
+import type { DiffusionPipeline, GenerateOptions, GenerationReport } from "../../pipelines/index.js";
 import { checkInteger } from "../../pipelines/option-types.js";
 import { type MultistepSolver, multistepSolver, processOf, seedAfter } from "../../samplers/index.js";
 import { schemaIssues } from "../../schema-issues.js";
-import { convergedRequest } from "../converged.js";
 import { type Quality, qualityOf } from "../quality.js";
 import type { StudyOptions } from "../study-options.js";
 import { studySubjects } from "../subjects.js";
+import { FitDrawing } from "./drawing.js";
 import { dampedStep, meanLogError, normalEquations, slopeOf, type Targets } from "./gauss-newton.js";
 import { type SolverParameters, solverParameters } from "./parameters.js";
 import { startingSolvers } from "./start.js";
-import { imageTargets, keptTargets, latentTargets, type TargetForm, type TargetStore } from "./targets.js";
+import { imageTargets, latentTargets, type TargetImages, type TargetStore } from "./targets.js";
 import { endOf, type Walk, Walker } from "./walk.js";
 
 /** What a fit has come to: plain data, with which another goes on. */
@@ -125,81 +125,31 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
   checkInteger("history", history, 1, 100);
   const isFlow = processOf(pipeline.scheduler) === "flow";
 
-  const { guidanceScale, guidanceChannels, sampler, timestepSpacing, batchSize, signal } = options;
-  const common = withoutUndefined({ guidanceScale, guidanceChannels, batchSize, signal });
   const subjects = studySubjects(pipeline, options);
-  const drawn = (count: number, first: number) => ({ subjects: subjects.inTurns(count), seed: seedAfter(seed, first) });
-  const [fitting, judging] = [drawn(images, 0), drawn(heldOut, HELD_OUT_SEED)];
-  const drawing =
-    (phase: string, count: number) =>
-    (request: GenerateOptions, before = 0): Promise<GenerationResult> => {
-      let steps = 0; // of all images
-      return pipeline.generate({
-        ...request,
-        onStep: ({ images, numInferenceSteps }) => {
-          steps += images.length;
-          onProgress?.({ phase, done: (before + steps / numInferenceSteps) / count });
-        },
-      });
-    };
-  const targetsOf = async <T>(
-    phase: string,
-    what: typeof fitting,
-    guided: Partial<GenerateOptions>,
-    form: TargetForm<T>,
-  ): Promise<T[]> => {
-    const own = withoutUndefined({ ...common, sampler, timestepSpacing, numInferenceSteps, ...guided });
-    const settings = target === "reference" ? own : await converged(own);
-    const draw = drawing(phase, what.subjects.count);
-    return keptTargets(pipeline.name, { ...what, common: settings }, form, options.targets, draw);
-  };
-  const converged = async (own: GenerateOptions): Promise<GenerateOptions> => {
-    const one = { ...own, ...subjects.slice(0, 1), numInferenceSteps: convergedSteps };
-    const { timestepSpacing } = await convergedRequest(pipeline, one, convergedSteps);
-    return withoutUndefined({ ...own, timestepSpacing, numInferenceSteps: convergedSteps });
-  };
-  const solved = (solver: MultistepSolver, { subjects, seed }: typeof fitting): GenerateOptions => ({
-    ...common,
-    ...subjects.slice(),
-    ...{ seed, sampler: solver, numInferenceSteps: solver.timesteps.length },
+  const imagesFrom = (first: number, count: number): TargetImages => ({
+    ...{ subjects: subjects.inTurns(count), seed: seedAfter(seed, first) },
   });
+  const [fitting, judging] = [imagesFrom(0, images), imagesFrom(HELD_OUT_SEED, heldOut)];
+  const settings = { ...options, numInferenceSteps, target, convergedSteps, store: options.targets, onProgress };
+  const drawing = new FitDrawing(pipeline, settings);
 
   const given = options.state && checkedState(options.state, fullSteps);
   const state = given && given.iteration >= iterations ? given : await fitted(given);
 
-  const judged = async (guided: Partial<GenerateOptions>) => {
-    const wanted = await targetsOf("held-out targets", judging, guided, imageTargets);
-    const judge = async (solver: MultistepSolver) => {
-      const { images, report } = await drawing("held-out", heldOut)({ ...solved(solver, judging), ...guided });
-      const quality = qualityOf(images.map((image, i) => psnr(image, wanted[i] as RgbImage)));
-      return { quality, report };
-    };
-    const { quality: start, report } = await judge(state.start.solver);
-    const guidanceOption = scaleOf(report);
-    const judgement: SolverJudgement = {
-      ...{ guidanceScale: report[guidanceOption] as number, start },
-      fitted: (await judge(state.solver)).quality,
-    };
-    return { judgement, guidanceOption };
-  };
-  const { judgement: own, guidanceOption } = await judged({});
-  const others: SolverJudgement[] = [];
-  for (const scale of guidanceScales) {
-    if (scale !== own.guidanceScale) others.push((await judged({ [guidanceOption]: scale })).judgement);
-  }
+  const judgements = await judged(drawing, judging, state, guidanceScales);
+  const [{ fitted: now, start }] = judgements;
   return {
     state,
-    heldOut: [own, ...others],
-    kept: own.fitted.mean > own.start.mean,
+    heldOut: judgements,
+    kept: now.mean > start.mean,
     target,
     numInferenceSteps: target === "converged" ? convergedSteps : numInferenceSteps,
   };
 
   async function fitted(begun: SolverFitState | undefined): Promise<SolverFitState> {
-    const latents = await targetsOf("targets", fitting, {}, latentTargets);
-    const targets = concat(latents);
-    const noise = { ...common, ...fitting.subjects.slice(), seed: fitting.seed };
-    const walked = { targets, size: targets.length / images, told, walker: await Walker.of(pipeline, noise) };
+    const targets = concat(await drawing.targets("targets", fitting, latentTargets));
+    const walker = await Walker.of(pipeline, drawing.request(fitting));
+    const walked = { targets, size: targets.length / images, told, walker };
     let state = begun ?? (await bestStart(walked));
     if (!begun) await onState?.(state);
     const parameters = solverParameters(state.solver, history, isFlow);
@@ -231,6 +181,32 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     const { start, error } = best;
     return { solver: start.solver, start, iteration: 0, errors: [error, error], damping: 1e-2 };
   }
+}
+
+/** Judges start and fit by images that were not fitted on, at the guidance of the fit and at other scales. */
+async function judged(
+  drawing: FitDrawing,
+  images: TargetImages,
+  { solver, start }: SolverFitState,
+  guidanceScales: readonly number[],
+): Promise<[SolverJudgement, ...SolverJudgement[]]> {
+  const judge = async (guided: Partial<GenerateOptions>) => {
+    const targets = await drawing.targets("held-out targets", images, imageTargets, guided);
+    const quality = async (by: MultistepSolver) => {
+      const { images: drawn, report } = await drawing.solved("held-out", by, images, guided);
+      return { report, of: qualityOf(drawn.map((image, i) => psnr(image, targets[i] as RgbImage))) };
+    };
+    const { report, of } = await quality(start.solver);
+    const option = scaleOf(report);
+    const fitted = (await quality(solver)).of;
+    return { option, judgement: { guidanceScale: report[option] as number, start: of, fitted } };
+  };
+  const { option, judgement: own } = await judge({});
+  const others: SolverJudgement[] = [];
+  for (const scale of guidanceScales) {
+    if (scale !== own.guidanceScale) others.push((await judge({ [option]: scale })).judgement);
+  }
+  return [own, ...others];
 }
 
 const numbers = z.array(z.number());
@@ -327,6 +303,3 @@ async function improved(
 /** By which option a model is guided. */
 const scaleOf = ({ trueCfgScale }: GenerationReport): "trueCfgScale" | "guidanceScale" =>
   trueCfgScale === undefined ? "guidanceScale" : "trueCfgScale";
-
-const withoutUndefined = <T extends object>(object: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
-  Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as never;

@@ -39,21 +39,22 @@ export const imageTargets: TargetForm<RgbImage> = {
   fromBytes: (bytes) => decodePng(bytes).image,
 };
 
-/** Images to be drawn: their subjects, the seed of the first, and what all have in common. */
+/** Images to be drawn: their subjects, and the seed of the first. */
 export interface TargetImages {
   readonly subjects: StudySubjects;
   readonly seed: number | bigint;
-  readonly common: GenerateOptions;
 }
 
 /**
  * Draws images, a batch at a time, but for batches that were kept.
  * @param model what the store knows it as
+ * @param common what all have in common
  * @param draw told how many of the images come before
  */
 export async function keptTargets<T>(
   model: string,
-  { subjects, seed, common }: TargetImages,
+  { subjects, seed }: TargetImages,
+  common: GenerateOptions,
   { outputType, of, bytesOf, fromBytes }: TargetForm<T>,
   store: TargetStore | undefined,
   draw: (part: GenerateOptions, before: number) => Promise<GenerationResult>,
