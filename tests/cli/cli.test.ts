@@ -1,5 +1,7 @@
+import { execFile } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
 import { decodePng } from "../../src/images/index.js";
 import { cacheMethods } from "../../src/methods/index.js";
@@ -175,6 +177,13 @@ test("femo compare ranks all methods at one speed-up, against a converged refere
     }
   }
   expect(readFileSync(join(cwd, "femo-report", "index.html"), "utf8")).toContain("20 steps, leading spacing");
+});
+
+test("npx finds the command in a clone that was built", async () => {
+  const { stdout } = await promisify(execFile)("npx", ["--no", "--", "femo", "--version"], {
+    shell: process.platform === "win32",
+  });
+  expect(stdout.trim()).toBe(JSON.parse(readFileSync("package.json", "utf8")).version);
 });
 
 test("femo classes and femo --version", async () => {
