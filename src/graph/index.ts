@@ -9,7 +9,6 @@ export {
   type WeightLocation,
   type WeightStorage,
 } from "./onnx.js";
-export { blockShapes } from "./quantized.js";
 export {
   addDims,
   type Bindings,

@@ -2,7 +2,9 @@ import { platform as ownPlatform } from "#platform";
 import type { Keep } from "../denoising/index.js";
 import { FemoError } from "../errors.js";
 import type { FoundModel, ModelPlace, Platform } from "../platform/platform.js";
+import { fewBitsRate, productRate } from "../runtime/product-rate.js";
 import { Sessions } from "../runtime/sessions.js";
+import { once } from "../tracing/index.js";
 import {
   type Checkpoint,
   type FolderSource,
@@ -36,7 +38,11 @@ export async function openPretrained(
   try {
     const graphMemory = platform.graphMemory();
     const sessions = new Sessions(engine, graphMemory);
-    const parts = await build({ sessions, dtype, maxWeightBytes: 3 * graphMemory, keep, lora });
+    const int8TimesAsFast = once(async () => {
+      const float32 = await productRate(engine);
+      return ((await fewBitsRate(engine, 8)) ?? 0) / float32;
+    });
+    const parts = await build({ sessions, dtype, maxWeightBytes: 3 * graphMemory, int8TimesAsFast, keep, lora });
     signal?.throwIfAborted();
     return parts;
   } catch (error) {

@@ -2,6 +2,7 @@ import { FemoError } from "../errors.js";
 import {
   type Graph,
   type Precision,
+  type QuantizedLocation,
   sizeOf,
   type Target,
   toOnnx,
@@ -11,11 +12,14 @@ import {
 import {
   type Checkpoint,
   type CheckpointTensor,
+  type DerivedTensor,
   isDerived,
   isPacked,
   leavesOf,
+  type PackedMatrix,
   type PackedPart,
   storedBytes,
+  type TensorInfo,
 } from "../weights/index.js";
 import type { GraphFile, WeightFile } from "./engine.js";
 
@@ -62,10 +66,7 @@ export function graphWriter(checkpoint: Checkpoint, precision: Precision = "floa
         (name): WeightStorage | undefined => {
           const tensor = checkpoint.get(name);
           if (!tensor || !isPacked(tensor)) return tensor && place(tensor);
-          const { bits, block, parts } = tensor;
-          const part = (which: PackedPart): WeightLocation | undefined => parts[which] && place(parts[which]);
-          const [values, scales] = [part("values"), part("scales")] as [WeightLocation, WeightLocation];
-          return { bits, block, values, scales, zeros: part("zeros"), minimums: part("minimums") };
+          return quantizedLocation(tensor, place);
         },
         { target, precision },
       );
@@ -77,6 +78,16 @@ export function graphWriter(checkpoint: Checkpoint, precision: Precision = "floa
       return storedBytes(tensor) / sizeOf(tensor.shape);
     },
   };
+}
+
+/** Where the parts of a matrix in few bits lie. */
+export function quantizedLocation(
+  { bits, block, parts }: PackedMatrix,
+  place: (part: TensorInfo | DerivedTensor) => WeightLocation,
+): QuantizedLocation {
+  const part = (which: PackedPart): WeightLocation | undefined => parts[which] && place(parts[which]);
+  const [values, scales] = [part("values"), part("scales")] as [WeightLocation, WeightLocation];
+  return { bits, block, values, scales, zeros: part("zeros"), minimums: part("minimums") };
 }
 
 /** Of the tensors that are in files. @throws FemoError E_FILE if they have none */

@@ -1,9 +1,11 @@
-import { blockShapes, Graph, toOnnx, type WeightStorage } from "../graph/index.js";
-import { formatInBits } from "../weights/index.js";
+import { FemoError } from "../errors.js";
+import { Graph, toOnnx, type WeightStorage } from "../graph/index.js";
+import { Checkpoint, DTYPE_BITS, matrixInBits, type TensorInfo } from "../weights/index.js";
 import type { Engine } from "./engine.js";
+import { quantizedLocation } from "./graph-writer.js";
 
 /** Bits of a linear layer's weight. */
-export type ProductBits = 32 | 8 | 4;
+type WeightBits = 32 | 8 | 4;
 
 const PRODUCTS = 4;
 const ROUNDS = 3;
@@ -12,12 +14,23 @@ const ENOUGH_MS = 20;
 const WIDTHS = [256, 512, 1024, 2048];
 
 /**
- * The rate of linear layers of some width, with as many rows, whose weights are in these bits; of the first width that
- * keeps the device busy for a while. It takes about a second.
+ * The rate of linear layers in float32 of some width, with as many rows; of the first width that keeps the
+ * device busy for a while. It takes about a second.
  * @returns 10^9 floating-point operations a second
- * @throws FemoError E_RUNTIME if the device has no such product
  */
-export async function productRate(engine: Engine, bits: ProductBits = 32): Promise<number> {
+export const productRate = (engine: Engine): Promise<number> => rateOf(engine, 32);
+
+/** The same of layers whose weights are in few bits; undefined where the device has no such product. */
+export async function fewBitsRate(engine: Engine, bits: 8 | 4): Promise<number | undefined> {
+  try {
+    return await rateOf(engine, bits);
+  } catch (error) {
+    if (error instanceof FemoError) return undefined;
+    throw error;
+  }
+}
+
+async function rateOf(engine: Engine, bits: WeightBits): Promise<number> {
   let rate = 0;
   for (const width of WIDTHS) {
     const ms = await productMs(engine, width, bits);
@@ -28,7 +41,7 @@ export async function productRate(engine: Engine, bits: ProductBits = 32): Promi
 }
 
 /** Milliseconds of some layers, one after the other, of tensors that stay with the engine; the best of some rounds. */
-async function productMs(engine: Engine, width: number, bits: ProductBits): Promise<number> {
+async function productMs(engine: Engine, width: number, bits: WeightBits): Promise<number> {
   const shape = [width, width];
   const graph = new Graph();
   const weight = graph.weight("weight", shape);
@@ -56,23 +69,18 @@ const FILE = "zeros";
 const HELD = "product-rate";
 
 /** A weight of zeros, and its file. */
-function zeros(shape: readonly number[], bits: ProductBits): { storage: WeightStorage; bytes: Uint8Array } {
+function zeros(shape: readonly number[], bits: WeightBits): { storage: WeightStorage; bytes: Uint8Array } {
   let byteLength = 0;
-  const part = (dtype: "float32" | "uint8", partShape: readonly number[]) => {
+  const part = ({ dtype, shape: own }: Pick<TensorInfo, "dtype" | "shape">) => {
     const offset = byteLength;
-    const size = partShape.reduce((a, b) => a * b, dtype === "float32" ? 4 : 1);
+    const size = own.reduce((a, b) => a * b, DTYPE_BITS[dtype] / 8);
     byteLength += size;
-    return { file: FILE, offset, byteLength: size, dtype, shape: partShape };
+    return { file: FILE, offset, byteLength: size, dtype, shape: own };
   };
-  const packed = (format: ReturnType<typeof formatInBits>): WeightStorage => {
-    const shapes = blockShapes("weight", shape, format, false);
-    return {
-      ...{ bits: format.bits, block: format.block },
-      values: part("uint8", shapes.values),
-      scales: part("float32", shapes.scales),
-      zeros: format.has.includes("zeros") ? part("uint8", shapes.zeros) : undefined,
-    };
-  };
-  const storage = bits === 32 ? part("float32", shape) : packed(formatInBits(bits));
+  const whole = { name: "weight", dtype: "float32", shape, file: FILE, offset: 0, byteLength: 0 } as const;
+  const storage =
+    bits === 32
+      ? part(whole)
+      : quantizedLocation(matrixInBits(Checkpoint.fromTensors(FILE, [whole]), whole.name, bits), part);
   return { storage, bytes: new Uint8Array(byteLength) };
 }

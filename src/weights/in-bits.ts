@@ -1,8 +1,8 @@
 import { FemoError } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
 import type { DerivedTensor } from "./derived.js";
-import { type PackedMatrix, type PackedPart, packedMatrix } from "./packed.js";
-import { type BlockFormat, INT4, INT8, type QuantizedMatrix, quantizeInt4, quantizeInt8 } from "./quantize.js";
+import { type PackedMatrix, packedMatrix } from "./packed.js";
+import { INT4, INT8, type QuantizedMatrix, quantizeInt4, quantizeInt8 } from "./quantize.js";
 import { filesOf, recipeOf } from "./tensors.js";
 import { quote } from "./text.js";
 
@@ -11,9 +11,6 @@ const FORMATS = {
   8: { ...INT8, has: [], version: 1, quantize: quantizeInt8 },
   4: { ...INT4, has: ["zeros"], version: 1, quantize: quantizeInt4 },
 } as const;
-
-/** How `matrixInBits` lays out a matrix: its blocks, and the parts that it has beside values and scales. */
-export const formatInBits = (bits: 4 | 8): BlockFormat & { readonly has: readonly PackedPart[] } => FORMATS[bits];
 
 /**
  * A matrix of a checkpoint in fewer bits, as `quantizeInt8` or `quantizeInt4` make it: computed when it is read.

@@ -3,7 +3,7 @@ export { Checkpoint, type OpenFile, openCheckpoint } from "./checkpoint.js";
 export type { DerivedTensor } from "./derived.js";
 export { DTYPE_BITS, type TensorDtype, toFloat32 } from "./dtypes.js";
 export { type FolderSource, memoryFolder, subfolder } from "./folder-source.js";
-export { formatInBits, matrixInBits, unpacked } from "./in-bits.js";
+export { matrixInBits, unpacked } from "./in-bits.js";
 export { tensorInHalf } from "./in-half.js";
 export type { LoraAdapter, LoraTarget, MergedLora } from "./lora.js";
 export {

@@ -13,7 +13,13 @@ import { engineForTests } from "../runtime/helpers.js";
 const goldens = fileURLToPath(new URL("../goldens/sd-pipeline", import.meta.url));
 const sessions = new Sessions(engineForTests(), Number.POSITIVE_INFINITY);
 const context = {
-  ...{ sessions, dtype: "float32" as const, maxWeightBytes: Number.POSITIVE_INFINITY, lora: [] },
+  ...{
+    sessions,
+    dtype: "float32" as const,
+    maxWeightBytes: Number.POSITIVE_INFINITY,
+    int8TimesAsFast: async () => 1,
+    lora: [],
+  },
   keep: async <T>(checkpoint: T) => checkpoint,
 };
 

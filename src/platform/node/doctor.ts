@@ -2,7 +2,7 @@ import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import { env } from "onnxruntime-common";
 import { FemoError } from "../../errors.js";
 import type { Engine } from "../../runtime/engine.js";
-import { productRate } from "../../runtime/product-rate.js";
+import { fewBitsRate, productRate } from "../../runtime/product-rate.js";
 import { embeddedModels } from "./embedded.js";
 import { startNodeEngine } from "./engine.js";
 import type { NodeDevice } from "./providers.js";
@@ -14,8 +14,8 @@ export interface DeviceReport {
   readonly title?: string;
   /** Of linear layers in float32, 10^9 floating-point operations a second. */
   readonly gflops?: number;
-  /** Of those with weights in fewer bits, as `dtype` has them. */
-  readonly fewBitsGflops?: { readonly int8?: number; readonly int4?: number };
+  /** Of those with weights in fewer bits, as `dtype` has them; undefined what the device does not multiply in. */
+  readonly fewBitsGflops?: Readonly<Record<"int8" | "int4", number | undefined>>;
   /** Why it cannot be used, and what to do about it. */
   readonly missing?: string;
 }
@@ -58,27 +58,12 @@ async function deviceReport(device: NodeDevice): Promise<DeviceReport> {
   try {
     engine = await startNodeEngine({ device, quiet: true });
     const gflops = await productRate(engine);
-    return { device, title: engine.device.title, gflops, fewBitsGflops: await fewBitsRates(engine) };
+    const fewBitsGflops = { int8: await fewBitsRate(engine, 8), int4: await fewBitsRate(engine, 4) };
+    return { device, title: engine.device.title, gflops, fewBitsGflops };
   } catch (error) {
     if (error instanceof FemoError) return { device, missing: error.message };
     throw error;
   } finally {
     await engine?.close();
   }
-}
-
-/** Without what the device does not multiply in. */
-async function fewBitsRates(engine: Engine): Promise<NonNullable<DeviceReport["fewBitsGflops"]>> {
-  const rates: { int8?: number; int4?: number } = {};
-  for (const [dtype, bits] of [
-    ["int8", 8],
-    ["int4", 4],
-  ] as const) {
-    try {
-      rates[dtype] = await productRate(engine, bits);
-    } catch (error) {
-      if (!(error instanceof FemoError)) throw error;
-    }
-  }
-  return rates;
 }

@@ -127,7 +127,8 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
 
   const subjects = studySubjects(pipeline, options);
   const imagesFrom = (first: number, count: number): TargetImages => ({
-    ...{ subjects: subjects.inTurns(count), seed: seedAfter(seed, first) },
+    subjects: subjects.inTurns(count),
+    seed: seedAfter(seed, first),
   });
   const [fitting, judging] = [imagesFrom(0, images), imagesFrom(HELD_OUT_SEED, heldOut)];
   const settings = { ...options, numInferenceSteps, target, convergedSteps, store: options.targets, onProgress };
