@@ -66,6 +66,10 @@ export async function writeFiles(
   }
 }
 
+/** The error of something that femo keeps for later, and cannot. @param advice where else it may go */
+export const keepingError = (path: string, what: string, cause: unknown, advice: string): FemoError =>
+  new FemoError("E_FILE", `${path}: ${what} cannot be kept: ${reasonOf(cause)}. ${advice}`, { cause });
+
 /** @throws FemoError E_FILE if it cannot be read */
 export const textOf = (path: string): string => bytesOf(path).toString("utf8");
 

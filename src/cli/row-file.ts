@@ -5,6 +5,7 @@ import { FemoError } from "../errors.js";
 import type { RowStore } from "../metrics/index.js";
 import { cacheFolder } from "../platform/node/kept.js";
 import { claimFile, type OwnedFiles, releaseFile } from "../platform/node/owned-files.js";
+import { keepingError } from "./files.js";
 
 const DIGEST_BYTES = 32;
 const CHECK_BYTES = 8;
@@ -110,8 +111,5 @@ const ARRAYS = { float32: Float32Array, float64: Float64Array } as const;
 const checkOf = (key: Uint8Array, values: Uint8Array): Buffer =>
   createHash("sha256").update(key).update(values).digest().subarray(0, CHECK_BYTES);
 
-const storeError = (path: string, cause: unknown): FemoError => {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  const advice = "Make room there, set FEMO_CACHE to another folder, or pass --no-cache.";
-  return new FemoError("E_FILE", `${path}: what was computed cannot be kept: ${reason}. ${advice}`, { cause });
-};
+const ADVICE = "Make room there, set FEMO_CACHE to another folder, or pass --no-cache.";
+const storeError = (path: string, cause: unknown) => keepingError(path, "what was computed", cause, ADVICE);

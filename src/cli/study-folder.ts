@@ -1,7 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { link, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { FemoError } from "../errors.js";
 import { decodePng, encodePng, type RgbImage } from "../images/index.js";
 import { writeWhole } from "../platform/node/whole-files.js";
 import {
@@ -13,7 +12,7 @@ import {
   type Wanted,
 } from "../studies/index.js";
 import { parseJson } from "../weights/json.js";
-import { textOf } from "./files.js";
+import { keepingError, textOf } from "./files.js";
 
 const PLAN = "plan.json";
 
@@ -125,7 +124,4 @@ export class StudyFolder implements StudyStore {
   #samplePath = (cell: string, i: number): string => join(this.path, "samples", `${cell}-${i}.png`);
 }
 
-const folderError = (path: string, cause: unknown): FemoError => {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new FemoError("E_FILE", `${path}: the study cannot be kept: ${reason}. --out goes elsewhere`, { cause });
-};
+const folderError = (path: string, cause: unknown) => keepingError(path, "the study", cause, "--out goes elsewhere");

@@ -1,8 +1,8 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { FemoError } from "../errors.js";
 import { writeWhole } from "../platform/node/whole-files.js";
 import type { TargetStore } from "../studies/index.js";
+import { keepingError } from "./files.js";
 import { digestOf } from "./row-file.js";
 
 /** Targets of fits in a folder, a file for each, whole or not there; several processes may work with it. */
@@ -34,10 +34,5 @@ export class TargetFolder implements TargetStore {
 
   #path = (key: string): string => join(this.#folder, `${digestOf(key).slice(0, 32)}.bin`);
 
-  #error = (cause: unknown): FemoError => {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    return new FemoError("E_FILE", `${this.#folder}: targets cannot be kept: ${reason}. --targets goes elsewhere`, {
-      cause,
-    });
-  };
+  #error = (cause: unknown) => keepingError(this.#folder, "targets", cause, "--targets goes elsewhere");
 }
