@@ -16,7 +16,6 @@ import {
 import { type FamilyContext, familyOf } from "./families/index.js";
 import type { PipelineParts } from "./family.js";
 import type { ClassNames } from "./labels.js";
-import { PartFiles } from "./part-files.js";
 import { checkPretrained, type PretrainedOptions } from "./pretrained-options.js";
 
 /** See `DiffusionPipeline.fromPretrained`. */
@@ -71,7 +70,7 @@ export async function pretrainedClasses(
   return familyOf(opened).classes(opened);
 }
 
-/** What knows the names in single files is loaded when there is one. */
+/** What knows the names in single files, and the parts that they lack, is loaded when there is one. */
 const singleFiles = () => import("./families/single-files.js");
 
 type Build = (context: FamilyContext) => Promise<PipelineParts>;
@@ -99,7 +98,8 @@ async function folderBuild({ folder, name }: FoundModel, options: PretrainedOpti
 async function fileBuild(found: FoundModel, options: PretrainedOptions, platform: Platform): Promise<Build> {
   const { folder, file = "", name } = found;
   const checkpoint = await openModelFile(folder, file);
-  const family = (await singleFiles()).fileFamilyOf(checkpoint, options.heads);
+  const { fileFamilyOf, PartFiles } = await singleFiles();
+  const family = fileFamilyOf(checkpoint, options.heads);
   for (const [option] of FILE_OPTIONS) {
     if (options[option] === undefined || family.options.includes(option)) continue;
     const those = family.options.join(", ");

@@ -3,10 +3,12 @@ import { isOriginalUnet } from "../../models/unet-original.js";
 import type { Checkpoint } from "../../weights/index.js";
 import type { PipelineParts } from "../family.js";
 import type { ClassNames } from "../labels.js";
-import type { PartFiles } from "../part-files.js";
+import { PartFiles } from "../part-files.js";
 import type { PretrainedOptions } from "../pretrained-options.js";
 import type { FamilyContext } from "./context.js";
 import { noClasses } from "./no-classes.js";
+
+export { PartFiles };
 
 /** Options of what a single file of FLUX or Stable Diffusion may lack. */
 const partOptions = ["vae", "textEncoder", "textEncoder2", "tokenizer", "tokenizer2"] as const;
