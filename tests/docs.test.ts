@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import type { Command } from "commander";
 import { describe, expect, test } from "vitest";
-import type { z } from "zod";
+import type * as z from "zod/mini";
 import { calibrateCommand } from "../src/cli/calibrate.js";
 import { classesCommand } from "../src/cli/classes.js";
 import { compareCommand } from "../src/cli/compare.js";
@@ -171,7 +171,7 @@ describe("docs/options.md has the options that there are", () => {
   });
 
   const fields = methodTable.flatMap(({ name, schema }) =>
-    Object.keys((schema as z.ZodObject).shape)
+    Object.keys((schema as z.ZodMiniObject).shape)
       .filter((field) => field !== "method")
       .map((field) => ({ method: name, field })),
   );

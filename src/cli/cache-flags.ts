@@ -1,15 +1,16 @@
 import type { Command } from "commander";
-import type { z } from "zod";
+import type * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { methodTable } from "../methods/table.js";
 import { type CacheOptions, type QualityName, qualityNames } from "../pipelines/index.js";
+import { safeParse } from "../schema-issues.js";
 import { cacheMethod } from "./options.js";
 
 /** The fields of each method. */
 const shapes = new Map(
   methodTable.map(({ name, schema }) => {
-    const { method: _, ...shape } = (schema as z.ZodObject).shape;
-    return [name as string, shape as Record<string, z.ZodType>];
+    const { method: _, ...shape } = (schema as z.ZodMiniObject).shape;
+    return [name as string, shape as Record<string, z.ZodMiniType>];
   }),
 );
 /** All of them. */
@@ -44,7 +45,7 @@ export function cacheOf(flags: CacheFlags): CacheOptions | QualityName {
   }
   for (const [field, value] of Object.entries(given)) {
     const schema = shapes.get(flags.cache)?.[field];
-    const [issue] = schema ? (schema.safeParse(value).error?.issues ?? []) : [{ message: "it has no such field" }];
+    const [issue] = schema ? (safeParse(schema, value).error?.issues ?? []) : [{ message: "it has no such field" }];
     if (issue) throw new FemoError("E_OPTION", `--cache ${flags.cache}: ${field}: ${issue.message}`);
   }
   return quality ?? ({ method: flags.cache, ...given } as CacheOptions);

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { betaScopes, type Forecaster, adaptedFemo as forecast } from "./forecasts/index.js";
 import { defineMethod, methodValue } from "./method.js";
 import { intervalKnob, momentum, momentumDefaults, placed, placedDefaults, scheduled } from "./scheduled.js";
@@ -12,9 +12,9 @@ export const adaptedFemoMethod = defineMethod({
     ...placed,
     ...momentum,
     /** Step of beta. */
-    gamma: z.number().nonnegative(),
+    gamma: z.number().check(z.nonnegative()),
     /** How far beta may leave where it began. */
-    delta: z.number().nonnegative(),
+    delta: z.number().check(z.nonnegative()),
     betaPer: z.enum(betaScopes),
   }),
   defaults: { ...placedDefaults, ...momentumDefaults, gamma: 0.007, delta: 0.02, betaPer: "feature-row" },

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { defineMethod, methodValue } from "./method.js";
 import { uncachedMethod } from "./none.js";
 import { solverTargets } from "./solver-targets.js";
@@ -13,12 +13,12 @@ export const calibratedMethod = defineMethod({
   schema: z.strictObject({
     method: z.literal("calibrated"),
     /** Runs of the network, of which there are solvers. */
-    fullSteps: z.number().int().min(1),
+    fullSteps: z.int().check(z.minimum(1)),
     /**
      * What its images were to come near to: those of the converged sampler, or the uncached ones. Default: the former, if there
      * is such a solver.
      */
-    target: z.enum(solverTargets).optional(),
+    target: z.optional(z.enum(solverTargets)),
   }),
   defaults: { fullSteps: 7 },
   build: () => uncachedMethod,

@@ -1,12 +1,12 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import type { Sparse } from "../tracing/index.js";
 import { type Forecaster, fora as forecast } from "./forecasts/index.js";
 import { common, defineMethod, type Method, methodValue, type Policy } from "./method.js";
 import { intervalKnob } from "./scheduled.js";
 
-const share = z.number().positive().max(1);
-const group = z.number().int().min(1);
+const share = z.number().check(z.positive(), z.maximum(1));
+const group = z.int().check(z.minimum(1));
 
 /**
  * Chipmunk (github.com/sandyresearch/chipmunk): between full steps each MLP computes anew only the neurons that have changed
@@ -20,7 +20,7 @@ export const chipmunkMethod = defineMethod({
     method: z.literal("chipmunk"),
     ...common,
     /** Full steps are the first two, and every step whose number is a multiple of this. */
-    interval: z.number().int().min(1),
+    interval: z.int().check(z.minimum(1)),
     /** Share of an MLP's hidden neurons that sparse steps compute. */
     mlpColumns: share,
     /** Neurons are chosen for so many tokens together. */
@@ -30,7 +30,7 @@ export const chipmunkMethod = defineMethod({
     /** Keys are chosen for so many queries together, for each head. */
     attentionGroup: group,
     /** The first so many blocks are computed whole at every step. */
-    denseLayers: z.number().int().nonnegative(),
+    denseLayers: z.int().check(z.nonnegative()),
   }),
   defaults: {
     interval: 10,

@@ -1,43 +1,35 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { type Forecaster, femo, foca, fora, taylorSeer } from "./forecasts/index.js";
 import { behindFront } from "./front.js";
-import { type At, common, defineMethod, methodValue, type Policy } from "./method.js";
+import { type At, common, defineMethod, listOf, methodValue, type Policy } from "./method.js";
 import { order } from "./scheduled.js";
 import { stepsMask, stepsMaskNames } from "./schedules/index.js";
 
 /** What the blocks between front and back change is forecast by. */
 const calibrators = ["none", "taylorSeer", "foca", "femo"] as const;
 
-const count = z.number().int().nonnegative();
+const count = z.int().check(z.nonnegative());
 const schema = z.strictObject({
   method: z.literal("dbCache"),
   ...common,
   /** Fn: blocks that run before every step, and whose change decides. */
-  frontBlocks: z.number().int().min(1),
+  frontBlocks: z.int().check(z.minimum(1)),
   /** Bn: blocks at the end that are always computed. */
   backBlocks: count,
   /** Forecast while the front's change has moved by less than this share since the last full step: 0 never, 1 or more always. */
-  threshold: z.number().nonnegative(),
+  threshold: z.number().check(z.nonnegative()),
   /** Before this step those that are a multiple of `warmupInterval` are full. */
   maxWarmupSteps: count,
-  warmupInterval: z.number().int().min(1),
+  warmupInterval: z.int().check(z.minimum(1)),
   /** Forecast steps in all. Default: no limit. */
-  maxCachedSteps: count.optional(),
+  maxCachedSteps: z.optional(count),
   /** Forecast steps in a row. Default: no limit. */
-  maxContinuousCachedSteps: count.optional(),
+  maxContinuousCachedSteps: z.optional(count),
   /** What all changes that were compared with the threshold may add up to before everything is computed. Default: no limit. */
-  maxAccumulatedChange: z.number().nonnegative().optional(),
+  maxAccumulatedChange: z.optional(z.number().check(z.nonnegative())),
   /** 1 for each step that is full, 0 for the others; or a mask of cache-dit's. Default: none. */
-  stepsMask: z
-    .union([
-      z
-        .array(z.union([z.literal(0), z.literal(1)]))
-        .min(1)
-        .readonly(),
-      z.enum(stepsMaskNames),
-    ])
-    .optional(),
+  stepsMask: z.optional(z.union([listOf(z.union([z.literal(0), z.literal(1)])), z.enum(stepsMaskNames)])),
   /** Where the mask has 0, forecast ("static"), or decide ("dynamic"). */
   maskPolicy: z.enum(["static", "dynamic"]),
   /** By what the middle's change is forecast; "none": it is used again. */
@@ -45,7 +37,7 @@ const schema = z.strictObject({
   /** Of "taylorSeer" and "femo". */
   order,
   /** Of "femo". */
-  beta: z.number().gt(-1).lt(1),
+  beta: z.number().check(z.gt(-1), z.lt(1)),
   /**
    * As cache-dit counts: forecast steps in a row are miscounted after a gap, and "taylorSeer" forms its first
    * differences at step 3.

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { fora } from "./forecasts/index.js";
 import { common, defineMethod, methodValue, type Policy } from "./method.js";
@@ -17,18 +17,18 @@ export const deepCacheMethod = defineMethod({
     method: z.literal("deepCache"),
     ...common,
     /** N: a full step every so many steps, or, if they are not even, so many times fewer than there are steps. */
-    interval: z.number().int().min(1),
+    interval: z.int().check(z.minimum(1)),
     /**
      * Which state: what enters the layer of the way up that has so many behind it. 0 is the cheapest. In the paper's code layer
      * l and block b are 3 l + b + 1.
      */
-    cacheBranchId: z.number().int().nonnegative(),
+    cacheBranchId: z.int().check(z.nonnegative()),
     /** Full steps at even distances; else they are dense around `center`. */
     uniform: z.boolean(),
     /** The step around which they are dense. */
-    center: z.number().int().nonnegative(),
+    center: z.int().check(z.nonnegative()),
     /** How dense, above 1. */
-    power: z.number().min(1).max(4),
+    power: z.number().check(z.minimum(1), z.maximum(4)),
   }),
   defaults: { interval: 3, cacheBranchId: 0, uniform: true, center: 15, power: 1.4 },
   knob: intervalKnob,

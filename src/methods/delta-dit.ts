@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import type { Cut, Region } from "../tracing/index.js";
 import { blocksOf } from "./blocks.js";
@@ -14,14 +14,14 @@ export const deltaDitMethod = defineMethod({
     method: z.literal("deltaDit"),
     ...common,
     /** N: a full step every so many, counted back from the last. */
-    interval: z.number().int().min(1),
+    interval: z.int().check(z.minimum(1)),
     /** N_c: cached blocks. Default: half of all; of models with several chains all blocks behind the first chain. */
-    blocks: z.number().int().min(1).optional(),
+    blocks: z.optional(z.int().check(z.minimum(1))),
     /**
      * Share of the steps, from the first on, in which the rear is cached; then the front is. Default: 0, which came closest
      * on the embedded model; of models with several chains 1, as it was run on FLUX.
      */
-    boundary: z.number().min(0).max(1).optional(),
+    boundary: z.optional(z.number().check(z.minimum(0), z.maximum(1))),
     /**
      * As the public code runs it on FLUX: full steps count from the first, and of the cached steps in a row every second
      * uses all modules again, a branch taken by mistake.

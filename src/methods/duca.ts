@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { defineMethod, methodValue } from "./method.js";
 import { intervalKnob } from "./scheduled.js";
 import { tokenwise, tokenwiseDefaults, tokenwiseMethod } from "./tokenwise.js";

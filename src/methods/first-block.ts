@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type Forecaster, taylorSeer } from "./forecasts/index.js";
 import { behindFront } from "./front.js";
 import { common, defineMethod, methodValue } from "./method.js";
@@ -11,11 +11,11 @@ export const firstBlockMethod = defineMethod({
     method: z.literal("firstBlock"),
     ...common,
     /** A step is full unless the first block's change has moved by less than this share. */
-    threshold: z.number().nonnegative(),
+    threshold: z.number().check(z.nonnegative()),
     /** Full steps at the start. */
-    warmupSteps: z.number().int().nonnegative(),
+    warmupSteps: z.int().check(z.nonnegative()),
     /** Of TaylorSeer's forecast of what the other blocks change; 0 is the same change again. */
-    order: z.number().int().min(0).max(4),
+    order: z.int().check(z.minimum(0), z.maximum(4)),
   }),
   defaults: { threshold: 0.08, warmupSteps: 0, order: 0 },
   knob: { field: "threshold", from: 0, to: 2 },

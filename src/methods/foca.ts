@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type Forecaster, foca as forecast } from "./forecasts/index.js";
 import { defineMethod, methodValue } from "./method.js";
 import { intervalKnob, placed, placedDefaults, scheduled } from "./scheduled.js";

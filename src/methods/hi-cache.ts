@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type Forecaster, hiCache as forecast } from "./forecasts/index.js";
 import { defineMethod, methodValue } from "./method.js";
 import { intervalKnob, order, placed, placedDefaults, scheduled } from "./scheduled.js";
@@ -12,7 +12,7 @@ export const hiCacheMethod = defineMethod({
     ...placed,
     order,
     /** The slope counts 2 sigma^2 times: 0.5 halves it, 1 / sqrt 2 leaves it as it is. */
-    sigma: z.number().positive().max(1),
+    sigma: z.number().check(z.positive(), z.maximum(1)),
   }),
   defaults: { ...placedDefaults, order: 1, sigma: 0.5 },
   knob: intervalKnob,

@@ -1,7 +1,7 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { fora } from "./forecasts/index.js";
-import { common, defineMethod, methodValue, type Policy } from "./method.js";
+import { common, defineMethod, listOf, methodValue, type Policy } from "./method.js";
 import { keptAt } from "./scheduled.js";
 
 /** Published ratios, of calibrations with as many steps as there are. */
@@ -24,13 +24,13 @@ export const magCacheMethod = defineMethod({
     method: z.literal("magCache"),
     ...common,
     /** |R_i| / |R_(i-1)| at each step of a calibrated run, R the change across all blocks, the first 1; or whose they are. */
-    ratios: z.union([z.array(z.number().positive()).min(1).readonly(), z.enum(publishedNames)]).optional(),
+    ratios: z.optional(z.union([listOf(z.number().check(z.positive())), z.enum(publishedNames)])),
     /** Of the error that a run of forecast steps may add up to; 0 computes every step. */
-    threshold: z.number().nonnegative(),
+    threshold: z.number().check(z.nonnegative()),
     /** K: forecast steps in a row. */
-    maxSkipSteps: z.number().int().nonnegative(),
+    maxSkipSteps: z.int().check(z.nonnegative()),
     /** Share of the steps, at the start, that are full. */
-    retentionRatio: z.number().min(0).max(1),
+    retentionRatio: z.number().check(z.minimum(0), z.maximum(1)),
     /** The level at which features are kept and used again, one of the model's or "x0". */
     granularity: z.string(),
     /** As the original code for FLUX, which never skips the step that maps to index 11 of 28. */

@@ -1,14 +1,14 @@
-import type { z } from "zod";
+import type * as z from "zod/mini";
 import { FemoError } from "../errors.js";
-import { schemaIssues } from "../schema-issues.js";
+import { safeParse, schemaIssues } from "../schema-issues.js";
 import { type CacheOptions, type CachePresets, type CacheSettings, cacheSettings } from "./settings.js";
 
 /**
  * The content of a file of what was measured on a model.
  * @throws FemoError E_CONFIG naming the file and the first thing in it that is malformed
  */
-export function parseMeasured<T>(schema: z.ZodType<T>, json: unknown, file: string): T {
-  const parsed = schema.safeParse(json);
+export function parseMeasured<T>(schema: z.ZodMiniType<T>, json: unknown, file: string): T {
+  const parsed = safeParse(schema, json);
   if (parsed.success) return parsed.data;
   throw new FemoError("E_CONFIG", `${file}: ${schemaIssues(parsed.error, "the file").join("; ")}`);
 }

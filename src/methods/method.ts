@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type Cut, type Model, type Place, type StateDtype, stateDtypes } from "../tracing/index.js";
 import type { Forecaster } from "./forecasts/index.js";
 
@@ -120,7 +120,7 @@ export interface Knob {
 }
 
 /** A method as users choose it: one file, and one line in the table of methods. */
-export interface MethodDefinition<Name extends string = string, Schema extends z.ZodType = z.ZodType> {
+export interface MethodDefinition<Name extends string = string, Schema extends z.ZodMiniType = z.ZodMiniType> {
   readonly name: Name;
   /** As its authors write it. */
   readonly title: string;
@@ -138,26 +138,29 @@ export interface MethodDefinition<Name extends string = string, Schema extends z
 export type ModelFacts = Pick<Model, "levels" | "chains" | "marks">;
 
 /** Keeps the types of a definition. */
-export const defineMethod = <const Name extends string, Schema extends z.ZodType>(
+export const defineMethod = <const Name extends string, Schema extends z.ZodMiniType>(
   definition: MethodDefinition<Name, Schema>,
 ): MethodDefinition<Name, Schema> => definition;
+
+/** A field that lists something. */
+export const listOf = <T extends z.ZodMiniType>(of: T) => z.readonly(z.array(of).check(z.minLength(1)));
 
 /** Fields of every method. */
 export const common = {
   /** The guard: |F - F^| / |F| of a full step's forecast beyond which the next step is full too. Default: no guard. */
-  errorBound: z.number().positive().optional(),
+  errorBound: z.optional(z.number().check(z.positive())),
   /** What kept features are; half precision takes half of the memory. x0 stays in float32. Default: "float32". */
-  stateDtype: z.enum(stateDtypes).optional(),
+  stateDtype: z.optional(z.enum(stateDtypes)),
 };
 
-export type Common = z.infer<z.ZodObject<typeof common>>;
+export type Common = z.infer<z.ZodMiniObject<typeof common>>;
 
 /** What is undefined counts as left out. */
 export type Choice<T> = { [K in keyof T]?: T[K] | undefined };
 
 /** A method as a value that users write: `cache: femo({ interval: 5 })`. The model's preset fills in what is left out. */
 export const methodValue =
-  <Name extends string, Schema extends z.ZodType>({ name }: MethodDefinition<Name, Schema>) =>
+  <Name extends string, Schema extends z.ZodMiniType>({ name }: MethodDefinition<Name, Schema>) =>
   (
     fields: Choice<Omit<z.infer<Schema>, "method">> = {},
   ): { method: Name } & Choice<Omit<z.infer<Schema>, "method">> => ({

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { defineMethod, type Method } from "./method.js";
 
 /** Every step computed, and nothing kept. */

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { parseMeasured } from "./measured-file.js";
 import type { CacheSettings } from "./settings.js";
@@ -15,13 +15,13 @@ export interface PlacedSchedule extends Sampling {
   readonly fullSteps: readonly (readonly number[])[];
 }
 
-const step = z.number().int().nonnegative();
+const step = z.int().check(z.nonnegative());
 const schema = z.array(
   z.strictObject({
     sampler: z.string(),
     timestepSpacing: z.string(),
-    numInferenceSteps: z.number().int().min(1),
-    fullSteps: z.array(z.array(step).min(1)),
+    numInferenceSteps: z.int().check(z.minimum(1)),
+    fullSteps: z.array(z.array(step).check(z.minLength(1))),
   }),
 );
 

@@ -1,5 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
+import { safeParse } from "../schema-issues.js";
 import { measuredSettings } from "./measured-file.js";
 import type { CacheMethod, CachePresets } from "./settings.js";
 
@@ -15,7 +16,7 @@ export function presetsFromJson(
   levels: readonly string[],
   file: string,
 ): CachePresets {
-  const parsed = z.record(z.string(), z.record(z.string(), z.unknown())).safeParse(json);
+  const parsed = safeParse(z.record(z.string(), z.record(z.string(), z.unknown())), json);
   if (!parsed.success) {
     throw new FemoError("E_CONFIG", `${file}: expected for each method an object of its fields, found something else`);
   }

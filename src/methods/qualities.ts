@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { measuredSettings, parseMeasured } from "./measured-file.js";
 import type { CacheOptions, CachePresets } from "./settings.js";
 

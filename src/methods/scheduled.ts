@@ -1,21 +1,21 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { Forecaster } from "./forecasts/index.js";
 import { biasCorrections, momentumSeeds } from "./forecasts/index.js";
-import { common, type Knob, type Method, type Policy, X0 } from "./method.js";
+import { common, type Knob, listOf, type Method, type Policy, X0 } from "./method.js";
 import { everyInterval, fullSteps, type Schedule } from "./schedules/index.js";
 
 /** Fields of every method whose full steps are known beforehand. */
 export const placed = {
   ...common,
   /** N: a full step every so many steps. */
-  interval: z.number().int().min(1),
+  interval: z.int().check(z.minimum(1)),
   /** Full steps at the start. */
-  firstEnhance: z.number().int().min(1),
+  firstEnhance: z.int().check(z.minimum(1)),
   /**
    * In place of the interval the full steps themselves, step 0 among them, or how many, of a model on which so many were
    * placed. `firstEnhance` still says when differences begin.
    */
-  fullSteps: z.union([z.array(z.number().int().nonnegative()).min(1).readonly(), z.number().int().min(1)]).optional(),
+  fullSteps: z.optional(z.union([listOf(z.int().check(z.nonnegative())), z.int().check(z.minimum(1))])),
   /** The level at which features are kept and forecast, one of the model's or "x0". */
   granularity: z.string(),
   /** Report the forecast error of every full step; costs one small product per feature. */
@@ -27,16 +27,16 @@ export const placedDefaults = { interval: 5, firstEnhance: 2, granularity: "modu
 /** What such a method's cost goes by. */
 export const intervalKnob: Knob = { field: "interval", from: 1, to: 50 };
 
-type Placed = z.infer<z.ZodObject<typeof placed>>;
+type Placed = z.infer<z.ZodMiniObject<typeof placed>>;
 
-export const order = z.number().int().min(1).max(4);
-const beta = z.number().gt(-1).lt(1);
+export const order = z.int().check(z.minimum(1), z.maximum(4));
+const beta = z.number().check(z.gt(-1), z.lt(1));
 
 /** Fields of the methods with momentum. */
 export const momentum = {
   order,
   /** One for all images, or one for each in turn. */
-  beta: z.union([beta, z.array(beta).min(1).readonly()]),
+  beta: z.union([beta, listOf(beta)]),
   /** What the averages are before their first update. */
   momentumSeed: z.enum(momentumSeeds),
   biasCorrection: z.enum(biasCorrections),

@@ -1,6 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
-import { schemaIssues } from "../schema-issues.js";
+import { safeParse, schemaIssues } from "../schema-issues.js";
 import {
   type Choice,
   type Common,
@@ -34,7 +34,7 @@ export const defaultPresets = Object.fromEntries(
 const schema = z.discriminatedUnion(
   "method",
   methodTable.map((definition) => definition.schema) as [(typeof methodTable)[number]["schema"]],
-) as unknown as z.ZodType<CacheSettings>;
+) as unknown as z.ZodMiniType<CacheSettings>;
 
 /**
  * Fills in and checks a user's choice.
@@ -48,7 +48,7 @@ export function cacheSettings(options: CacheOptions, presets: CachePresets, leve
   const given = typeof options === "string" ? { method: options } : options;
   const preset = given.method !== "none" && Object.hasOwn(presets, given.method) ? presets[given.method] : {};
   const chosen = Object.entries(given).filter(([, value]) => value !== undefined);
-  const parsed = schema.safeParse({ ...preset, ...Object.fromEntries(chosen) });
+  const parsed = safeParse(schema, { ...preset, ...Object.fromEntries(chosen) });
   const issues = parsed.success
     ? levelIssues(parsed.data, levels)
     : parsed.error.issues.some(({ path }) => path[0] === "method")

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { type MultistepSolver, multistepSolver } from "../samplers/index.js";
 import { parseMeasured } from "./measured-file.js";
@@ -35,7 +35,7 @@ const schema = z.array(
   z.strictObject({
     timesteps: z.array(number),
     table: z.array(z.array(number)),
-    finalAlphaBar: number.optional(),
+    finalAlphaBar: z.optional(number),
     guidanceScale: z.tuple([number, number]),
     measured: z.strictObject({
       target: z.enum(solverTargets),

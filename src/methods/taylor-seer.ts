@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type Forecaster, taylorSeer as forecast } from "./forecasts/index.js";
 import { defineMethod, methodValue } from "./method.js";
 import { intervalKnob, order, placed, placedDefaults, scheduled } from "./scheduled.js";

@@ -1,7 +1,7 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { fora } from "./forecasts/index.js";
-import { common, defineMethod, type ModelFacts, methodValue, type Policy } from "./method.js";
+import { common, defineMethod, listOf, type ModelFacts, methodValue, type Policy } from "./method.js";
 import { keptAt } from "./scheduled.js";
 
 /** Published polynomials, highest power first. */
@@ -21,9 +21,9 @@ export const teaCacheMethod = defineMethod({
     method: z.literal("teaCache"),
     ...common,
     /** A step is full once the changes since the last full one come to this. */
-    threshold: z.number().nonnegative(),
+    threshold: z.number().check(z.nonnegative()),
     /** Of the polynomial that makes the output's change out of the input's, highest power first; or whose they are. */
-    coefficients: z.union([z.array(z.number()).min(1).readonly(), z.enum(publishedNames)]),
+    coefficients: z.union([listOf(z.number()), z.enum(publishedNames)]),
     /** The level at which features are kept and used again, one of the model's or "x0". */
     granularity: z.string(),
   }),

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { roundHalfEven } from "../samplers/index.js";
 import type { Cut, Region } from "../tracing/index.js";
 import { blocksOf } from "./blocks.js";
@@ -15,25 +15,25 @@ export const intervalSchedules = ["toca", "constant"] as const;
 export const tokenwise = {
   ...common,
   /** N: a full step every so many steps, before the schedule's factors. */
-  interval: z.number().int().min(1),
+  interval: z.int().check(z.minimum(1)),
   /** Full steps at the start, where the interval is constant. */
-  firstEnhance: z.number().int().min(1),
+  firstEnhance: z.int().check(z.minimum(1)),
   intervalSchedule: z.enum(intervalSchedules),
   /** Share of the tokens that are computed at the steps between, before the schedule's factors. */
-  ratio: z.number().min(0).max(1),
+  ratio: z.number().check(z.minimum(0), z.maximum(1)),
   ratioSchedule: z.enum(ratioSchedules),
   /** lambda 3: what a token's score gains while it is not computed, over a whole interval. */
-  freshWeight: z.number().nonnegative(),
+  freshWeight: z.number().check(z.nonnegative()),
   /** The best token of every cell has its score once more, times this. */
-  bonus: z.number().nonnegative(),
+  bonus: z.number().check(z.nonnegative()),
   /** Side of a cell in tokens; it divides rows and columns. */
-  cell: z.number().int().min(1),
+  cell: z.int().check(z.minimum(1)),
   /** As the code of ToCa and DuCa does on DiT: steps that are full in their first layer alone. Printed costs include them. */
   compat: z.boolean(),
   /** Report how far off what is kept was at every full step; costs one small product per feature. */
   measure: z.boolean(),
 };
-type Tokenwise = z.infer<z.ZodObject<typeof tokenwise>>;
+type Tokenwise = z.infer<z.ZodMiniObject<typeof tokenwise>>;
 
 /** ToCa's settings for DiT-XL/2 and 50 DDIM steps. */
 export const tokenwiseDefaults = {

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { fromRgb, type RgbImage } from "../images/index.js";
 import { parseConfig } from "../models/config.js";

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { type ConvOptions, type Dim, Graph, productDim, type Value } from "../graph/index.js";
 import { BATCH } from "../tracing/index.js";
@@ -27,23 +27,23 @@ export interface AutoencoderKLConfig {
   latentShift: readonly number[];
 }
 
-const perChannel = z.array(z.number()).nullish();
+const perChannel = z.nullish(z.array(z.number()));
 const jsonConfig = z.object({
-  latent_channels: positive.default(4),
-  in_channels: positive.default(3),
-  out_channels: positive.default(3),
-  down_block_types: z.array(z.literal("DownEncoderBlock2D")).default(["DownEncoderBlock2D"]),
-  up_block_types: z.array(z.literal("UpDecoderBlock2D")).default(["UpDecoderBlock2D"]),
-  block_out_channels: z.array(positive).min(1).max(12).default([64]),
-  layers_per_block: positive.max(256).default(1),
-  norm_num_groups: positive.default(32),
-  act_fn: z.enum(["silu", "swish", "mish", "gelu", "relu"]).default("silu"),
-  sample_size: z.union([positive, z.tuple([positive, positive])]).default(32),
-  use_quant_conv: z.boolean().default(true),
-  use_post_quant_conv: z.boolean().default(true),
-  mid_block_add_attention: z.boolean().default(true),
-  scaling_factor: z.number().positive().default(0.18215),
-  shift_factor: z.number().nullish(),
+  latent_channels: z._default(positive, 4),
+  in_channels: z._default(positive, 3),
+  out_channels: z._default(positive, 3),
+  down_block_types: z._default(z.array(z.literal("DownEncoderBlock2D")), ["DownEncoderBlock2D"]),
+  up_block_types: z._default(z.array(z.literal("UpDecoderBlock2D")), ["UpDecoderBlock2D"]),
+  block_out_channels: z._default(z.array(positive).check(z.minLength(1), z.maxLength(12)), [64]),
+  layers_per_block: z._default(positive.check(z.maximum(256)), 1),
+  norm_num_groups: z._default(positive, 32),
+  act_fn: z._default(z.enum(["silu", "swish", "mish", "gelu", "relu"]), "silu"),
+  sample_size: z._default(z.union([positive, z.tuple([positive, positive])]), 32),
+  use_quant_conv: z._default(z.boolean(), true),
+  use_post_quant_conv: z._default(z.boolean(), true),
+  mid_block_add_attention: z._default(z.boolean(), true),
+  scaling_factor: z._default(z.number().check(z.positive()), 0.18215),
+  shift_factor: z.nullish(z.number()),
   latents_mean: perChannel,
   latents_std: perChannel,
 });

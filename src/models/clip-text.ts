@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { Graph, type Value } from "../graph/index.js";
 import { BATCH } from "../tracing/index.js";
@@ -27,16 +27,16 @@ export interface ClipTextConfig {
 }
 
 const jsonConfig = z.object({
-  vocab_size: positive.max(4_194_304).default(49_408),
-  hidden_size: positive.default(512),
-  intermediate_size: positive.default(2048),
-  projection_dim: positive.nullish(),
-  num_hidden_layers: positive.max(1024).default(12),
-  num_attention_heads: positive.default(8),
-  max_position_embeddings: positive.default(77),
-  hidden_act: z.enum(activationNames).default("quick_gelu"),
-  layer_norm_eps: z.number().positive().default(1e-5),
-  eos_token_id: z.number().int().nonnegative().default(49_407),
+  vocab_size: z._default(positive.check(z.maximum(4_194_304)), 49_408),
+  hidden_size: z._default(positive, 512),
+  intermediate_size: z._default(positive, 2048),
+  projection_dim: z.nullish(positive),
+  num_hidden_layers: z._default(positive.check(z.maximum(1024)), 12),
+  num_attention_heads: z._default(positive, 8),
+  max_position_embeddings: z._default(positive, 77),
+  hidden_act: z._default(z.enum(activationNames), "quick_gelu"),
+  layer_norm_eps: z._default(z.number().check(z.positive()), 1e-5),
+  eos_token_id: z._default(z.int().check(z.nonnegative()), 49_407),
 });
 
 /**

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { Graph } from "../graph/index.js";
 import { BATCH } from "../tracing/index.js";
@@ -18,19 +18,19 @@ export interface ClipVisionConfig extends ClipLayersConfig {
 }
 
 const visionConfig = z.object({
-  hidden_size: positive.default(768),
-  intermediate_size: positive.default(3072),
-  num_hidden_layers: positive.max(1024).default(12),
-  num_attention_heads: positive.default(12),
-  image_size: positive.max(4096).default(224),
-  patch_size: positive.default(32),
-  hidden_act: z.enum(activationNames).default("quick_gelu"),
-  layer_norm_eps: z.number().positive().default(1e-5),
+  hidden_size: z._default(positive, 768),
+  intermediate_size: z._default(positive, 3072),
+  num_hidden_layers: z._default(positive.check(z.maximum(1024)), 12),
+  num_attention_heads: z._default(positive, 12),
+  image_size: z._default(positive.check(z.maximum(4096)), 224),
+  patch_size: z._default(positive, 32),
+  hidden_act: z._default(z.enum(activationNames), "quick_gelu"),
+  layer_norm_eps: z._default(z.number().check(z.positive()), 1e-5),
 });
 const clipConfig = z.object({
-  projection_dim: positive.default(512),
-  text_config: z.looseObject({}).default({}),
-  vision_config: visionConfig.prefault({}),
+  projection_dim: z._default(positive, 512),
+  text_config: z._default(z.looseObject({}), {}),
+  vision_config: z.prefault(visionConfig, {}),
 });
 
 /** Both halves of a CLIP. */

@@ -1,17 +1,17 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
-import { schemaIssues } from "../schema-issues.js";
+import { safeParse, schemaIssues } from "../schema-issues.js";
 
 /** A count or size in a config; the bound, far above any real model, keeps a damaged one from asking for a graph without end. */
-export const positive = z.number().int().positive().max(65_536);
+export const positive = z.int().check(z.positive(), z.maximum(65_536));
 
 /**
  * A component's `config.json` by its schema.
  * @param className of diffusers, which the config is one of
  * @throws FemoError E_CONFIG naming each bad field
  */
-export function parseConfig<T>(schema: z.ZodType<T>, json: unknown, file: string, className: string): T {
-  const parsed = schema.safeParse(json);
+export function parseConfig<T>(schema: z.ZodMiniType<T>, json: unknown, file: string, className: string): T {
+  const parsed = safeParse(schema, json);
   if (parsed.success) return parsed.data;
   const issues = schemaIssues(parsed.error, "(root)");
   throw new FemoError(

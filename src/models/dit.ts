@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import type { Value } from "../graph/index.js";
 import { BATCH, type Model, type Trace } from "../tracing/index.js";
@@ -26,19 +26,19 @@ export interface DiTConfig {
 }
 
 const jsonConfig = z.object({
-  num_attention_heads: positive.default(16),
-  attention_head_dim: positive.default(72),
-  in_channels: positive.default(4),
-  out_channels: positive.nullish(),
-  num_layers: positive.max(1024).default(28),
-  attention_bias: z.boolean().default(true),
-  sample_size: positive.default(32),
-  patch_size: positive.default(2),
-  activation_fn: z.enum(["gelu", "gelu-approximate"]).default("gelu-approximate"),
-  num_embeds_ada_norm: positive.default(1000),
-  norm_type: z.literal("ada_norm_zero").default("ada_norm_zero"),
-  norm_elementwise_affine: z.boolean().default(false),
-  norm_eps: z.number().positive().default(1e-5),
+  num_attention_heads: z._default(positive, 16),
+  attention_head_dim: z._default(positive, 72),
+  in_channels: z._default(positive, 4),
+  out_channels: z.nullish(positive),
+  num_layers: z._default(positive.check(z.maximum(1024)), 28),
+  attention_bias: z._default(z.boolean(), true),
+  sample_size: z._default(positive, 32),
+  patch_size: z._default(positive, 2),
+  activation_fn: z._default(z.enum(["gelu", "gelu-approximate"]), "gelu-approximate"),
+  num_embeds_ada_norm: z._default(positive, 1000),
+  norm_type: z._default(z.literal("ada_norm_zero"), "ada_norm_zero"),
+  norm_elementwise_affine: z._default(z.boolean(), false),
+  norm_eps: z._default(z.number().check(z.positive()), 1e-5),
 });
 
 /**

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { parseConfig, positive } from "./config.js";
 
@@ -26,17 +26,17 @@ export interface FluxConfig {
 }
 
 const jsonConfig = z.object({
-  patch_size: positive.default(1),
-  in_channels: positive.default(64),
-  out_channels: positive.nullish(),
-  num_layers: positive.max(1024).default(19),
-  num_single_layers: positive.max(1024).default(38),
-  attention_head_dim: positive.default(128),
-  num_attention_heads: positive.default(24),
-  joint_attention_dim: positive.default(4096),
-  pooled_projection_dim: positive.default(768),
-  guidance_embeds: z.boolean().default(false),
-  axes_dims_rope: z.array(positive.multipleOf(2)).length(3).default([16, 56, 56]),
+  patch_size: z._default(positive, 1),
+  in_channels: z._default(positive, 64),
+  out_channels: z.nullish(positive),
+  num_layers: z._default(positive.check(z.maximum(1024)), 19),
+  num_single_layers: z._default(positive.check(z.maximum(1024)), 38),
+  attention_head_dim: z._default(positive, 128),
+  num_attention_heads: z._default(positive, 24),
+  joint_attention_dim: z._default(positive, 4096),
+  pooled_projection_dim: z._default(positive, 768),
+  guidance_embeds: z._default(z.boolean(), false),
+  axes_dims_rope: z._default(z.array(positive.check(z.multipleOf(2))).check(z.length(3)), [16, 56, 56]),
 });
 
 /**

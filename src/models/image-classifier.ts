@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { Graph, type Value } from "../graph/index.js";
 import { BATCH } from "../tracing/index.js";
 import { parseConfig, positive } from "./config.js";
@@ -20,7 +20,7 @@ export interface ImageClassifierConfig {
   readonly headInput: "map" | "mean";
 }
 
-const labels = z.array(z.string()).min(2);
+const labels = z.array(z.string()).check(z.minLength(2));
 const layer = z.looseObject({
   name: z.string(),
   out: positive,
@@ -30,10 +30,10 @@ const layer = z.looseObject({
   activation: z.literal("relu"),
 });
 const schema = z.looseObject({
-  imageSize: positive.max(4096),
-  layers: z.array(layer).min(2).max(12),
-  classes: labels.optional(),
-  attributes: z.record(z.string(), labels).optional(),
+  imageSize: positive.check(z.maximum(4096)),
+  layers: z.array(layer).check(z.minLength(2), z.maxLength(12)),
+  classes: z.optional(labels),
+  attributes: z.optional(z.record(z.string(), labels)),
 });
 
 /** The head of a classifier that has one. */
@@ -41,9 +41,12 @@ const CLASS = "class";
 
 /** @throws FemoError E_CONFIG naming each bad field */
 export function classifierConfigFromJson(json: unknown, file: string): ImageClassifierConfig {
-  const either = schema.refine(({ classes, attributes }) => (classes === undefined) !== (attributes === undefined), {
-    error: "expected either classes or attributes",
-  });
+  const either = schema.check(
+    z.refine(
+      ({ classes, attributes }) => (classes === undefined) !== (attributes === undefined),
+      "expected either classes or attributes",
+    ),
+  );
   const { imageSize, layers, classes, attributes = {} } = parseConfig(either, json, file, "image classifier");
   const heads = classes ? [{ name: CLASS, labels: classes }] : [];
   return {

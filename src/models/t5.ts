@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { Graph, type Value } from "../graph/index.js";
 import { BATCH } from "../tracing/index.js";
@@ -27,18 +27,18 @@ export interface T5Config {
 }
 
 const jsonConfig = z.object({
-  vocab_size: positive.max(4_194_304).default(32_128),
-  d_model: positive.default(512),
-  d_kv: positive.default(64),
-  d_ff: positive.default(2048),
-  num_layers: positive.max(1024).default(6),
-  num_heads: positive.default(8),
-  relative_attention_num_buckets: positive.min(4).default(32),
-  relative_attention_max_distance: positive.default(128),
-  layer_norm_epsilon: z.number().positive().default(1e-6),
-  feed_forward_proj: z.string().default("relu"),
-  dense_act_fn: z.string().nullish(),
-  is_gated_act: z.boolean().nullish(),
+  vocab_size: z._default(positive.check(z.maximum(4_194_304)), 32_128),
+  d_model: z._default(positive, 512),
+  d_kv: z._default(positive, 64),
+  d_ff: z._default(positive, 2048),
+  num_layers: z._default(positive.check(z.maximum(1024)), 6),
+  num_heads: z._default(positive, 8),
+  relative_attention_num_buckets: z._default(positive.check(z.minimum(4)), 32),
+  relative_attention_max_distance: z._default(positive, 128),
+  layer_norm_epsilon: z._default(z.number().check(z.positive()), 1e-6),
+  feed_forward_proj: z._default(z.string(), "relu"),
+  dense_act_fn: z.nullish(z.string()),
+  is_gated_act: z.nullish(z.boolean()),
 });
 
 /**

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { parseConfig, positive } from "./config.js";
 
@@ -61,54 +61,47 @@ const show = (value: unknown): string => JSON.stringify(value) ?? "nothing";
 
 /** One of some values, the first if it is left out. */
 const oneOf = <const T extends readonly (string | number | boolean | null)[]>(...allowed: T) =>
-  z
-    .literal([...allowed] as T[number][], {
+  z._default(
+    z.literal([...allowed] as T[number][], {
       error: ({ input }) => `expected ${allowed.map(show).join(" or ")}, found ${show(input)}`,
-    })
-    .default(allowed[0] as never);
+    }),
+    allowed[0] as never,
+  );
 
 const BLOCKS = 12;
 const LAYERS = 256;
-const layersPerBlock = positive.max(LAYERS);
-const depth = z.number().int().nonnegative().max(1024);
-const perBlock = <T extends z.ZodType>(of: T) => z.array(of).min(1).max(BLOCKS);
-const depths = perBlock(
-  z.union([
-    depth,
-    z
-      .array(depth)
-      .min(1)
-      .max(LAYERS + 1),
-  ]),
-);
+const layersPerBlock = positive.check(z.maximum(LAYERS));
+const depth = z.int().check(z.nonnegative(), z.maximum(1024));
+const perBlock = <T extends z.ZodMiniType>(of: T) => z.array(of).check(z.minLength(1), z.maxLength(BLOCKS));
+const depths = perBlock(z.union([depth, z.array(depth).check(z.minLength(1), z.maxLength(LAYERS + 1))]));
 
 const PLAIN = { down: "DownBlock2D", up: "UpBlock2D" } as const;
 const CROSS = { down: "CrossAttnDownBlock2D", up: "CrossAttnUpBlock2D" } as const;
 const typesOf = (way: "down" | "up", usual: readonly boolean[]) =>
-  perBlock(oneOf(PLAIN[way], CROSS[way])).default(usual.map((cross) => (cross ? CROSS : PLAIN)[way]) as never);
+  z._default(perBlock(oneOf(PLAIN[way], CROSS[way])), usual.map((cross) => (cross ? CROSS : PLAIN)[way]) as never);
 
 const jsonConfig = z.object({
-  sample_size: z.union([positive, z.tuple([positive, positive])]).nullish(),
-  in_channels: positive.default(4),
-  out_channels: positive.default(4),
+  sample_size: z.nullish(z.union([positive, z.tuple([positive, positive])])),
+  in_channels: z._default(positive, 4),
+  out_channels: z._default(positive, 4),
   down_block_types: typesOf("down", [true, true, true, false]),
   mid_block_type: oneOf("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", null),
   up_block_types: typesOf("up", [false, true, true, true]),
-  block_out_channels: perBlock(positive).default([320, 640, 1280, 1280]),
-  layers_per_block: z.union([layersPerBlock, perBlock(layersPerBlock)]).default(2),
-  norm_num_groups: positive.default(32),
-  norm_eps: z.number().positive().default(1e-5),
-  cross_attention_dim: positive.default(1280),
-  transformer_layers_per_block: z.union([depth, depths]).default(1),
-  reverse_transformer_layers_per_block: depths.nullish(),
-  attention_head_dim: z.union([positive, perBlock(positive)]).default(8),
-  use_linear_projection: z.boolean().default(false),
-  flip_sin_to_cos: z.boolean().default(true),
-  freq_shift: z.number().min(0).max(1).default(0),
-  time_cond_proj_dim: positive.nullish(),
+  block_out_channels: z._default(perBlock(positive), [320, 640, 1280, 1280]),
+  layers_per_block: z._default(z.union([layersPerBlock, perBlock(layersPerBlock)]), 2),
+  norm_num_groups: z._default(positive, 32),
+  norm_eps: z._default(z.number().check(z.positive()), 1e-5),
+  cross_attention_dim: z._default(positive, 1280),
+  transformer_layers_per_block: z._default(z.union([depth, depths]), 1),
+  reverse_transformer_layers_per_block: z.nullish(depths),
+  attention_head_dim: z._default(z.union([positive, perBlock(positive)]), 8),
+  use_linear_projection: z._default(z.boolean(), false),
+  flip_sin_to_cos: z._default(z.boolean(), true),
+  freq_shift: z._default(z.number().check(z.minimum(0), z.maximum(1)), 0),
+  time_cond_proj_dim: z.nullish(positive),
   addition_embed_type: oneOf(null, "text_time"),
-  addition_time_embed_dim: positive.multipleOf(2).nullish(),
-  projection_class_embeddings_input_dim: positive.nullish(),
+  addition_time_embed_dim: z.nullish(positive.check(z.multipleOf(2))),
+  projection_class_embeddings_input_dim: z.nullish(positive),
   // What diffusers knows besides, and no published model of this family has.
   act_fn: oneOf("silu", "swish"),
   center_input_sample: oneOf(false),

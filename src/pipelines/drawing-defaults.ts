@@ -1,21 +1,21 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
-import { schemaIssues } from "../schema-issues.js";
+import { safeParse, schemaIssues } from "../schema-issues.js";
 import { MEASURED_FILES, type ModelFolder } from "../weights/index.js";
 
-const count = z.int().positive();
-const schema = z
-  .strictObject({
-    numInferenceSteps: count.max(1000),
+const count = z.int().check(z.positive());
+const schema = z.partial(
+  z.strictObject({
+    numInferenceSteps: count.check(z.maximum(1000)),
     guidanceScale: z.number(),
     trueCfgScale: z.number(),
     negativePrompt: z.string(),
     height: count,
     width: count,
     maxSequenceLength: count,
-    examples: z.array(z.string().min(1)).min(1),
-  })
-  .partial();
+    examples: z.array(z.string().check(z.minLength(1))).check(z.minLength(1)),
+  }),
+);
 
 /** What requests that do not say go by, as far as a model says it, and some prompts that it draws well. */
 export type DrawingDefaults = { readonly [K in keyof Schema]?: NonNullable<Schema[K]> };
@@ -28,7 +28,7 @@ type Schema = z.infer<typeof schema>;
 export async function drawingDefaults(folder: ModelFolder): Promise<DrawingDefaults> {
   const json = await folder.measured(MEASURED_FILES.defaults);
   if (json === undefined) return {};
-  const parsed = schema.safeParse(json);
+  const parsed = safeParse(schema, json);
   if (parsed.success) return parsed.data as DrawingDefaults; // what JSON has is not undefined
   const issues = schemaIssues(parsed.error, "the file").join("; ");
   throw new FemoError("E_CONFIG", `${folder.name}/${MEASURED_FILES.defaults}: ${issues}`);

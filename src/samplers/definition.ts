@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { flowPrediction, predictionTypes } from "./prediction.js";
 import type { Sampler } from "./sampler.js";
 import { MOST_TRAIN_TIMESTEPS, type TimestepSpacing } from "./timesteps.js";
@@ -35,9 +35,9 @@ export interface SamplerDefinition<Name extends string = string, Settings extend
   /** Whether a config of such a class is one of this sampler's, where there is more to it. */
   isOwn?(config: Readonly<Record<string, unknown>>): boolean;
   /** The keys that it reads of such a config, in snake case; the settings have their names in camelCase. */
-  readonly keys: z.ZodRawShape;
+  readonly keys: z.core.$ZodShape;
   /** The keys that must be what they are by default, for want of more. */
-  readonly fixed: z.ZodRawShape;
+  readonly fixed: z.core.$ZodShape;
   /** Settings from those keys, where they are not simply the same. @throws FemoError E_CONFIG if they do not fit together */
   fromKeys?(read: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>>;
   /** The spacings that it has. That of a model's own sampler carries over if it is among them. */
@@ -50,24 +50,24 @@ export interface SamplerDefinition<Name extends string = string, Settings extend
   create(settings: Settings, chosen: ChosenSteps): Sampler;
 }
 
-const beta = z.number().gt(0).lt(1);
+const beta = z.number().check(z.gt(0), z.lt(1));
 
 /**
  * The keys of the training chain, its timesteps and clipping, which carry over from one sampler to another: files of models
  * say them for samplers that have no use for them too.
  */
 export const sharedKeys = {
-  num_train_timesteps: z.int().min(1).max(MOST_TRAIN_TIMESTEPS),
+  num_train_timesteps: z.int().check(z.minimum(1), z.maximum(MOST_TRAIN_TIMESTEPS)),
   beta_start: beta,
   beta_end: beta,
   beta_schedule: z.enum(betaSchedules),
-  trained_betas: z.array(beta).nullable(),
+  trained_betas: z.nullable(z.array(beta)),
   rescale_betas_zero_snr: z.boolean(),
   prediction_type: z.enum(predictionTypes),
   timestep_spacing: z.enum(["leading", "trailing", "linspace"]),
-  steps_offset: z.int().min(0),
+  steps_offset: z.int().check(z.minimum(0)),
   clip_sample: z.boolean(),
-  clip_sample_range: z.number().gt(0),
+  clip_sample_range: z.number().check(z.gt(0)),
   set_alpha_to_one: z.boolean(),
 };
 

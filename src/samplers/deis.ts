@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { dpmSolverOptions } from "./dpm-solver.js";
 import { type DpmStepsConfig, dpmStepsDefaults, dpmStepsKeys, highestOrder, type Stops } from "./dpm-steps.js";

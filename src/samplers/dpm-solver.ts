@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { ChosenSteps, SamplerDefinition } from "./definition.js";
 import { sharedKeys } from "./definition.js";
 import {

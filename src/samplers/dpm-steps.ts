@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type Level, leapsThrough, noiseRatio } from "./levels.js";
 import { type LinearStep, linearSampler } from "./linear-steps.js";
 import { demandOf, oneOf } from "./options.js";

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { type EulerStepsConfig, eulerSteps, eulerStepsDefaults, eulerStops } from "./euler-steps.js";
 import { type Leap, sigmaLevel, straightWeights } from "./levels.js";

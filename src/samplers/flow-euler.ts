@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { conversions } from "./conversions.js";
 import type { ChosenSteps, SamplerDefinition } from "./definition.js";
 import {
@@ -71,9 +71,9 @@ export const flowEulerSampler: SamplerDefinition<"euler", FlowConfig> = {
   classes: ["FlowMatchEulerDiscreteScheduler"],
   keys: {
     ...flowKeys,
-    shift: z.number().gt(0),
+    shift: z.number().check(z.gt(0)),
     time_shift_type: z.enum(timeShiftTypes),
-    shift_terminal: z.number().min(0).lt(1).nullable(),
+    shift_terminal: z.nullable(z.number().check(z.minimum(0), z.lt(1))),
     use_karras_sigmas: z.boolean(),
     use_exponential_sigmas: z.boolean(),
     use_beta_sigmas: z.boolean(),

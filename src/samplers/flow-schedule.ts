@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import type { ChosenSteps } from "./definition.js";
 import { demandOf, oneOf } from "./options.js";
@@ -59,12 +59,12 @@ export const flowDefaults: Required<FlowConfig> = {
 
 /** The keys of a scheduler's config that any sampler of a flow reads. */
 export const flowKeys = {
-  num_train_timesteps: z.int().min(1).max(MOST_TRAIN_TIMESTEPS),
+  num_train_timesteps: z.int().check(z.minimum(1), z.maximum(MOST_TRAIN_TIMESTEPS)),
   use_dynamic_shifting: z.boolean(),
   base_shift: z.number(),
   max_shift: z.number(),
-  base_image_seq_len: z.int().min(1),
-  max_image_seq_len: z.int().min(1),
+  base_image_seq_len: z.int().check(z.minimum(1)),
+  max_image_seq_len: z.int().check(z.minimum(1)),
 };
 
 export type FlowOptions = Required<FlowConfig> & ChosenSteps;

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import type { ChosenSteps } from "./definition.js";
 import type { Stops } from "./dpm-steps.js";
@@ -43,7 +43,11 @@ function linspaced({ numInferenceSteps: n, numTrainTimesteps: T }: FlowOptions):
 }
 
 /** The keys of such a solver's config; its `flow_shift` is `shift`. */
-export const flowStopsKeys = { ...flowKeys, flow_shift: z.number().gt(0), prediction_type: z.literal(flowPrediction) };
+export const flowStopsKeys = {
+  ...flowKeys,
+  flow_shift: z.number().check(z.gt(0)),
+  prediction_type: z.literal(flowPrediction),
+};
 
 /** What it must say, as far as it says it. */
 export const flowStopsFixed = { use_karras_sigmas: z.literal(false), time_shift_type: z.literal("exponential") };

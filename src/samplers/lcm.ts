@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { diffusionLevel, type Leap } from "./levels.js";
 import { type LinearStep, linearSampler } from "./linear-steps.js";
@@ -102,7 +102,7 @@ export const lcmSampler: SamplerDefinition<"lcm", Omit<LcmConfig, "numInferenceS
   title: "LCM",
   process: "diffusion",
   classes: ["LCMScheduler"],
-  keys: { ...sharedKeys, original_inference_steps: z.int().min(1), timestep_scaling: z.number() },
+  keys: { ...sharedKeys, original_inference_steps: z.int().check(z.minimum(1)), timestep_scaling: z.number() },
   fixed: { thresholding: z.literal(false) },
   spacings: [],
   defaults: lcmDefaults,

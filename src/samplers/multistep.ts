@@ -1,6 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
-import { schemaIssues } from "../schema-issues.js";
+import { safeParse, schemaIssues } from "../schema-issues.js";
 import { conversions } from "./conversions.js";
 import type { Process, SamplerDefinition } from "./definition.js";
 import { diffusionLevel, type Leap, type Level, straightWeights } from "./levels.js";
@@ -40,30 +40,34 @@ const SUM_TOLERANCE = 1e-6;
 const schema = z
   .strictObject({
     sampler: z.literal("multistep"),
-    timesteps: z.array(z.number().nonnegative()).min(1).readonly(),
-    table: z.array(z.array(z.number()).readonly()).readonly(),
-    finalAlphaBar: z.number().gt(0).max(1).optional(),
+    timesteps: z.readonly(z.array(z.number().check(z.nonnegative())).check(z.minLength(1))),
+    table: z.readonly(z.array(z.readonly(z.array(z.number())))),
+    finalAlphaBar: z.optional(z.number().check(z.gt(0), z.maximum(1))),
   })
-  .superRefine(({ timesteps, table }, { addIssue }) => {
-    const refuse = (path: (string | number)[], message: string) => addIssue({ code: "custom", path, message });
-    timesteps.forEach((t, i) => {
-      const before = timesteps[i - 1] ?? Number.POSITIVE_INFINITY;
-      if (t > 1 && !Number.isInteger(t)) {
-        refuse(["timesteps", i], `expected a whole number, or, of a flow, one from 0 to 1, found ${t}`);
-      } else if (t >= before) refuse(["timesteps", i], `expected a number below the one before, ${before}, found ${t}`);
-    });
-    if (table.length !== timesteps.length) {
-      refuse(["table"], `expected ${timesteps.length} rows, one for each timestep, found ${table.length}`);
-    }
-    table.forEach((row, i) => {
-      const sum = row.reduce((a, b) => a + b, 0);
-      if (row.length !== i + 1) {
-        refuse(["table", i], `expected ${i + 1} weights, one for each step up to this, found ${row.length}`);
-      } else if (!(Math.abs(sum - 1) <= SUM_TOLERANCE)) {
-        refuse(["table", i], `expected weights that sum to 1, found a sum of ${sum}`);
+  .check(
+    z.superRefine(({ timesteps, table }, { addIssue }) => {
+      const refuse = (path: (string | number)[], message: string) => addIssue({ code: "custom", path, message });
+      timesteps.forEach((t, i) => {
+        const before = timesteps[i - 1] ?? Number.POSITIVE_INFINITY;
+        if (t > 1 && !Number.isInteger(t)) {
+          refuse(["timesteps", i], `expected a whole number, or, of a flow, one from 0 to 1, found ${t}`);
+        } else if (t >= before) {
+          refuse(["timesteps", i], `expected a number below the one before, ${before}, found ${t}`);
+        }
+      });
+      if (table.length !== timesteps.length) {
+        refuse(["table"], `expected ${timesteps.length} rows, one for each timestep, found ${table.length}`);
       }
-    });
-  });
+      table.forEach((row, i) => {
+        const sum = row.reduce((a, b) => a + b, 0);
+        if (row.length !== i + 1) {
+          refuse(["table", i], `expected ${i + 1} weights, one for each step up to this, found ${row.length}`);
+        } else if (!(Math.abs(sum - 1) <= SUM_TOLERANCE)) {
+          refuse(["table", i], `expected weights that sum to 1, found a sum of ${sum}`);
+        }
+      });
+    }),
+  );
 
 /**
  * A solver out of plain data.
@@ -75,7 +79,7 @@ export function multistepSolver(
   where = "sampler",
   code: "E_OPTION" | "E_CONFIG" = "E_OPTION",
 ): MultistepSolver {
-  const parsed = schema.safeParse(value);
+  const parsed = safeParse(schema, value);
   if (parsed.success) return parsed.data;
   throw new FemoError(code, `${where}: ${schemaIssues(parsed.error, "the solver").join("; ")}`);
 }

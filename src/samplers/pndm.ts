@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { conversions } from "./conversions.js";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";

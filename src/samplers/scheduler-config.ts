@@ -1,5 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
+import { safeParse } from "../schema-issues.js";
 import { inCamelCase, type SamplerDefinition, sharedKeys } from "./definition.js";
 import { type SamplerName, type SchedulerConfig, samplerTable } from "./table.js";
 import { trainingChainDefaults } from "./training-chain.js";
@@ -13,7 +14,7 @@ const chain = z.object({
 const readableClasses = [...new Set(samplerTable.flatMap(({ classes }) => classes))];
 
 const schemaOf = ({ keys, fixed }: SamplerDefinition) =>
-  z.object({ ...keys, ...fixed, _class_name: z.enum(readableClasses as [string]) }).partial();
+  z.partial(z.object({ ...keys, ...fixed, _class_name: z.enum(readableClasses as [string]) }));
 
 /** The sampler of a config; the first one if it does not say. */
 function definitionOf(json: unknown): SamplerDefinition<SamplerName> {
@@ -37,7 +38,7 @@ function definitionOf(json: unknown): SamplerDefinition<SamplerName> {
 export function schedulerFromConfig(json: unknown): SchedulerConfig {
   const definition = definitionOf(json);
   const { name, keys, fromKeys = (read) => read } = definition;
-  const result = schemaOf(definition).safeParse(json);
+  const result = safeParse(schemaOf(definition), json);
   if (!result.success) throw new FemoError("E_CONFIG", describe(result.error, json), { cause: result.error });
   const { trained_betas: betas, num_train_timesteps: T } = result.data as Partial<z.infer<typeof chain>>;
   const timesteps = T ?? trainingChainDefaults.numTrainTimesteps;
@@ -53,7 +54,7 @@ export function schedulerFromConfig(json: unknown): SchedulerConfig {
 }
 
 /** One line per unsupported key: where, what was found, what is allowed. */
-function describe(error: z.ZodError, json: unknown): string {
+function describe(error: z.core.$ZodError, json: unknown): string {
   const lines = error.issues.map((issue) => {
     const found = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown>)[key], json);
     const key = issue.path.length === 0 ? "scheduler config" : `scheduler config: ${issue.path.join(".")}`;

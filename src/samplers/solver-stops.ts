@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import type { Stops } from "./dpm-steps.js";
 import { diffusionLevel } from "./levels.js";
@@ -52,9 +52,9 @@ export const solverStopsDefaults: Required<SolverStopsConfig> = {
 
 export const solverStopsKeys = {
   final_sigmas_type: z.enum(finalSigmasTypes),
-  use_karras_sigmas: z.boolean().nullable(),
-  use_exponential_sigmas: z.boolean().nullable(),
-  use_beta_sigmas: z.boolean().nullable(),
+  use_karras_sigmas: z.nullable(z.boolean()),
+  use_exponential_sigmas: z.nullable(z.boolean()),
+  use_beta_sigmas: z.nullable(z.boolean()),
 };
 
 export type SolverStopsOptions = Required<SolverStopsConfig> & { readonly numInferenceSteps: number };

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { type SamplerDefinition, sharedKeys } from "./definition.js";
 import { type Leap, type Level, leapsThrough, straightWeights } from "./levels.js";
 import { type LinearStep, linearSampler } from "./linear-steps.js";
@@ -196,7 +196,7 @@ export const uniPcSampler: SamplerDefinition<"unipc", Omit<UniPcConfig, "numInfe
     solver_type: z.enum(uniPcSolverTypes),
     predict_x0: z.boolean(),
     lower_order_final: z.boolean(),
-    disable_corrector: z.array(z.int().min(0)),
+    disable_corrector: z.array(z.int().check(z.minimum(0))),
   },
   fixed: {
     thresholding: z.literal(false),

@@ -1,6 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
-import { schemaIssues } from "../schema-issues.js";
+import { safeParse, schemaIssues } from "../schema-issues.js";
 import type { FolderSource } from "../weights/folder-source.js";
 import { parseJson } from "../weights/json.js";
 import { listSome, quote } from "../weights/text.js";
@@ -34,34 +34,37 @@ export interface TokenizerConfig {
 }
 
 export const tokenSchema = z.looseObject({
-  content: z.string().min(1).max(256),
-  lstrip: z.boolean().default(false),
-  rstrip: z.boolean().default(false),
-  single_word: z.boolean().default(false),
-  normalized: z.boolean().optional(),
-  special: z.boolean().optional(),
+  content: z.string().check(z.minLength(1), z.maxLength(256)),
+  lstrip: z._default(z.boolean(), false),
+  rstrip: z._default(z.boolean(), false),
+  single_word: z._default(z.boolean(), false),
+  normalized: z.optional(z.boolean()),
+  special: z.optional(z.boolean()),
 });
-export const idSchema = z.number().int().nonnegative().lt(MAX_IDS);
+export const idSchema = z.int().check(z.nonnegative(), z.lt(MAX_IDS));
 
-const namedSchema = z.union([z.string().min(1).max(256), tokenSchema]);
+const namedSchema = z.union([z.string().check(z.minLength(1), z.maxLength(256)), tokenSchema]);
 const rolesSchema = z.looseObject({
-  ...(Object.fromEntries(ROLES.map((role) => [role, namedSchema.nullish()])) as Record<
+  ...(Object.fromEntries(ROLES.map((role) => [role, z.nullish(namedSchema)])) as Record<
     Role,
-    z.ZodOptional<z.ZodNullable<typeof namedSchema>>
+    z.ZodMiniOptional<z.ZodMiniNullable<typeof namedSchema>>
   >),
-  additional_special_tokens: z.array(namedSchema).max(MAX_ADDED).nullish(),
-  extra_special_tokens: z.union([z.array(namedSchema).max(MAX_ADDED), z.record(z.string(), namedSchema)]).nullish(),
+  additional_special_tokens: z.nullish(z.array(namedSchema).check(z.maxLength(MAX_ADDED))),
+  extra_special_tokens: z.nullish(
+    z.union([z.array(namedSchema).check(z.maxLength(MAX_ADDED)), z.record(z.string(), namedSchema)]),
+  ),
 });
-const configSchema = rolesSchema.extend({
-  tokenizer_class: z.string().nullish(),
-  model_max_length: z.number().min(1).nullish(),
-  padding_side: z.literal("right").nullish(),
-  truncation_side: z.literal("right").nullish(),
-  split_special_tokens: z.literal(false).nullish(),
-  added_tokens_decoder: z
-    .record(z.string().regex(/^\d{1,7}$/), tokenSchema)
-    .refine((tokens) => Object.keys(tokens).length <= MAX_ADDED, `more than ${MAX_ADDED} tokens`)
-    .nullish(),
+const configSchema = z.extend(rolesSchema, {
+  tokenizer_class: z.nullish(z.string()),
+  model_max_length: z.nullish(z.number().check(z.minimum(1))),
+  padding_side: z.nullish(z.literal("right")),
+  truncation_side: z.nullish(z.literal("right")),
+  split_special_tokens: z.nullish(z.literal(false)),
+  added_tokens_decoder: z.nullish(
+    z
+      .record(z.string().check(z.regex(/^\d{1,7}$/)), tokenSchema)
+      .check(z.refine((tokens) => Object.keys(tokens).length <= MAX_ADDED, `more than ${MAX_ADDED} tokens`)),
+  ),
 });
 
 /** A token that is special: looked for as it is written, unless the file says otherwise. */
@@ -111,15 +114,15 @@ export async function readTokenizerConfig(
   };
 }
 
-async function readIfThere<T>(folder: FolderSource, path: string, schema: z.ZodType<T>): Promise<T | undefined> {
+async function readIfThere<T>(folder: FolderSource, path: string, schema: z.ZodMiniType<T>): Promise<T | undefined> {
   if (!(await folder.exists(path))) return undefined;
   const file = `${folder.name}/${path}`;
   return checked(schema, parseJson(await folder.readText(path), file), file);
 }
 
 /** @throws FemoError E_CONFIG with file and fields */
-export function checked<T>(schema: z.ZodType<T>, value: unknown, file: string): T {
-  const parsed = schema.safeParse(value);
+export function checked<T>(schema: z.ZodMiniType<T>, value: unknown, file: string): T {
+  const parsed = safeParse(schema, value);
   if (parsed.success) return parsed.data;
   const issues = listSome(schemaIssues(parsed.error, "the file"));
   throw new FemoError("E_CONFIG", `${file}: malformed. Repair it, or download it again:${issues}`);

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import { isObject } from "../weights/json.js";
 import { describeValue, quote } from "../weights/text.js";
@@ -31,28 +31,25 @@ const MAX_PIECES_LENGTH = 2 ** 22;
 
 const stageSchema = z.looseObject({
   type: z.string(),
-  normalizers: z.array(z.looseObject({ type: z.string() })).optional(),
-  pretokenizers: z.array(z.looseObject({ type: z.string() })).optional(),
-  precompiled_charsmap: z.string().nullish(),
+  normalizers: z.optional(z.array(z.looseObject({ type: z.string() }))),
+  pretokenizers: z.optional(z.array(z.looseObject({ type: z.string() }))),
+  precompiled_charsmap: z.nullish(z.string()),
 });
 type Stage = z.infer<typeof stageSchema>;
 const fileSchema = z.looseObject({
-  added_tokens: z
-    .array(tokenSchema.extend({ id: idSchema }))
-    .max(4096)
-    .default([]),
-  normalizer: stageSchema.nullish(),
-  pre_tokenizer: stageSchema.nullish(),
+  added_tokens: z._default(z.array(z.extend(tokenSchema, { id: idSchema })).check(z.maxLength(4096)), []),
+  normalizer: z.nullish(stageSchema),
+  pre_tokenizer: z.nullish(stageSchema),
   model: z.looseObject({ type: z.string() }),
 });
 const bytePairSchema = z.looseObject({
   end_of_word_suffix: z.literal("</w>"),
-  continuing_subword_prefix: z.literal("").nullish(),
-  byte_fallback: z.literal(false).nullish(),
-  ignore_merges: z.literal(false).nullish(),
-  dropout: z.null().optional(),
+  continuing_subword_prefix: z.nullish(z.literal("")),
+  byte_fallback: z.nullish(z.literal(false)),
+  ignore_merges: z.nullish(z.literal(false)),
+  dropout: z.optional(z.null()),
 });
-const unigramSchema = z.looseObject({ unk_id: idSchema, byte_fallback: z.literal(false).nullish() });
+const unigramSchema = z.looseObject({ unk_id: idSchema, byte_fallback: z.nullish(z.literal(false)) });
 
 /** The stages of normalizing and cutting that are ours, by their names in tokenizer.json. */
 const STAGES = {

@@ -1,6 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
-import { schemaIssues } from "../schema-issues.js";
+import { safeParse, schemaIssues } from "../schema-issues.js";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.js";
 import { type FolderSource, subfolder } from "./folder-source.js";
 import { parseJson } from "./json.js";
@@ -151,14 +151,14 @@ export async function openComponent(
 
 // model_index.json: "_..." are notes of diffusers, pairs are components, anything else is an option of the pipeline.
 const indexSchema = z.looseObject({
-  _class_name: z.string().min(1),
-  id2label: z.record(z.string().regex(/^\d{1,9}$/, "expected a class number"), z.string()).optional(),
+  _class_name: z.string().check(z.minLength(1)),
+  id2label: z.optional(z.record(z.string().check(z.regex(/^\d{1,9}$/, "expected a class number")), z.string())),
 });
 const componentSchema = z.tuple([z.string(), z.string()]);
 
 async function readModelIndex(folder: FolderSource): Promise<ModelIndex> {
   const file = `${folder.name}/model_index.json`;
-  const parsed = indexSchema.safeParse(parseJson(await folder.readText("model_index.json"), file));
+  const parsed = safeParse(indexSchema, parseJson(await folder.readText("model_index.json"), file));
   if (!parsed.success) {
     const issues = listSome(schemaIssues(parsed.error, "the file"));
     throw new FemoError("E_CONFIG", `${file}: malformed. Repair it, or download it again:${issues}`);
@@ -174,7 +174,7 @@ async function readModelIndex(folder: FolderSource): Promise<ModelIndex> {
     }
     if (value.length === 2 && value.every((item) => item === null)) components.push([name, null]);
     else {
-      const pair = componentSchema.safeParse(value);
+      const pair = safeParse(componentSchema, value);
       if (!pair.success) {
         throw new FemoError(
           "E_CONFIG",

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { z } from "zod";
+import type * as z from "zod/mini";
 import { isFull } from "../../src/denoising/index.js";
 import {
   type CacheMethod,
@@ -133,7 +133,7 @@ export function methodContract({ pipeline, methods, needed, subjects, request: c
 
     test("names a field that is wrong, and one that it does not have", async () => {
       const { schema } = methodTable.find(({ name }) => name === method) as (typeof methodTable)[number];
-      const { method: _, ...shape } = (schema as z.ZodObject).shape;
+      const { method: _, ...shape } = (schema as z.ZodMiniObject).shape;
       for (const field of Object.keys(shape)) {
         const cache = withNeeded(method, { [field]: { no: "value" } });
         expect(await femoError("E_OPTION", () => draw(cache))).toMatch(new RegExp(`^cache: .*\\b${field}\\b`));

@@ -1,6 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../../errors.js";
-import { schemaIssues } from "../../schema-issues.js";
+import { safeParse, schemaIssues } from "../../schema-issues.js";
 import { pathInside } from "../../weights/folder-source.js";
 import { listSome } from "../../weights/text.js";
 import { isCommit, type ModelId } from "./model-id.js";
@@ -25,15 +25,15 @@ export interface JsonClient {
   json(url: URL, wanted: { readonly id: ModelId }): Promise<{ value: unknown; next: URL | undefined }>;
 }
 
-const size = z.int().nonnegative();
-const revisionSchema = z.looseObject({ sha: z.string().refine(isCommit, "expected the hash of a commit") });
+const size = z.int().check(z.nonnegative());
+const revisionSchema = z.looseObject({ sha: z.string().check(z.refine(isCommit, "expected the hash of a commit")) });
 const treeSchema = z.array(
   z.looseObject({
     type: z.string(),
     path: z.string(),
-    oid: z.string().regex(/^[0-9a-f]{40}$/),
+    oid: z.string().check(z.regex(/^[0-9a-f]{40}$/)),
     size,
-    lfs: z.looseObject({ oid: z.string().regex(/^[0-9a-f]{64}$/), size }).optional(),
+    lfs: z.optional(z.looseObject({ oid: z.string().check(z.regex(/^[0-9a-f]{64}$/)), size })),
   }),
 );
 
@@ -74,8 +74,8 @@ export async function listFiles(client: JsonClient, id: ModelId, commit: string)
   return files;
 }
 
-function checked<T>(schema: z.ZodType<T>, value: unknown, { origin, pathname }: URL, advice: string): T {
-  const parsed = schema.safeParse(value);
+function checked<T>(schema: z.ZodMiniType<T>, value: unknown, { origin, pathname }: URL, advice: string): T {
+  const parsed = safeParse(schema, value);
   if (parsed.success) return parsed.data;
   const issues = schemaIssues(parsed.error, "the answer");
   throw new FemoError(

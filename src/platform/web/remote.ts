@@ -1,8 +1,9 @@
 import { sha1 } from "@noble/hashes/legacy.js";
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../../errors.js";
+import { safeParse } from "../../schema-issues.js";
 import { pathInside } from "../../weights/folder-source.js";
 import { parseJson } from "../../weights/json.js";
 import { listFiles, type RemoteFile, resolveRevision } from "../hub/listing.js";
@@ -45,7 +46,10 @@ export interface RemoteFolder {
 /** The list of a folder's files that a server may have beside them: `femo-files.json`, each with its size and SHA-256. */
 export const LIST_FILE = "femo-files.json";
 const listSchema = z.object({
-  files: z.record(z.string(), z.object({ size: z.int().nonnegative(), sha256: z.string().regex(/^[0-9a-f]{64}$/) })),
+  files: z.record(
+    z.string(),
+    z.object({ size: z.int().check(z.nonnegative()), sha256: z.string().check(z.regex(/^[0-9a-f]{64}$/)) }),
+  ),
 });
 
 /** A folder at an address. Without a list of its files each is asked for by itself, and its hash is not known. */
@@ -76,7 +80,8 @@ async function readList(base: URL, signal: AbortSignal | undefined): Promise<Rem
     await answer.discard();
     return undefined;
   }
-  const list = listSchema.safeParse(
+  const list = safeParse(
+    listSchema,
     parseJson(await readText(answer), url.href, "E_NETWORK", "Is it femo's list of files?"),
   );
   if (!list.success)

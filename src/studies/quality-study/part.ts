@@ -1,6 +1,6 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { FemoError } from "../../errors.js";
-import { schemaIssues } from "../../schema-issues.js";
+import { safeParse, schemaIssues } from "../../schema-issues.js";
 import { base64 } from "../base64.js";
 
 /** Values of a measure, one for each image; null is that of equal images, which JSON has no number for. */
@@ -34,12 +34,12 @@ export interface PartCost {
   readonly stateBytes: number;
 }
 
-const values = z.record(z.string(), z.array(z.number().nullable()));
-const count = z.number().nonnegative();
+const values = z.record(z.string(), z.array(z.nullable(z.number())));
+const count = z.number().check(z.nonnegative());
 const schema = z.strictObject({
   cell: z.string(),
-  first: z.int().nonnegative(),
-  count: z.int().positive(),
+  first: z.int().check(z.nonnegative()),
+  count: z.int().check(z.positive()),
   reference: values,
   converged: values,
   scores: values,
@@ -55,7 +55,7 @@ const schema = z.strictObject({
 
 /** @throws FemoError E_CONFIG if it is no part */
 export function partFromJson(json: unknown, file: string): StudyPart {
-  const parsed = schema.safeParse(json);
+  const parsed = safeParse(schema, json);
   if (parsed.success) {
     const { count, reference, converged, scores } = parsed.data;
     const lengths = [reference, converged, scores].flatMap((one) => Object.values(one)).map(({ length }) => length);

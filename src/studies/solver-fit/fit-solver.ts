@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { concat } from "../../denoising/index.js";
 import { FemoError } from "../../errors.js";
 import type { RgbImage } from "../../images/index.js";
@@ -7,7 +7,7 @@ import { psnr } from "../../metrics/index.js";
 import type { DiffusionPipeline, GenerateOptions, GenerationReport } from "../../pipelines/index.js";
 import { checkInteger } from "../../pipelines/option-types.js";
 import { type MultistepSolver, multistepSolver, processOf, seedAfter } from "../../samplers/index.js";
-import { schemaIssues } from "../../schema-issues.js";
+import { safeParse, schemaIssues } from "../../schema-issues.js";
 import { type Quality, qualityOf } from "../quality.js";
 import type { StudyOptions } from "../study-options.js";
 import { studySubjects } from "../subjects.js";
@@ -215,14 +215,14 @@ const solverSchema = z.looseObject({ timesteps: numbers, table: z.array(numbers)
 const stateSchema = z.strictObject({
   solver: solverSchema,
   start: z.strictObject({ name: z.string(), solver: solverSchema }),
-  iteration: z.number().int().nonnegative(),
+  iteration: z.int().check(z.nonnegative()),
   errors: z.tuple([z.number(), z.number()]),
-  damping: z.number().positive(),
+  damping: z.number().check(z.positive()),
 });
 
 /** @throws FemoError E_OPTION if it is no state of a fit of so many runs */
 function checkedState(state: SolverFitState, fullSteps: number): SolverFitState {
-  const parsed = stateSchema.safeParse(state);
+  const parsed = safeParse(stateSchema, state);
   if (!parsed.success) {
     throw new FemoError("E_OPTION", `state: ${schemaIssues(parsed.error, "the state").join("; ")}`);
   }
