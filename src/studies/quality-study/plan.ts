@@ -9,11 +9,11 @@ import {
   methodTitle,
 } from "../../methods/index.js";
 import type { DiffusionPipeline, GenerateOptions } from "../../pipelines/index.js";
-import { processOf, type SamplerOption, samplerTitle, type TimestepSpacing } from "../../samplers/index.js";
+import { processOf, type SamplerOption, type TimestepSpacing } from "../../samplers/index.js";
 import { checkGenerate } from "../check-generate.js";
+import { type Rival, rivalsOf, rivalWords } from "../rivals.js";
 import { settingsAtCost } from "../settings-at-cost.js";
 import { isAccepted, recommendedMethods, runsOn } from "../variants.js";
-import { type Rival, rivalsOf } from "./rivals.js";
 
 /** What an image of a study shows, and by which labels a classifier should call it, if that is known. */
 export interface StudySubject {
@@ -205,12 +205,12 @@ function solverCells(pipeline: DiffusionPipeline, methods: readonly string[]): S
   );
 }
 
-function rivalCell({ sampler, timestepSpacing }: Rival, numInferenceSteps: number): StudyCell {
-  const [name, settings] = typeof sampler === "string" ? [sampler, {}] : [sampler.sampler, sampler];
-  const group = `Fewer ${samplerTitle(name)} steps`;
-  const words = Object.entries(settings).flatMap(([key, value]) => (key === "sampler" ? [] : [`${key} ${value}`]));
+function rivalCell(rival: Rival, numInferenceSteps: number): StudyCell {
+  const { sampler, timestepSpacing } = rival;
+  const [title, ...words] = rivalWords(rival);
+  const group = `Fewer ${title} steps`;
   return cellOf({
-    ...{ group, series: [group, ...words, ...(timestepSpacing ? [timestepSpacing] : [])].join(", ") },
+    ...{ group, series: [group, ...words].join(", ") },
     request: { sampler, ...(timestepSpacing && { timestepSpacing }), numInferenceSteps },
   });
 }

@@ -6,7 +6,14 @@ import type { FittedSolver, SolverTarget } from "../../methods/index.js";
 import { psnr } from "../../metrics/index.js";
 import type { DiffusionPipeline, GenerateOptions, GenerationReport } from "../../pipelines/index.js";
 import { checkInteger } from "../../pipelines/option-types.js";
-import { type MultistepSolver, multistepSolver, processOf, seedAfter } from "../../samplers/index.js";
+import {
+  type MultistepSolver,
+  multistepSolver,
+  processOf,
+  type SchedulerConfig,
+  seedAfter,
+  trainingChainDefaults,
+} from "../../samplers/index.js";
 import { safeParse, schemaIssues } from "../../schema-issues.js";
 import { type Quality, qualityOf } from "../quality.js";
 import type { StudyOptions } from "../study-options.js";
@@ -14,7 +21,7 @@ import { studySubjects } from "../subjects.js";
 import { FitDrawing } from "./drawing.js";
 import { dampedStep, meanLogError, normalEquations, slopeOf, type Targets } from "./gauss-newton.js";
 import { type SolverParameters, solverParameters } from "./parameters.js";
-import { startingSolvers } from "./start.js";
+import { type StartingSolver, startingSolvers } from "./start.js";
 import { imageTargets, latentTargets, type TargetImages, type TargetStore } from "./targets.js";
 import { endOf, type Walk, Walker } from "./walk.js";
 
@@ -123,7 +130,6 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
   checkInteger("heldOut", heldOut, 1, 100_000);
   checkInteger("iterations", iterations, 0, 1000);
   checkInteger("history", history, 1, 100);
-  const isFlow = processOf(pipeline.scheduler) === "flow";
 
   const subjects = studySubjects(pipeline, options);
   const imagesFrom = (first: number, count: number): TargetImages => ({
@@ -153,7 +159,7 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     const walked = { targets, size: targets.length / images, told, walker };
     let state = begun ?? (await bestStart(walked));
     if (!begun) await onState?.(state);
-    const parameters = solverParameters(state.solver, history, isFlow);
+    const parameters = solverParameters(state.solver, history, latestTimestep(pipeline.scheduler));
     let known: Walk | undefined;
     while (state.iteration < iterations) {
       const next = await improved(state, { ...walked, parameters }, known);
@@ -168,21 +174,43 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     return (run: number, ofRuns: number) => onProgress?.({ phase, done: (done + run / ofRuns) / of });
   }
 
-  async function bestStart(walked: Omit<Problem, "parameters">): Promise<SolverFitState> {
-    const starts = startingSolvers(pipeline, fullSteps, numInferenceSteps);
-    const tried = [];
-    for (const start of starts) {
-      const there = await walked.walker.walk(start.solver, told(start.name));
-      tried.push({ start, error: meanLogError(endOf(there), walked) });
-    }
-    const best = tried.toSorted((a, b) => a.error - b.error)[0];
+  /** The best of those that are best on a few of the images, as there are many. */
+  async function bestStart({ targets, size, walker }: Omit<Problem, "parameters">): Promise<SolverFitState> {
+    const all = startingSolvers(pipeline, fullSteps, numInferenceSteps);
+    const few = Math.min(images, IMAGES_OF_STARTS);
+    const fewTargets = { targets: targets.subarray(0, few * size), size };
+    const fewWalked = await Walker.of(pipeline, drawing.request(imagesFrom(0, few)));
+    const hopeful = await ranked(all, fewWalked, fewTargets, "starts");
+    const [best] = await ranked(
+      hopeful.slice(0, HOPEFUL).map(({ start }) => start),
+      walker,
+      { targets, size },
+      "best starts",
+    );
     if (!best) {
       throw new FemoError("E_OPTION", `fullSteps: the model has no linear solver of ${fullSteps} runs to begin with`);
     }
     const { start, error } = best;
     return { solver: start.solver, start, iteration: 0, errors: [error, error], damping: 1e-2 };
   }
+
+  async function ranked(starts: readonly StartingSolver[], walker: Walker, near: Targets, phase: string) {
+    const tried: { start: StartingSolver; error: number }[] = [];
+    for (const [i, start] of starts.entries()) {
+      const there = await walker.walk(start.solver, told(phase, i, starts.length));
+      tried.push({ start, error: meanLogError(endOf(there), near) });
+    }
+    return tried.toSorted((a, b) => a.error - b.error);
+  }
 }
+
+/** Images on which all starts are tried, and how many of these then on all. */
+const IMAGES_OF_STARTS = 8;
+const HOPEFUL = 3;
+
+/** Of a diffusion the last of its training, of a flow where there is noise alone. */
+const latestTimestep = (scheduler: SchedulerConfig): number =>
+  processOf(scheduler) === "flow" ? 1 : (scheduler.numTrainTimesteps ?? trainingChainDefaults.numTrainTimesteps) - 1;
 
 /** Judges start and fit by images that were not fitted on, at the guidance of the fit and at other scales. */
 async function judged(

@@ -17,11 +17,13 @@ const TIME_STEP = 0.05;
 const CLOSEST = 0.2;
 
 /**
- * Weights of the x₀ of earlier steps, the newest taking what is left of 1, and all timesteps but the first, where the noise is.
+ * Weights of the x₀ of earlier steps, the newest taking what is left of 1, and all timesteps. The first need not be where the
+ * noise is: a few runs may well take it for less.
  * @param history so many earlier steps of each are free; older ones keep the weights of `start`
- * @param isFlow timesteps are numbers from 1 to above 0, not whole numbers
+ * @param latest timestep of the process; 1 of a flow, whose timesteps are not whole numbers
  */
-export function solverParameters(start: MultistepSolver, history: number, isFlow: boolean): SolverParameters {
+export function solverParameters(start: MultistepSolver, history: number, latest: number): SolverParameters {
+  const isFlow = latest === 1;
   const { timesteps: first, table: begun } = start;
   const n = first.length;
   const places = begun.flatMap((row, i) =>
@@ -29,25 +31,26 @@ export function solverParameters(start: MultistepSolver, history: number, isFlow
   );
   const gaps = first.map((t, i) => (i === 0 ? 0 : (first[i - 1] as number) - t));
   const smallest = isFlow ? 1e-4 : 1;
-  const atLeast = gaps.map((gap) => Math.max(smallest, CLOSEST * gap));
+  const atLeast = gaps.map((gap, i) => (i === 0 ? 0 : Math.max(smallest, CLOSEST * gap)));
   const whole = (t: number): number => (isFlow ? t : Math.round(t));
   const timeSteps = gaps.slice(1).map((gap) => (isFlow ? TIME_STEP * gap : Math.max(2, Math.round(TIME_STEP * gap))));
   return {
-    count: places.length + n - 1,
-    steps: [...places.map(() => WEIGHT_STEP), ...timeSteps],
-    of: ({ timesteps, table }) => [...places.map(([i, j]) => table[i]?.[j] as number), ...timesteps.slice(1)],
+    count: places.length + n,
+    // The first can go down only, where it is the latest that there is.
+    steps: [...places.map(() => WEIGHT_STEP), -(timeSteps[0] as number), ...timeSteps],
+    of: ({ timesteps, table }) => [...places.map(([i, j]) => table[i]?.[j] as number), ...timesteps],
     solver(values) {
       const table = begun.map((row) => [...row]);
       places.forEach(([i, j], k) => {
         (table[i] as number[])[j] = values[k] as number;
       });
       for (const row of table) row[row.length - 1] = 1 - row.slice(0, -1).reduce((a, b) => a + b, 0);
-      const timesteps = [first[0] as number];
-      for (let i = 1; i < n; i++) {
+      const timesteps: number[] = [];
+      for (let i = 0; i < n; i++) {
         // Room is left for all that follow.
         const least = (isFlow ? smallest : 0) + atLeast.slice(i + 1).reduce((a, b) => a + b, 0);
-        const most = (timesteps[i - 1] as number) - (atLeast[i] as number);
-        timesteps.push(whole(Math.min(most, Math.max(least, values[places.length + i - 1] as number))));
+        const most = i === 0 ? latest : (timesteps[i - 1] as number) - (atLeast[i] as number);
+        timesteps.push(whole(Math.min(most, Math.max(least, values[places.length + i] as number))));
       }
       return { ...start, timesteps, table, ...(!isFlow && { finalAlphaBar: start.finalAlphaBar ?? 1 }) };
     },

@@ -1,14 +1,8 @@
 import { FemoError } from "../../errors.js";
 import { toMultistep } from "../../methods/index.js";
 import type { DiffusionPipeline } from "../../pipelines/index.js";
-import {
-  createSampler,
-  type MultistepSolver,
-  processOf,
-  type Sampler,
-  type SamplerChoice,
-  straightWeights,
-} from "../../samplers/index.js";
+import { createSampler, type MultistepSolver, processOf, type Sampler, straightWeights } from "../../samplers/index.js";
+import { rivalsOf, rivalWords } from "../rivals.js";
 
 /** A solver to begin with. */
 export interface StartingSolver {
@@ -18,7 +12,7 @@ export interface StartingSolver {
 
 /**
  * Solvers of n runs from which a fit may begin: hindsight at the steps that were placed on the model, if some were, and at even
- * ones; DPM-Solver++, in steps even in log-SNR of a diffusion; and the model's own way in n steps.
+ * ones; and the published samplers whose steps are linear, in every spacing.
  * @param numInferenceSteps of the reference, among which full steps of hindsight lie
  */
 export function startingSolvers(
@@ -32,17 +26,17 @@ export function startingSolvers(
       { method: "hindsight", fullSteps: typeof fullSteps === "number" ? fullSteps : [...fullSteps] },
       { scheduler, presets, schedules, numInferenceSteps },
     );
-  const walked = (choice: Omit<SamplerChoice, "numInferenceSteps">) => () =>
-    asMultistep(createSampler(scheduler, { ...choice, numInferenceSteps: n }), processOf(scheduler) === "flow");
-  const isFlow = processOf(scheduler) === "flow";
+  const process = processOf(scheduler);
+  const published = rivalsOf(process, false).flatMap((rival) =>
+    attempted(rivalWords(rival).join(", "), () =>
+      asMultistep(createSampler(scheduler, { ...rival, numInferenceSteps: n }), process === "flow"),
+    ),
+  );
   return [
     ...attempted("hindsight, placed", hindsight(n)),
     ...attempted("hindsight", hindsight(even)),
-    ...attempted(
-      "dpm-solver++",
-      walked({ sampler: "dpm-solver++", ...(!isFlow && { timestepSpacing: "lambda" as const }) }),
-    ),
-    ...attempted(isFlow ? "euler" : "ddim", walked({ sampler: isFlow ? "euler" : "ddim" })),
+    // Those that are called once more than they have steps are of other runs.
+    ...published.filter(({ solver }) => solver.timesteps.length === n),
   ];
 }
 

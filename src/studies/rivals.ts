@@ -1,4 +1,10 @@
-import { type Process, type SamplerOption, type TimestepSpacing, timestepSpacings } from "../../samplers/index.js";
+import {
+  type Process,
+  type SamplerOption,
+  samplerTitle,
+  type TimestepSpacing,
+  timestepSpacings,
+} from "../samplers/index.js";
 
 /** Fewer steps of a sampler, the honest alternative to caching. */
 export interface Rival {
@@ -33,3 +39,10 @@ export const rivalsOf = (process: Process, quick: boolean): readonly Rival[] =>
   quick
     ? strongest[process]
     : samplers[process].flatMap((sampler) => timestepSpacings.map((timestepSpacing) => ({ sampler, timestepSpacing })));
+
+/** What a rival is, and what of it is not as usual. */
+export function rivalWords({ sampler, timestepSpacing }: Rival): [title: string, ...settings: string[]] {
+  const [name, settings] = typeof sampler === "string" ? [sampler, {}] : [sampler.sampler, sampler];
+  const words = Object.entries(settings).flatMap(([key, value]) => (key === "sampler" ? [] : [`${key} ${value}`]));
+  return [samplerTitle(name), ...words, ...(timestepSpacing ? [timestepSpacing] : [])];
+}
