@@ -17,7 +17,8 @@ function chart(box: HTMLElement, label: string): SVGElement {
   return svg;
 }
 
-const nothing = (box: HTMLElement, words: string): void => {
+/** Words in the place of a chart. */
+export const nothing = (box: HTMLElement, words: string): void => {
   const text = document.createElement("p");
   text.className = "help none";
   text.textContent = words;

@@ -1,6 +1,6 @@
 import type { DiffusionPipeline, GenerateOptions, GenerationReport, RgbImage, StepProgress } from "femo";
 import type { Output } from "./algebra.js";
-import { cacheOf, type Settings } from "./settings.js";
+import { cacheOf, type Settings, walkedSteps } from "./settings.js";
 
 /** What came of a request. */
 export interface Run {
@@ -26,12 +26,12 @@ const PREVIEW_SHARE = 0.35;
 
 /** The request that settings mean to a model. */
 export function requestOf(pipeline: DiffusionPipeline, settings: Settings): GenerateOptions {
-  const { prompt, seed, steps, guidance } = settings;
+  const { prompt, seed, guidance } = settings;
   const what =
     pipeline.subjectOption === "prompt"
       ? { prompt, trueCfgScale: guidance }
       : { classLabels: [/^\d+$/.test(prompt.trim()) ? Number(prompt) : prompt.trim()], guidanceScale: guidance };
-  return { ...what, seed, numInferenceSteps: steps };
+  return { ...what, seed, numInferenceSteps: walkedSteps(settings) };
 }
 
 /**

@@ -7,10 +7,20 @@ import {
   psnr,
   type RgbImage,
 } from "femo";
-import { drawErrors, drawTrajectory } from "./charts.js";
+import { drawErrors, drawTrajectory, nothing } from "./charts.js";
 import { draw, type Run } from "./drawing.js";
 import { bytesOf, dataUrl, differenceOf, openPng, paint, pngOf } from "./pictures.js";
-import { defaults, knobs, linkOf, type Method, methods, type Settings, settingsOfLink, titleOf } from "./settings.js";
+import {
+  defaults,
+  knobs,
+  linkOf,
+  type Method,
+  methods,
+  type Settings,
+  settingsOfLink,
+  titleOf,
+  walkedSteps,
+} from "./settings.js";
 
 const find = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
 const DEFAULT_MODEL = new URL("models/avatars-flux/", document.baseURI).href;
@@ -71,6 +81,7 @@ async function open(from: ModelPlace, device: Device): Promise<DiffusionPipeline
 function fitTo(pipeline: DiffusionPipeline): void {
   const level = document.getElementById("level") as HTMLSelectElement | null;
   if (level) fillLevels(level, pipeline.levels);
+  fitFullSteps(pipeline);
   const label = document.querySelector('label[for="prompt"]') as HTMLElement;
   label.textContent = pipeline.subjectOption === "prompt" ? "Prompt" : "Class, by name or number";
   const isOwn = typeof place === "string" && place === DEFAULT_MODEL;
@@ -82,6 +93,17 @@ function fillLevels(select: HTMLSelectElement, levels: readonly string[]): void 
   select.replaceChildren(...levels.map((level) => new Option(level, level)));
   if (!levels.includes(settings.level)) settings.level = levels.includes("output") ? "output" : (levels[0] ?? "x0");
   select.value = settings.level;
+}
+
+/** Offers the fitted solvers that the model has. */
+function fitFullSteps({ solvers }: DiffusionPipeline): void {
+  const runs = [...new Set(solvers.map(({ timesteps }) => timesteps.length))].sort((a, b) => a - b);
+  const option = find("method").querySelector<HTMLOptionElement>('option[value="calibrated"]');
+  if (option) option.disabled = runs.length === 0;
+  const select = find<HTMLSelectElement>("full-steps");
+  select.replaceChildren(...runs.map((count) => new Option(String(count))));
+  if (!runs.includes(settings.fullSteps)) settings.fullSteps = runs.at(-1) ?? settings.fullSteps;
+  select.value = String(settings.fullSteps);
 }
 
 const start = (): Promise<DiffusionPipeline> => {
@@ -125,6 +147,7 @@ function buildControls(): void {
     box.append(field);
     if (key === "warmup") box.append(levelField());
   }
+  box.prepend(fullStepsField());
   const seed = document.createElement("div");
   seed.className = "field";
   seed.innerHTML = `<label for="seed">Seed</label><div class="seed"><input id="seed" type="number" min="0" step="1" inputmode="numeric">
@@ -169,6 +192,20 @@ function levelField(): HTMLElement {
   return field;
 }
 
+function fullStepsField(): HTMLElement {
+  const field = document.createElement("div");
+  field.className = "field";
+  field.id = "field-full-steps";
+  field.innerHTML = `<label for="full-steps">Runs</label><select id="full-steps" aria-describedby="full-steps-help"></select>
+    <p id="full-steps-help" class="help">How often the network is computed, in place of the steps that the uncached picture takes.</p>`;
+  const select = field.querySelector("select") as HTMLSelectElement;
+  select.replaceChildren(new Option(String(settings.fullSteps)));
+  select.addEventListener("change", () => {
+    settings.fullSteps = Number(select.value);
+  });
+  return field;
+}
+
 /** What the settings are, in the controls. */
 function showControls(): void {
   const { knobs: own, help } = methods[settings.method];
@@ -186,6 +223,10 @@ function showControls(): void {
     field.hidden = key !== "steps" && key !== "guidance" && !has(key);
   }
   find("field-level").hidden = !has("level");
+  find("field-full-steps").hidden = !has("fullSteps");
+  const runs = find<HTMLSelectElement>("full-steps");
+  if ([...runs.options].some(({ value }) => value === String(settings.fullSteps)))
+    runs.value = String(settings.fullSteps);
   const level = find<HTMLSelectElement>("level");
   if ([...level.options].some(({ value }) => value === settings.level)) level.value = settings.level;
 }
@@ -238,20 +279,23 @@ function showRun(): void {
     if (!rejected) markStep(step, computed);
   find("strip").setAttribute(
     "aria-label",
-    `${full} of ${report.numInferenceSteps} steps computed, the others forecast`,
+    `${full} of ${own.steps} steps computed${own.method === "calibrated" ? "" : ", the others forecast"}`,
   );
-  find("stat-steps").textContent = `${full} of ${report.numInferenceSteps}`;
-  const saved = 1 - report.flops.done / report.flops.uncached;
+  find("stat-steps").textContent = `${full} of ${own.steps}`;
+  const times = (report.flops.speedup * own.steps) / report.numInferenceSteps;
   find("stat-flops").textContent =
-    saved < 0.005 ? "none" : `${Math.round(100 * saved)} %, ${report.flops.speedup.toFixed(1)}×`;
+    times < 1.005 ? "none" : `${Math.round(100 * (1 - 1 / times))} %, ${times.toFixed(1)}×`;
   const faster = reference && own.method !== "none" ? `, not ${seconds(reference.report.stepsMs)}` : "";
   find("stat-time").textContent = `${seconds(report.stepsMs)}${faster}`;
   find("stat-psnr").textContent = comparable && reference ? nearness(image, reference.image) : "–";
-  // Hindsight walks steps again: only where they led is comparable then.
-  const path = (of: Run) => (own.method === "hindsight" || of.outputs.length === 0 ? of.states : of.outputs);
+  // Hindsight walks steps again, and a fitted solver has others: only where they led is comparable then.
+  const byStates = own.method === "hindsight" || own.method === "calibrated";
+  const path = (of: Run) => (byStates || of.outputs.length === 0 ? of.states : of.outputs);
   const truth = reference && own.method !== "none" ? path(reference) : [];
   drawTrajectory(find("trajectory"), path(run), truth);
-  drawErrors(find("errors"), truth.length > 0 ? path(run) : [], truth, run.measured, report.numInferenceSteps);
+  if (own.method === "calibrated")
+    nothing(find("errors"), "Its steps are its own: none of the uncached ones is beside them.");
+  else drawErrors(find("errors"), truth.length > 0 ? path(run) : [], truth, run.measured, own.steps);
 }
 
 function nearness(a: RgbImage, b: RgbImage): string {
@@ -359,7 +403,8 @@ async function drawNow(): Promise<void> {
     const pipeline = await (opening ?? start());
     signal.throwIfAborted();
     showView("picture");
-    startStrip(own.steps);
+    startStrip(walkedSteps(own));
+    const share = own.steps / walkedSteps(own);
     let [done, spared, ms, flops, most] = [0, 0, 0, 0, 0];
     const run = await draw(pipeline, own, signal, {
       phase: say,
@@ -373,7 +418,7 @@ async function drawNow(): Promise<void> {
         most = Math.max(most, progress.flops);
         find("stat-steps").textContent = `${done - spared} of ${done}`;
         find("stat-time").textContent = seconds(ms);
-        find("stat-flops").textContent = `${Math.round(100 * Math.max(0, 1 - flops / (most * done)))} %`;
+        find("stat-flops").textContent = `${Math.round(100 * Math.max(0, 1 - flops / (most * done * share)))} %`;
       },
       preview: (image) => paint(find("picture"), image),
     });

@@ -13,6 +13,8 @@ export interface Settings {
   beta: number;
   level: string;
   threshold: number;
+  /** Of the network, where a fitted solver takes the place of the steps. */
+  fullSteps: number;
 }
 
 export const defaults: Settings = {
@@ -27,6 +29,7 @@ export const defaults: Settings = {
   beta: -0.2,
   level: "output",
   threshold: 0.2,
+  fullSteps: 7,
 };
 
 export type Method = keyof typeof methods;
@@ -61,6 +64,11 @@ export const methods = {
     title: "TeaCache",
     help: "Watches how far the input moves, and computes when it has moved enough.",
     knobs: ["threshold"],
+  },
+  calibrated: {
+    title: "Fitted solver",
+    help: "Computes a few steps, where and with what weights was fitted to this model, and leaps from one to the next.",
+    knobs: ["fullSteps"],
   },
   none: { title: "None", help: "Computes every step.", knobs: [] },
 } as const satisfies Record<string, MethodText>;
@@ -155,7 +163,16 @@ export const knobs: readonly Knob[] = [
 ];
 
 /** The cache as femo takes it. */
-export function cacheOf({ method, interval, warmup, order, beta, level, threshold }: Settings): CacheOptions {
+export function cacheOf({
+  method,
+  interval,
+  warmup,
+  order,
+  beta,
+  level,
+  threshold,
+  fullSteps,
+}: Settings): CacheOptions {
   switch (method) {
     case "none":
       return "none";
@@ -163,6 +180,8 @@ export function cacheOf({ method, interval, warmup, order, beta, level, threshol
       return { method, interval };
     case "teaCache":
       return { method, threshold };
+    case "calibrated":
+      return { method, fullSteps };
     case "fora":
       return { method, interval, firstEnhance: warmup, granularity: level };
     case "taylorSeer":
@@ -172,11 +191,15 @@ export function cacheOf({ method, interval, warmup, order, beta, level, threshol
   }
 }
 
+/** The steps that are walked; those of a fitted solver are its own. */
+export const walkedSteps = ({ method, steps, fullSteps }: Settings): number =>
+  method === "calibrated" ? fullSteps : steps;
+
 /** In a few words, for the gallery. */
 export const titleOf = (settings: Settings): string => {
   const { title, knobs } = methods[settings.method];
   const some = (knobs as readonly string[]).includes("interval") ? ` · every ${settings.interval}` : "";
-  return `${title}${some} · ${settings.steps} steps`;
+  return `${title}${some} · ${walkedSteps(settings)} steps`;
 };
 
 /** Settings of a link or a PNG: what is unknown or out of range is left out. */
@@ -194,6 +217,7 @@ export function parseSettings(text: string | null | undefined): Partial<Settings
   if (typeof given.level === "string" && /^[\w-]{1,20}$/.test(given.level)) settings.level = given.level;
   if (typeof given.method === "string" && Object.hasOwn(methods, given.method)) settings.method = given.method;
   if (Number.isSafeInteger(given.seed) && (given.seed as number) >= 0) settings.seed = given.seed;
+  if (Number.isSafeInteger(given.fullSteps) && (given.fullSteps as number) >= 1) settings.fullSteps = given.fullSteps;
   for (const { key, min, max } of knobs) {
     const value = given[key];
     if (typeof value === "number" && value >= min && value <= max) settings[key] = value;

@@ -60,6 +60,22 @@ describe.skipIf(noBrowser)(inChromium("the playground"), () => {
     expect(await page.getAttribute("#views", "data-view")).toBe("difference");
   });
 
+  test("offers the solvers that are fitted to the model, and compares them with all steps", async () => {
+    await page.selectOption("#method", "calibrated");
+    expect(await page.locator("#full-steps option").allTextContents()).toEqual(["5", "7", "9", "11"]);
+    await page.selectOption("#full-steps", "5");
+    await page.focus("#prompt");
+    await page.keyboard.press("Enter");
+    await isIdle();
+    expect(await text("error")).toBe("");
+    expect(await text("stat-steps")).toBe("5 of 8");
+    expect(await text("stat-flops")).toMatch(/^3\d %, 1\.6×$/);
+    expect(await text("stat-psnr")).toMatch(/dB/);
+    expect(await page.locator("#strip .full").count()).toBe(5);
+    expect(await page.locator("#trajectory .mark.full").count()).toBe(5);
+    await page.selectOption("#method", "femo");
+  });
+
   test("a picture that is saved has its settings back when it is opened", async () => {
     const [download] = await Promise.all([page.waitForEvent("download"), page.click("#download")]);
     const path = await download.path();
@@ -71,7 +87,7 @@ describe.skipIf(noBrowser)(inChromium("the playground"), () => {
     await page.setInputFiles("#png", { name: "a.png", mimeType: "image/png", buffer: readFileSync(path) });
     await page.waitForFunction(() => document.querySelector<HTMLInputElement>("#seed")?.value === "5");
     expect(await page.inputValue("#prompt")).toBe(settings.prompt);
-    expect(await page.locator("#runs li").count()).toBe(1);
+    expect(await page.locator("#runs li").count()).toBe(2);
     await page.setInputFiles("#png", { name: "b.png", mimeType: "image/png", buffer: Buffer.from("no picture") });
     await page.waitForFunction(() => /PNG/.test(document.querySelector("#error")?.textContent ?? ""));
   });
