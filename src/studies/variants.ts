@@ -1,5 +1,13 @@
 import { FemoError } from "../errors.js";
-import { type CacheMethod, type CacheOptions, cacheMethods, knobOf, methodOf, methodTitle } from "../methods/index.js";
+import {
+  type CacheMethod,
+  type CacheOptions,
+  cacheMethods,
+  type FittedSolver,
+  knobOf,
+  methodOf,
+  methodTitle,
+} from "../methods/index.js";
 import type { DiffusionPipeline, GenerateOptions, SubjectOptions } from "../pipelines/index.js";
 import { checkInteger } from "../pipelines/option-types.js";
 import {
@@ -79,6 +87,7 @@ export function defaultVariants(pipeline: DiffusionPipeline, options: DefaultVar
   return [
     ...variants,
     ...placedAt(pipeline, variants, speedup, options),
+    ...fittedAt(pipeline, speedup, options),
     ...(fewerSteps ? rivals(pipeline, numInferenceSteps, speedup) : []),
   ];
 }
@@ -112,6 +121,7 @@ export async function variantsAtSpeedup(
   return [
     ...variants,
     ...placedAt(pipeline, variants, speedup, options),
+    ...fittedAt(pipeline, speedup, options),
     ...(fewerSteps ? rivals(pipeline, numInferenceSteps, speedup) : []),
   ];
 }
@@ -128,6 +138,23 @@ function placedAt(
   if (!isThere) return [];
   if (!isAccepted(() => pipeline.cacheSettings(cache, { numInferenceSteps, sampler, timestepSpacing }))) return [];
   return [{ name: `${methodTitle("hindsight")}, placed`, cache }];
+}
+
+/** The fitted solver of as many runs as cost the same, or the next fewer, if methods are not named and the model has one. */
+function fittedAt(
+  { solvers, defaults }: DiffusionPipeline,
+  speedup: number,
+  { methods, numInferenceSteps = defaults.numInferenceSteps }: MethodChoice,
+): CompareVariant[] {
+  if (methods !== undefined && methods !== "all") return [];
+  const runs = ({ timesteps }: FittedSolver): number => timesteps.length;
+  const affordable = solvers.filter((solver) => runs(solver) <= Math.round(numInferenceSteps / speedup));
+  const most = affordable.filter((solver) => runs(solver) === Math.max(...affordable.map(runs)));
+  // What all are compared with are the uncached images.
+  const fitted = most.find(({ measured }) => measured.target === "reference") ?? most[0];
+  if (!fitted) return [];
+  const cache: CacheOptions = { method: "calibrated", fullSteps: runs(fitted), target: fitted.measured.target };
+  return [{ name: methodTitle("calibrated"), cache }];
 }
 
 /** Whether a method needs nothing that the model does not have, such as ratios that were measured on it. */
@@ -158,7 +185,8 @@ function chosenMethods(
 ): { readonly name: string; readonly cache: Exclude<CacheOptions, string> }[] {
   checkInteger("numInferenceSteps", numInferenceSteps, 1, 100_000);
   const { presets, levels } = pipeline;
-  const all = named === "all" ? cacheMethods.filter((method) => runsOn(pipeline, method)) : named;
+  const all =
+    named === "all" ? cacheMethods.filter((method) => method !== "calibrated" && runsOn(pipeline, method)) : named;
   checkMembers("cache", all, cacheMethods);
   checkMembers("granularity", granularities ?? [], levels);
   const methods = [...new Set(all)].filter((method) => method !== "none");

@@ -1,8 +1,11 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
-import { cacheMethods, type MultistepSolver } from "../../src/index.js";
+import { cacheMethods, DiffusionPipeline, type MultistepSolver } from "../../src/index.js";
 import {
   type CompareOptions,
   type CompareResult,
+  type CompareVariant,
   type Comparison,
   compare,
   comparisonHtml,
@@ -14,7 +17,7 @@ import {
   variantsAtSpeedup,
 } from "../../src/studies/index.js";
 import { planFor } from "../../src/studies/plan.js";
-import { openTinyPipeline } from "../tiny-pipeline.js";
+import { openTinyPipeline, tinyPipeline } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
 
 const { pipeline } = await openTinyPipeline();
@@ -273,6 +276,32 @@ test("methods that are not named are the recommended ones, and all are all but n
   // MagCache needs ratios that were measured on the model, DeepCache a U-Net, "calibrated" a solver that was fitted.
   const others = cacheMethods.filter((method) => !["none", "magCache", "deepCache", "calibrated"].includes(method));
   expect(methods({ methods: "all" })).toEqual(others);
+});
+
+test("the solver that was fitted to the model is among them, of as many runs as cost the same or the next fewer", async () => {
+  const { folder, remove } = await tinyPipeline();
+  const psnr = { mean: 30, median: 30, tenthPercentile: 20 };
+  const solver = (runs: number, target: "reference" | "converged") => ({
+    timesteps: Array.from({ length: runs }, (_, i) => 99 - 10 * i),
+    table: Array.from({ length: runs }, (_, i) => [...new Array(i).fill(0), 1]),
+    ...{ finalAlphaBar: 1, guidanceScale: [1, 2] },
+    measured: { target, numInferenceSteps: 20, images: 4, guidanceScale: 1.5, psnr, psnrOfStart: psnr },
+  });
+  const solvers = [solver(2, "converged"), solver(4, "converged"), solver(4, "reference"), solver(9, "converged")];
+  writeFileSync(join(folder, "solvers.json"), JSON.stringify(solvers));
+  const fitted = await DiffusionPipeline.fromPretrained(folder, { threads: 1 });
+  const ofThem = (variants: CompareVariant[]) =>
+    variants.flatMap(({ cache }) => (typeof cache === "object" && cache.method === "calibrated" ? [cache] : []));
+  const chosen = (options: DefaultVariantOptions) =>
+    ofThem(defaultVariants(fitted, { numInferenceSteps: 20, ...options }));
+  const toReference = { method: "calibrated", fullSteps: 4, target: "reference" };
+  expect(chosen({})).toEqual([toReference]);
+  expect(chosen({ methods: "all" })).toEqual([toReference]);
+  const atSpeedup = await variantsAtSpeedup(fitted, { numInferenceSteps: 20, speedup: 7 });
+  expect(ofThem(atSpeedup)).toEqual([{ method: "calibrated", fullSteps: 2, target: "converged" }]);
+  expect(chosen({ methods: ["fora"] })).toEqual([]);
+  await fitted.close();
+  remove();
 });
 
 describe("a converged reference", () => {
