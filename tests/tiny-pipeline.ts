@@ -1,9 +1,10 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll } from "vitest";
 import { writeRandomPipeline } from "../benchmarks/random-pipeline.mjs";
 import { DiffusionPipeline } from "../src/index.js";
+import type { FittedSolver, SolverTarget } from "../src/methods/index.js";
 import { dit, ditConfigFromJson } from "../src/models/dit.js";
 import { TorchGenerator } from "../src/samplers/index.js";
 import { traceCut } from "../src/tracing/index.js";
@@ -50,12 +51,26 @@ interface TinyOptions {
   readonly channels?: number;
   /** Its scheduler's config. */
   readonly scheduler?: { readonly _class_name: string; readonly [key: string]: unknown };
+  /** What `solvers.json` has. Default: there is none. */
+  readonly solvers?: readonly FittedSolver[];
+}
+
+/** A solver as it might have been fitted to the tiny DiT: DDIM's steps. */
+export function fittedSolver(runs: number, target: SolverTarget): FittedSolver {
+  const psnr = { mean: 30, median: 30, tenthPercentile: 20 };
+  return {
+    timesteps: Array.from({ length: runs }, (_, i) => 99 - 10 * i),
+    table: Array.from({ length: runs }, (_, i) => [...new Array<number>(i).fill(0), 1]),
+    ...{ finalAlphaBar: 1, guidanceScale: [1, 2] },
+    measured: { target, numInferenceSteps: 20, images: 4, guidanceScale: 1.5, psnr, psnrOfStart: psnr },
+  };
 }
 
 /** Writes the tiny DiT into a new temporary folder, the same bytes each time. The caller removes it. */
 export async function tinyPipeline({
   channels = 3,
   scheduler = ddim,
+  solvers,
 }: TinyOptions = {}): Promise<{ folder: string; remove(): void }> {
   const config = { ...transformer, in_channels: channels, out_channels: channels };
   const folder = mkdtempSync(join(tmpdir(), "femo-tiny-"));
@@ -65,6 +80,7 @@ export async function tinyPipeline({
     .weights.map(({ name, shape }) => ({ name, shape: shape as number[] }));
   const stock = new TorchGenerator(0).randn([1 << 14]);
   await writeRandomPipeline(folder, { index, scheduler, models: { transformer: { config, weights } } }, stock);
+  if (solvers) writeFileSync(join(folder, "solvers.json"), JSON.stringify(solvers));
   return { folder, remove: () => rmSync(folder, { recursive: true }) };
 }
 

@@ -1,7 +1,5 @@
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
-import { cacheMethods, DiffusionPipeline, type MultistepSolver } from "../../src/index.js";
+import { cacheMethods, type MultistepSolver } from "../../src/index.js";
 import {
   type CompareOptions,
   type CompareResult,
@@ -17,12 +15,20 @@ import {
   variantsAtSpeedup,
 } from "../../src/studies/index.js";
 import { planFor } from "../../src/studies/plan.js";
-import { openTinyPipeline, tinyPipeline } from "../tiny-pipeline.js";
+import { fittedSolver, openTinyPipeline } from "../tiny-pipeline.js";
 import { femoError } from "../weights/helpers.js";
 
 const { pipeline } = await openTinyPipeline();
 const { pipeline: flow } = await openTinyPipeline({
   scheduler: { _class_name: "FlowMatchEulerDiscreteScheduler", shift: 3 },
+});
+const { pipeline: fitted } = await openTinyPipeline({
+  solvers: [
+    fittedSolver(2, "converged"),
+    fittedSolver(4, "converged"),
+    fittedSolver(4, "reference"),
+    fittedSolver(9, "converged"),
+  ],
 });
 let comparison: Comparison;
 const results: CompareResult[] = [];
@@ -279,17 +285,6 @@ test("methods that are not named are the recommended ones, and all are all but n
 });
 
 test("the solver that was fitted to the model is among them, of as many runs as cost the same or the next fewer", async () => {
-  const { folder, remove } = await tinyPipeline();
-  const psnr = { mean: 30, median: 30, tenthPercentile: 20 };
-  const solver = (runs: number, target: "reference" | "converged") => ({
-    timesteps: Array.from({ length: runs }, (_, i) => 99 - 10 * i),
-    table: Array.from({ length: runs }, (_, i) => [...new Array(i).fill(0), 1]),
-    ...{ finalAlphaBar: 1, guidanceScale: [1, 2] },
-    measured: { target, numInferenceSteps: 20, images: 4, guidanceScale: 1.5, psnr, psnrOfStart: psnr },
-  });
-  const solvers = [solver(2, "converged"), solver(4, "converged"), solver(4, "reference"), solver(9, "converged")];
-  writeFileSync(join(folder, "solvers.json"), JSON.stringify(solvers));
-  const fitted = await DiffusionPipeline.fromPretrained(folder, { threads: 1 });
   const ofThem = (variants: CompareVariant[]) =>
     variants.flatMap(({ cache }) => (typeof cache === "object" && cache.method === "calibrated" ? [cache] : []));
   const chosen = (options: DefaultVariantOptions) =>
@@ -300,8 +295,6 @@ test("the solver that was fitted to the model is among them, of as many runs as 
   const atSpeedup = await variantsAtSpeedup(fitted, { numInferenceSteps: 20, speedup: 7 });
   expect(ofThem(atSpeedup)).toEqual([{ method: "calibrated", fullSteps: 2, target: "converged" }]);
   expect(chosen({ methods: ["fora"] })).toEqual([]);
-  await fitted.close();
-  remove();
 });
 
 describe("a converged reference", () => {

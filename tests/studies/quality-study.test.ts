@@ -18,9 +18,12 @@ import {
 } from "../../src/studies/index.js";
 import { packRows, unpackRows } from "../../src/studies/quality-study/part.js";
 import { partsOf } from "../../src/studies/quality-study/run.js";
-import { openTinyPipeline } from "../tiny-pipeline.js";
+import { fittedSolver, openTinyPipeline } from "../tiny-pipeline.js";
 
 const { pipeline } = await openTinyPipeline();
+const { pipeline: fitted } = await openTinyPipeline({
+  solvers: [fittedSolver(3, "converged"), fittedSolver(4, "converged"), fittedSolver(4, "reference")],
+});
 const steps = { numInferenceSteps: 6 };
 const images: Omit<StudyPlan, "cells"> = {
   ...{ model: "tiny", dtype: "float32", seed: 3, ...steps, convergedSteps: 12, drawing: { guidanceScale: 2 } },
@@ -99,6 +102,21 @@ test("methods are planned at every level and cost, and rivals in every spacing t
   expect(fora).toHaveLength(2);
   const [twice, thrice] = fora.map((request) => pipeline.plannedFlops({ classLabels: [0], ...request })?.speedup);
   expect(twice).toBeLessThan(thrice as number);
+});
+
+test("the model's fitted solvers are ways to draw, each once, in a quick study too", async () => {
+  for (const quick of [false, true]) {
+    const planned = await studyCells(fitted, {
+      ...{ ...steps, drawing: images.drawing, subjects: images.subjects, quick },
+      ...(!quick && { methods: ["fora", "calibrated"] }),
+    });
+    const requests = planned.filter(({ group }) => group === "Calibrated").map(({ request }) => request);
+    const way = (runs: number, target: string) => ({
+      cache: { method: "calibrated", fullSteps: runs, target },
+      numInferenceSteps: runs,
+    });
+    expect(requests).toEqual([way(3, "converged"), way(4, "converged"), way(4, "reference")]);
+  }
 });
 
 test("rows are what a comparison of the same images says", async () => {

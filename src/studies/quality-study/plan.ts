@@ -71,7 +71,7 @@ export interface CellOptions {
   readonly levels?: readonly string[];
   /** FLOPs speed-ups to which methods and rivals are set. Default: 2, 3, 4, 5, 7, 10. */
   readonly speedups?: readonly number[];
-  /** Only the recommended methods, at the level that the model's presets have, at two costs. */
+  /** Only the recommended methods, at the level that the model's presets have, at two costs, and the model's fitted solvers. */
   readonly quick?: boolean;
   readonly numInferenceSteps: number;
   readonly drawing: StudyDrawing;
@@ -95,11 +95,15 @@ export const referenceCell = (numInferenceSteps: number): StudyCell => ({
  */
 export async function studyCells(pipeline: DiffusionPipeline, options: CellOptions): Promise<StudyCell[]> {
   const { quick = false, numInferenceSteps, signal, onProgress } = options;
-  const { methods = quick ? recommendedMethods : "all", speedups = quick ? [3, 5] : [2, 3, 4, 5, 7, 10] } = options;
+  const {
+    methods = quick ? [...recommendedMethods, "calibrated"] : "all",
+    speedups = quick ? [3, 5] : [2, 3, 4, 5, 7, 10],
+  } = options;
   const wrong = speedups.find((speedup) => !(speedup >= 1 && speedup < Number.POSITIVE_INFINITY));
   if (wrong !== undefined) throw new FemoError("E_OPTION", `speedups: expected numbers of at least 1, found ${wrong}`);
   const named = methods === "all" ? cacheMethods.filter((method) => runsOn(pipeline, method)) : methods;
-  const series = named.filter((name) => name !== "none").flatMap((name) => seriesOf(pipeline, name, options));
+  const withKnobs = named.filter((name) => name !== "none" && name !== "calibrated");
+  const series = withKnobs.flatMap((name) => seriesOf(pipeline, name, options));
   const cells: StudyCell[] = [referenceCell(numInferenceSteps)];
   for (const [i, one] of series.entries()) {
     for (const speedup of knobOf(one.cache.method) ? speedups : [1]) {
@@ -132,7 +136,7 @@ interface Series extends Pick<StudyCell, "series" | "group" | "level"> {
 /** A method with every choice of settings that is a curve of its own. */
 function seriesOf(
   pipeline: DiffusionPipeline,
-  method: Exclude<CacheMethod, "none">,
+  method: Exclude<CacheMethod, "none" | "calibrated">,
   { levels, quick = false }: CellOptions,
 ): Series[] {
   const group = methodTitle(method);
