@@ -68,8 +68,8 @@ const MOST_IN_PART = 32;
 const MOST_IMAGES = 256;
 const MOST_QUICK = 18;
 /** Of a minute, what opening and the report leave, and the full steps that quick's ways take for an image, about. */
-const QUICK_MS = 50_000;
-const QUICK_STEPS = 260;
+const QUICK_MS = 45_000;
+const QUICK_STEPS = 330;
 
 /** How many images are drawn if nothing is said: by the speed of the machine, if it is to be quick. */
 async function imageCount({ images, quick }: QualityFlags, pipeline: DiffusionPipeline): Promise<number> {
