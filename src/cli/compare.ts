@@ -60,7 +60,7 @@ export const compareCommand = (context: CommandContext): Command =>
     .option("--out <path>", "folder, or .html file, of the report", "femo-report")
     .option(
       "--cache <list>",
-      `methods, of ${methodNames}, or "all" (default: ${recommendedMethods.join(", ")})`,
+      `methods, of ${methodNames}, or "all" (default: ${recommendedMethods.join(", ")}, and a fitted solver)`,
       cacheMethodsOf,
     )
     .option("--interval <n>", "a full step every so many, of the methods that go by it (default: 5)", integer)
