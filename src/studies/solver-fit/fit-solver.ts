@@ -174,24 +174,21 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     return (run: number, ofRuns: number) => onProgress?.({ phase, done: (done + run / ofRuns) / of });
   }
 
-  /** The best of those that are best on a few of the images, as there are many. */
+  /** The best of what is best of each kind on a few of the images: a few say little of kinds, and there are many starts. */
   async function bestStart({ targets, size, walker }: Omit<Problem, "parameters">): Promise<SolverFitState> {
     const all = startingSolvers(pipeline, fullSteps, numInferenceSteps);
     const few = Math.min(images, IMAGES_OF_STARTS);
     const fewTargets = { targets: targets.subarray(0, few * size), size };
     const fewWalked = await Walker.of(pipeline, drawing.request(imagesFrom(0, few)));
-    const hopeful = await ranked(all, fewWalked, fewTargets, "starts");
-    const [best] = await ranked(
-      hopeful.slice(0, HOPEFUL).map(({ start }) => start),
-      walker,
-      { targets, size },
-      "best starts",
-    );
+    const inOrder = (await ranked(all, fewWalked, fewTargets, "starts")).map(({ start }) => start);
+    const hopeful = inOrder.filter(({ kind }, i) => inOrder.findIndex((other) => other.kind === kind) === i);
+    const [best] = await ranked(hopeful, walker, { targets, size }, "best starts");
     if (!best) {
       throw new FemoError("E_OPTION", `fullSteps: the model has no linear solver of ${fullSteps} runs to begin with`);
     }
-    const { start, error } = best;
-    return { solver: start.solver, start, iteration: 0, errors: [error, error], damping: 1e-2 };
+    const { name, solver } = best.start;
+    const { error } = best;
+    return { solver, start: { name, solver }, iteration: 0, errors: [error, error], damping: 1e-2 };
   }
 
   async function ranked(starts: readonly StartingSolver[], walker: Walker, near: Targets, phase: string) {
@@ -204,9 +201,8 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
   }
 }
 
-/** Images on which all starts are tried, and how many of these then on all. */
+/** Images on which all starts are tried. */
 const IMAGES_OF_STARTS = 8;
-const HOPEFUL = 3;
 
 /** Of a diffusion the last of its training, of a flow where there is noise alone. */
 const latestTimestep = (scheduler: SchedulerConfig): number =>

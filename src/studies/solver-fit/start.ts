@@ -7,6 +7,8 @@ import { rivalsOf, rivalWords } from "../rivals.js";
 /** A solver to begin with. */
 export interface StartingSolver {
   readonly name: string;
+  /** The sampler or method, whatever its settings. */
+  readonly kind: string;
   readonly solver: MultistepSolver;
 }
 
@@ -28,22 +30,25 @@ export function startingSolvers(
     );
   const process = processOf(scheduler);
   const published = rivalsOf(process, false).flatMap((rival) =>
-    attempted(rivalWords(rival).join(", "), () =>
+    attempted(rivalWords(rival), () =>
       asMultistep(createSampler(scheduler, { ...rival, numInferenceSteps: n }), process === "flow"),
     ),
   );
   return [
-    ...attempted("hindsight, placed", hindsight(n)),
-    ...attempted("hindsight", hindsight(even)),
+    ...attempted(["hindsight", "placed"], hindsight(n)),
+    ...attempted(["hindsight"], hindsight(even)),
     // Those that are called once more than they have steps are of other runs.
     ...published.filter(({ solver }) => solver.timesteps.length === n),
   ];
 }
 
 /** Nothing where the model has no such solver. */
-function attempted(name: string, make: () => MultistepSolver): StartingSolver[] {
+function attempted(
+  words: readonly [kind: string, ...settings: string[]],
+  make: () => MultistepSolver,
+): StartingSolver[] {
   try {
-    return [{ name, solver: make() }];
+    return [{ name: words.join(", "), kind: words[0], solver: make() }];
   } catch (error) {
     if (error instanceof FemoError && error.code === "E_OPTION") return [];
     throw error;
