@@ -97,7 +97,7 @@ class Solver:
         t, alpha, sigma = self.stops(values)
         x, known = noise, []
         for i, row in enumerate(self.rows(values)):
-            known.append((x - sigma[i] * network(x, t[i], labels)) / alpha[i])
+            known.append((x - sigma[i] * network(x, t[i].to(x.device), labels)) / alpha[i])
             ratio = sigma[i + 1] / sigma[i]
             mean = sum(weight.float() * start for weight, start in zip(row, known))
             x = ratio * x + (alpha[i + 1] - alpha[i] * ratio) * mean
@@ -175,7 +175,7 @@ def main():
 
     state = json.loads(args.state.read_text())
     runs = len(state["solver"]["timesteps"])
-    solver = Solver(state["start"]["solver"], args.history or (runs if runs <= 7 else 4))
+    solver = Solver(state["solver"], args.history or (runs if runs <= 7 else 4))
     images = (noise, labels, targets)
     values = solver.values(state["solver"])
     if args.matrix and args.matrix.exists():

@@ -178,32 +178,39 @@ function buildControls(): void {
   });
 }
 
-function levelField(): HTMLElement {
+function selectField(id: string, title: string, help: string, onChange: (value: string) => void): HTMLElement {
   const field = document.createElement("div");
   field.className = "field";
-  field.id = "field-level";
-  field.innerHTML = `<label for="level">Level</label><select id="level" aria-describedby="level-help"></select>
-    <p id="level-help" class="help">What is kept and forecast: fine parts of the network, or its output as a whole, the cheapest.</p>`;
+  field.id = `field-${id}`;
+  field.innerHTML = `<label for="${id}">${title}</label><select id="${id}" aria-describedby="${id}-help"></select>
+    <p id="${id}-help" class="help">${help}</p>`;
   const select = field.querySelector("select") as HTMLSelectElement;
-  fillLevels(select, [settings.level]);
-  select.addEventListener("change", () => {
-    settings.level = select.value;
+  select.addEventListener("change", () => onChange(select.value));
+  return field;
+}
+
+function levelField(): HTMLElement {
+  const help = "What is kept and forecast: fine parts of the network, or its output as a whole, the cheapest.";
+  const field = selectField("level", "Level", help, (level) => {
+    settings.level = level;
   });
+  fillLevels(field.querySelector("select") as HTMLSelectElement, [settings.level]);
   return field;
 }
 
 function fullStepsField(): HTMLElement {
-  const field = document.createElement("div");
-  field.className = "field";
-  field.id = "field-full-steps";
-  field.innerHTML = `<label for="full-steps">Runs</label><select id="full-steps" aria-describedby="full-steps-help"></select>
-    <p id="full-steps-help" class="help">How often the network is computed, in place of the steps that the uncached picture takes.</p>`;
-  const select = field.querySelector("select") as HTMLSelectElement;
-  select.replaceChildren(new Option(String(settings.fullSteps)));
-  select.addEventListener("change", () => {
-    settings.fullSteps = Number(select.value);
+  const help = "How often the network is computed, in place of the steps that the uncached picture takes.";
+  const field = selectField("full-steps", "Runs", help, (runs) => {
+    settings.fullSteps = Number(runs);
   });
+  field.querySelector("select")?.append(new Option(String(settings.fullSteps)));
   return field;
+}
+
+/** Chooses a value, if it is offered. */
+function choose(id: string, value: string): void {
+  const select = find<HTMLSelectElement>(id);
+  if ([...select.options].some((option) => option.value === value)) select.value = value;
 }
 
 /** What the settings are, in the controls. */
@@ -224,11 +231,8 @@ function showControls(): void {
   }
   find("field-level").hidden = !has("level");
   find("field-full-steps").hidden = !has("fullSteps");
-  const runs = find<HTMLSelectElement>("full-steps");
-  if ([...runs.options].some(({ value }) => value === String(settings.fullSteps)))
-    runs.value = String(settings.fullSteps);
-  const level = find<HTMLSelectElement>("level");
-  if ([...level.options].some(({ value }) => value === settings.level)) level.value = settings.level;
+  choose("full-steps", String(settings.fullSteps));
+  choose("level", settings.level);
 }
 
 const take = (found: Partial<Settings> | undefined): void => {

@@ -159,7 +159,7 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     const walked = { targets, size: targets.length / images, told, walker };
     let state = begun ?? (await bestStart(walked));
     if (!begun) await onState?.(state);
-    const parameters = solverParameters(state.solver, history, latestTimestep(pipeline.scheduler));
+    const parameters = solverParameters(state.solver, history, trainTimesteps(pipeline.scheduler));
     let known: Walk | undefined;
     while (state.iteration < iterations) {
       const next = await improved(state, { ...walked, parameters }, known);
@@ -204,9 +204,11 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
 /** Images on which all starts are tried. */
 const IMAGES_OF_STARTS = 8;
 
-/** Of a diffusion the last of its training, of a flow where there is noise alone. */
-const latestTimestep = (scheduler: SchedulerConfig): number =>
-  processOf(scheduler) === "flow" ? 1 : (scheduler.numTrainTimesteps ?? trainingChainDefaults.numTrainTimesteps) - 1;
+/** Of a diffusion; undefined of a flow. */
+const trainTimesteps = (scheduler: SchedulerConfig): number | undefined =>
+  processOf(scheduler) === "flow"
+    ? undefined
+    : (scheduler.numTrainTimesteps ?? trainingChainDefaults.numTrainTimesteps);
 
 /** Judges start and fit by images that were not fitted on, at the guidance of the fit and at other scales. */
 async function judged(

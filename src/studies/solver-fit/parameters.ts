@@ -20,10 +20,15 @@ const CLOSEST = 0.2;
  * Weights of the x₀ of earlier steps, the newest taking what is left of 1, and all timesteps. The first need not be where the
  * noise is: a few runs may well take it for less.
  * @param history so many earlier steps of each are free; older ones keep the weights of `start`
- * @param latest timestep of the process; 1 of a flow, whose timesteps are not whole numbers
+ * @param numTrainTimesteps of a diffusion; a flow has none: its timesteps are numbers up to 1, not whole ones
  */
-export function solverParameters(start: MultistepSolver, history: number, latest: number): SolverParameters {
-  const isFlow = latest === 1;
+export function solverParameters(
+  start: MultistepSolver,
+  history: number,
+  numTrainTimesteps?: number,
+): SolverParameters {
+  const isFlow = numTrainTimesteps === undefined;
+  const latest = isFlow ? 1 : numTrainTimesteps - 1;
   const { timesteps: first, table: begun } = start;
   const n = first.length;
   const places = begun.flatMap((row, i) =>
