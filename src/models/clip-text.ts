@@ -5,7 +5,7 @@ import { BATCH } from "../tracing/index.js";
 import type { Checkpoint } from "../weights/index.js";
 import { type ActivationName, activationNames } from "./activations.js";
 import { clipLayers } from "./clip-layers.js";
-import { parseConfig, positive } from "./config.js";
+import { epsilon, layerCount, parseConfig, positive } from "./config.js";
 
 /** The config of transformers' `CLIPTextModel`, in camelCase. */
 export interface ClipTextConfig {
@@ -31,11 +31,11 @@ const jsonConfig = z.object({
   hidden_size: z._default(positive, 512),
   intermediate_size: z._default(positive, 2048),
   projection_dim: z.nullish(positive),
-  num_hidden_layers: z._default(positive.check(z.maximum(1024)), 12),
+  num_hidden_layers: z._default(layerCount, 12),
   num_attention_heads: z._default(positive, 8),
   max_position_embeddings: z._default(positive, 77),
   hidden_act: z._default(z.enum(activationNames), "quick_gelu"),
-  layer_norm_eps: z._default(z.number().check(z.positive()), 1e-5),
+  layer_norm_eps: z._default(epsilon, 1e-5),
   eos_token_id: z._default(z.int().check(z.nonnegative()), 49_407),
 });
 

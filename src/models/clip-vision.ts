@@ -5,7 +5,7 @@ import { BATCH } from "../tracing/index.js";
 import { activationNames } from "./activations.js";
 import { type ClipLayersConfig, clipLayers } from "./clip-layers.js";
 import { type ClipTextConfig, clipTextConfigFromJson } from "./clip-text.js";
-import { parseConfig, positive } from "./config.js";
+import { epsilon, layerCount, parseConfig, positive } from "./config.js";
 import { firstToken, imageTokens } from "./vision-tokens.js";
 
 /** The config of transformers' `CLIPVisionModelWithProjection`, in camelCase. */
@@ -20,12 +20,12 @@ export interface ClipVisionConfig extends ClipLayersConfig {
 const visionConfig = z.object({
   hidden_size: z._default(positive, 768),
   intermediate_size: z._default(positive, 3072),
-  num_hidden_layers: z._default(positive.check(z.maximum(1024)), 12),
+  num_hidden_layers: z._default(layerCount, 12),
   num_attention_heads: z._default(positive, 12),
   image_size: z._default(positive.check(z.maximum(4096)), 224),
   patch_size: z._default(positive, 32),
   hidden_act: z._default(z.enum(activationNames), "quick_gelu"),
-  layer_norm_eps: z._default(z.number().check(z.positive()), 1e-5),
+  layer_norm_eps: z._default(epsilon, 1e-5),
 });
 const clipConfig = z.object({
   projection_dim: z._default(positive, 512),

@@ -5,6 +5,12 @@ import { safeParse, schemaIssues } from "../schema-issues.js";
 /** A count or size in a config; the bound, far above any real model, keeps a damaged one from asking for a graph without end. */
 export const positive = z.int().check(z.positive(), z.maximum(65_536));
 
+/** How many layers there are of a kind. */
+export const layerCount = positive.check(z.maximum(1024));
+
+/** Of a norm. */
+export const epsilon = z.number().check(z.positive());
+
 /**
  * A component's `config.json` by its schema.
  * @param className of diffusers, which the config is one of

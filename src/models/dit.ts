@@ -2,7 +2,7 @@ import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
 import type { Value } from "../graph/index.js";
 import { BATCH, type Model, type Trace } from "../tracing/index.js";
-import { parseConfig, positive } from "./config.js";
+import { epsilon, layerCount, parseConfig, positive } from "./config.js";
 
 /** The config of diffusers' `DiTTransformer2DModel`, in camelCase. */
 export interface DiTConfig {
@@ -30,7 +30,7 @@ const jsonConfig = z.object({
   attention_head_dim: z._default(positive, 72),
   in_channels: z._default(positive, 4),
   out_channels: z.nullish(positive),
-  num_layers: z._default(positive.check(z.maximum(1024)), 28),
+  num_layers: z._default(layerCount, 28),
   attention_bias: z._default(z.boolean(), true),
   sample_size: z._default(positive, 32),
   patch_size: z._default(positive, 2),
@@ -38,7 +38,7 @@ const jsonConfig = z.object({
   num_embeds_ada_norm: z._default(positive, 1000),
   norm_type: z._default(z.literal("ada_norm_zero"), "ada_norm_zero"),
   norm_elementwise_affine: z._default(z.boolean(), false),
-  norm_eps: z._default(z.number().check(z.positive()), 1e-5),
+  norm_eps: z._default(epsilon, 1e-5),
 });
 
 /**

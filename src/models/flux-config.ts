@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
-import { parseConfig, positive } from "./config.js";
+import { layerCount, parseConfig, positive } from "./config.js";
 
 /** The config of diffusers' `FluxTransformer2DModel`, in camelCase. */
 export interface FluxConfig {
@@ -29,8 +29,8 @@ const jsonConfig = z.object({
   patch_size: z._default(positive, 1),
   in_channels: z._default(positive, 64),
   out_channels: z.nullish(positive),
-  num_layers: z._default(positive.check(z.maximum(1024)), 19),
-  num_single_layers: z._default(positive.check(z.maximum(1024)), 38),
+  num_layers: z._default(layerCount, 19),
+  num_single_layers: z._default(layerCount, 38),
   attention_head_dim: z._default(positive, 128),
   num_attention_heads: z._default(positive, 24),
   joint_attention_dim: z._default(positive, 4096),

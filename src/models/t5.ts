@@ -4,7 +4,7 @@ import { Graph, type Value } from "../graph/index.js";
 import { BATCH } from "../tracing/index.js";
 import type { Checkpoint } from "../weights/index.js";
 import { type ActivationName, activationNames, activations } from "./activations.js";
-import { parseConfig, positive } from "./config.js";
+import { epsilon, layerCount, parseConfig, positive } from "./config.js";
 
 /** The config of transformers' `T5EncoderModel`, in camelCase. */
 export interface T5Config {
@@ -31,11 +31,11 @@ const jsonConfig = z.object({
   d_model: z._default(positive, 512),
   d_kv: z._default(positive, 64),
   d_ff: z._default(positive, 2048),
-  num_layers: z._default(positive.check(z.maximum(1024)), 6),
+  num_layers: z._default(layerCount, 6),
   num_heads: z._default(positive, 8),
   relative_attention_num_buckets: z._default(positive.check(z.minimum(4)), 32),
   relative_attention_max_distance: z._default(positive, 128),
-  layer_norm_epsilon: z._default(z.number().check(z.positive()), 1e-6),
+  layer_norm_epsilon: z._default(epsilon, 1e-6),
   feed_forward_proj: z._default(z.string(), "relu"),
   dense_act_fn: z.nullish(z.string()),
   is_gated_act: z.nullish(z.boolean()),

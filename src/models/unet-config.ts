@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
-import { parseConfig, positive } from "./config.js";
+import { epsilon, parseConfig, positive } from "./config.js";
 
 /** The config of diffusers' `UNet2DConditionModel`, in camelCase, its lists by level written out by block and layer. */
 export interface UNetConfig {
@@ -90,7 +90,7 @@ const jsonConfig = z.object({
   block_out_channels: z._default(perBlock(positive), [320, 640, 1280, 1280]),
   layers_per_block: z._default(z.union([layersPerBlock, perBlock(layersPerBlock)]), 2),
   norm_num_groups: z._default(positive, 32),
-  norm_eps: z._default(z.number().check(z.positive()), 1e-5),
+  norm_eps: z._default(epsilon, 1e-5),
   cross_attention_dim: z._default(positive, 1280),
   transformer_layers_per_block: z._default(z.union([depth, depths]), 1),
   reverse_transformer_layers_per_block: z.nullish(depths),

@@ -5,6 +5,10 @@ import type { DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
 /** Share of a full step that a forecast step is taken to cost at least, for telling progress and choosing how much to draw. */
 export const FORECAST_COST = 0.1;
 
+/** The full steps, of the uncached ones, that cost as much as they do so many times faster. At least 1. */
+export const stepsAtCost = (numInferenceSteps: number, speedup: number): number =>
+  Math.max(1, Math.round(numInferenceSteps / speedup));
+
 /** What an image of a request is expected to cost, in full steps; half of all, where the method looks before it decides. */
 export function expectedCost(
   pipeline: DiffusionPipeline,

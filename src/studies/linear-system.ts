@@ -7,6 +7,16 @@ const SINGULAR = 1e-13;
  * @returns undefined if A is singular
  */
 export function solved(rows: number[][]): number[] | undefined {
+  return solvedColumns(rows)?.map(([x]) => x as number);
+}
+
+/** @returns undefined if a symmetric matrix is singular */
+export function inverse(matrix: readonly (readonly number[])[]): number[][] | undefined {
+  return solvedColumns(matrix.map((row, i) => [...row, ...matrix.map((_, j) => (i === j ? 1 : 0))]));
+}
+
+/** @param rows [A | B], A as long as there are rows  @returns X of A X = B */
+function solvedColumns(rows: number[][]): number[][] | undefined {
   const size = rows.length;
   const largest = Math.max(...rows.flatMap((row) => row.slice(0, size).map(Math.abs)));
   for (let i = 0; i < size; i++) {
@@ -17,10 +27,10 @@ export function solved(rows: number[][]): number[] | undefined {
     for (const row of rows) {
       if (row === own) continue;
       const factor = (row[i] as number) / (own[i] as number);
-      for (let j = i; j <= size; j++) row[j] = (row[j] as number) - factor * (own[j] as number);
+      for (let j = i; j < row.length; j++) row[j] = (row[j] as number) - factor * (own[j] as number);
     }
   }
-  return rows.map((row, i) => (row[size] as number) / (row[i] as number));
+  return rows.map((row, i) => row.slice(size).map((x) => x / (row[i] as number)));
 }
 
 const magnitude = (row: readonly number[] | undefined, column: number): number => Math.abs(row?.[column] ?? 0);

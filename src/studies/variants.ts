@@ -19,6 +19,7 @@ import {
   samplerTitle,
   type TimestepSpacing,
 } from "../samplers/index.js";
+import { stepsAtCost } from "./expected-cost.js";
 import { type CostOptions, settingsAtCost } from "./settings-at-cost.js";
 import { studySubjects } from "./subjects.js";
 
@@ -134,7 +135,7 @@ function placedAt(
   { numInferenceSteps = pipeline.defaults.numInferenceSteps, sampler, timestepSpacing }: MethodChoice,
 ): CompareVariant[] {
   const isThere = variants.some(({ cache }) => typeof cache === "object" && cache.method === "hindsight");
-  const cache: CacheOptions = { method: "hindsight", fullSteps: Math.round(numInferenceSteps / speedup) };
+  const cache: CacheOptions = { method: "hindsight", fullSteps: stepsAtCost(numInferenceSteps, speedup) };
   if (!isThere) return [];
   if (!isAccepted(() => pipeline.cacheSettings(cache, { numInferenceSteps, sampler, timestepSpacing }))) return [];
   return [{ name: `${methodTitle("hindsight")}, placed`, cache }];
@@ -148,7 +149,7 @@ function fittedAt(
 ): CompareVariant[] {
   if (methods !== undefined && methods !== "all") return [];
   const runs = ({ timesteps }: FittedSolver): number => timesteps.length;
-  const affordable = solvers.filter((solver) => runs(solver) <= Math.round(numInferenceSteps / speedup));
+  const affordable = solvers.filter((solver) => runs(solver) <= stepsAtCost(numInferenceSteps, speedup));
   const most = affordable.filter((solver) => runs(solver) === Math.max(...affordable.map(runs)));
   // What all are compared with are the uncached images.
   const fitted = most.find(({ measured }) => measured.target === "reference") ?? most[0];
@@ -229,7 +230,7 @@ const rivalSamplers: { readonly [P in Process]: readonly NamedSampler[] } = {
 
 /** Fewer uncached steps of the samplers that suit the model at the same cost, if there is one to match. */
 function rivals({ scheduler }: DiffusionPipeline, numInferenceSteps: number, speedup: number): CompareVariant[] {
-  const steps = Math.max(1, Math.round(numInferenceSteps / speedup));
+  const steps = stepsAtCost(numInferenceSteps, speedup);
   if (steps >= numInferenceSteps) return [];
   const process = processOf(scheduler);
   return rivalSamplers[process].map((sampler) => ({

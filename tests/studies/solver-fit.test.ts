@@ -118,6 +118,22 @@ describe("a step of Gauss-Newton", () => {
     expect(whole[2]).toBeCloseTo(0, 6);
   });
 
+  test("one point whose slopes are out of all proportion does not decide for the others", () => {
+    // One parameter, points of one dimension: five want it at 2, and the last, a thousand times as steep, a bit below 0.
+    const slopes = [1, 1.2, 0.9, 1.1, 0.8, 1000];
+    const wanted = Float32Array.from(slopes, (slope, i) => slope * (i < 5 ? 2 : -0.01));
+    const step = (points: number): number => {
+      const here = new Float32Array(points);
+      const equations = normalEquations(here, [Float32Array.from(slopes.slice(0, points))], {
+        targets: wanted.subarray(0, points),
+        size: 1,
+      });
+      return (dampedStep(equations, 0) as number[])[0] as number;
+    };
+    expect(step(5)).toBeCloseTo(2, 5);
+    expect(step(6)).toBeGreaterThan(0.5);
+  });
+
   test("a point that is far off weighs no more than one that is near", () => {
     const log = (offset: number) =>
       meanLogError(Float32Array.of(1, offset), { targets: Float32Array.of(0, 0), size: 1 });

@@ -11,6 +11,7 @@ import {
 import type { DiffusionPipeline, GenerateOptions } from "../../pipelines/index.js";
 import { processOf, type SamplerOption, type TimestepSpacing } from "../../samplers/index.js";
 import { checkGenerate } from "../check-generate.js";
+import { stepsAtCost } from "../expected-cost.js";
 import { type Rival, rivalsOf, rivalWords } from "../rivals.js";
 import { settingsAtCost } from "../settings-at-cost.js";
 import { isAccepted, recommendedMethods, runsOn } from "../variants.js";
@@ -116,7 +117,7 @@ export async function studyCells(pipeline: DiffusionPipeline, options: CellOptio
   cells.push(...placedCells(pipeline, named, numInferenceSteps), ...solverCells(pipeline, named));
   for (const rival of rivalsOf(processOf(pipeline.scheduler), quick)) {
     for (const speedup of speedups) {
-      const cell = rivalCell(rival, Math.max(1, Math.round(numInferenceSteps / speedup)));
+      const cell = rivalCell(rival, stepsAtCost(numInferenceSteps, speedup));
       if ((await refusalOf(pipeline, cell.request, options)) === undefined) cells.push(cell);
     }
   }

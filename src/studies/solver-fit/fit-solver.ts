@@ -157,13 +157,12 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     const targets = concat(await drawing.targets("targets", fitting, latentTargets));
     const walker = await Walker.of(pipeline, drawing.request(fitting));
     const walked = { targets, size: targets.length / images, told, walker };
-    let state = begun ?? (await bestStart(walked));
+    let { state, walk }: Reached = begun ? { state: begun } : await bestStart(walked);
     if (!begun) await onState?.(state);
     const parameters = solverParameters(state.solver, history, trainTimesteps(pipeline.scheduler));
-    let known: Walk | undefined;
     while (state.iteration < iterations) {
-      const next = await improved(state, { ...walked, parameters }, known);
-      ({ state, walk: known } = next);
+      const next = await improved({ state, walk }, { ...walked, parameters });
+      ({ state, walk } = next);
       await onState?.(state);
       if (!next.better) break;
     }
@@ -175,29 +174,33 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
   }
 
   /** The best of what is best of each kind on a few of the images: a few say little of kinds, and there are many starts. */
-  async function bestStart({ targets, size, walker }: Omit<Problem, "parameters">): Promise<SolverFitState> {
+  async function bestStart({ targets, size, walker }: Omit<Problem, "parameters">): Promise<Reached> {
     const all = startingSolvers(pipeline, fullSteps, numInferenceSteps);
     const few = Math.min(images, IMAGES_OF_STARTS);
     const fewTargets = { targets: targets.subarray(0, few * size), size };
     const fewWalked = await Walker.of(pipeline, drawing.request(imagesFrom(0, few)));
-    const inOrder = (await ranked(all, fewWalked, fewTargets, "starts")).map(({ start }) => start);
+    const { inOrder } = await ranked(all, fewWalked, fewTargets, "starts");
     const hopeful = inOrder.filter(({ kind }, i) => inOrder.findIndex((other) => other.kind === kind) === i);
-    const [best] = await ranked(hopeful, walker, { targets, size }, "best starts");
+    const { best } = await ranked(hopeful, walker, { targets, size }, "best starts");
     if (!best) {
       throw new FemoError("E_OPTION", `fullSteps: the model has no linear solver of ${fullSteps} runs to begin with`);
     }
+    const { error, walk } = best;
     const { name, solver } = best.start;
-    const { error } = best;
-    return { solver, start: { name, solver }, iteration: 0, errors: [error, error], damping: 1e-2 };
+    const state = { solver, start: { name, solver }, iteration: 0, errors: [error, error], damping: 1e-2 } as const;
+    return { state, walk };
   }
 
   async function ranked(starts: readonly StartingSolver[], walker: Walker, near: Targets, phase: string) {
+    let best: { start: StartingSolver; walk: Walk; error: number } | undefined;
     const tried: { start: StartingSolver; error: number }[] = [];
     for (const [i, start] of starts.entries()) {
-      const there = await walker.walk(start.solver, told(phase, i, starts.length));
-      tried.push({ start, error: meanLogError(endOf(there), near) });
+      const walk = await walker.walk(start.solver, told(phase, i, starts.length));
+      const error = meanLogError(endOf(walk), near);
+      tried.push({ start, error });
+      if (!best || error < best.error) best = { start, walk, error };
     }
-    return tried.toSorted((a, b) => a.error - b.error);
+    return { best, inOrder: tried.toSorted((a, b) => a.error - b.error).map(({ start }) => start) };
   }
 }
 
@@ -269,23 +272,21 @@ interface Problem extends Targets {
   told(phase: string, done?: number, of?: number): Parameters<Walker["walk"]>[1];
 }
 
+/** A state, and where it brings the points, if that was seen. */
+interface Reached {
+  readonly state: SolverFitState;
+  readonly walk?: Walk | undefined;
+}
+
 /** Steps that are taken with the same slopes, which cost more than all else. */
 const STEPS_PER_SLOPES = 3;
 /** By how much less the mean log error must be for another of them. */
 const WORTHWHILE = 0.01;
 
-/**
- * Steps of Gauss-Newton from slopes at the state, with the damping that serves best.
- * @param known where the state brings the points, if that was seen
- * @returns where the new state does, too
- */
-async function improved(
-  state: SolverFitState,
-  problem: Problem,
-  known?: Walk,
-): Promise<{ state: SolverFitState; walk: Walk; better: boolean }> {
+/** Steps of Gauss-Newton from slopes at the state, with the damping that serves best. */
+async function improved({ state, walk }: Reached, problem: Problem): Promise<Required<Reached> & { better: boolean }> {
   const { parameters, walker, told } = problem;
-  const here = known ?? (await walker.walk(state.solver, told("fit")));
+  const here = walk ?? (await walker.walk(state.solver, told("fit")));
   const values = parameters.of(state.solver);
   const slopes: Float32Array[] = [];
   for (const [p, step] of parameters.steps.entries()) {
