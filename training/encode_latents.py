@@ -30,7 +30,7 @@ def load_autoencoder(path: Path) -> AutoencoderKL:
     saved = torch.load(path, weights_only=True, map_location="cpu")
     model = build(saved["config"]).eval().requires_grad_(False)
     model.load_state_dict(saved["ema"])
-    print(f"{path}: step {saved['step']}, {saved['images']} images seen, {saved['minutes']:.1f} minutes")
+    print(f"{path}: step {saved['step']}, {saved['samples']} images seen, {saved['minutes']:.1f} minutes")
     return model
 
 

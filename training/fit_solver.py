@@ -1,14 +1,15 @@
-"""Fits a solver of few steps to an exported DiT, as `femo calibrate solver` does, with derivatives by PyTorch.
+"""Fits a solver of few steps to an exported DiT, as `femo calibrate solver` does, with gradients by PyTorch.
 
-    npx femo calibrate solver --model ../models/avatars-dit --full-steps 7 --iterations 0 --state fit.json
-    python fit_solver.py --model ../models/avatars-dit --state fit.json --images 512 --steps 6
-    npx femo calibrate solver --model ../models/avatars-dit --full-steps 7 --iterations 6 --state fit.json
+    npx femo calibrate solver --model ../models/avatars-dit --target reference --full-steps 7 --iterations 0 --state fit.json
+    python fit_solver.py --model ../models/avatars-dit --state fit.json --images 256 --steps 40
+    npx femo calibrate solver --model ../models/avatars-dit --target reference --full-steps 7 --iterations 40 --state fit.json
 
-The first command writes the published or placed solver to begin with, the last judges what came of it on other images and
-prints the JSON. Levenberg and Marquardt on the mean log squared error, as there, but for where the sums come from: the
-gradient is that of all images, by reverse mode, which takes three times as long as drawing them, and the matrix, which takes
-the slopes by every number and so a hundred times as long, that of the first `--matrix-images`. What it needs many images for
-is the gradient. The images are those of `femo calibrate solver` (seeds from 0, classes in turns).
+The first command writes the published or placed solver to begin with; the last, whose `--iterations` are no more than those
+done, judges what came of it on other images and prints the JSON. The mean log squared error falls by steps of Gauss and
+Newton, as there, but a batch of images at a time: the gradient of a batch is had by reverse mode for three times what drawing
+it costs, where slopes by every number cost fifty times, so that these are taken of a few images, once. Steps get shorter as
+they go, and the solver is the mean of the last ones. The images are those of `femo calibrate solver` (seeds from 0, classes
+in turns).
 """
 
 import argparse
@@ -25,6 +26,8 @@ from model import alphas_cumprod, sample_ddim
 BATCH = 8
 FLOOR = (0.5 / 127.5) ** 2 / 3  # half a level of 8 bits
 CLOSEST = 0.2
+STEPS_PER_MATRIX = 4
+MOST = 3
 
 
 class Network:
@@ -34,7 +37,7 @@ class Network:
         self.model, self.guidance = model, guidance
 
     def __call__(self, x, t, labels):
-        rows = t.expand(2 * len(x))
+        rows = t.expand(len(x)).repeat(2)
         both = torch.cat([labels, torch.full_like(labels, self.model.config.classes)])
         with_class, without = self.model(torch.cat([x, x]), rows, both).float().chunk(2)
         return without + self.guidance * (with_class - without)
@@ -71,83 +74,126 @@ class Solver:
         return {"sampler": "multistep", "timesteps": timesteps, "table": rows, "finalAlphaBar": final}
 
     def rows(self, values: torch.Tensor) -> list[list[torch.Tensor]]:
-        """The table; the newest x0 takes what is left of 1."""
-        free = dict(zip(self.places, values))
+        """The table; the newest x0 takes what is left of 1. Of values [..., numbers] it has weights [...]."""
+        free = dict(zip(self.places, values.unbind(-1)))
         table = []
         for i in range(self.n):
             fixed = torch.tensor(self.start["table"][i], dtype=torch.float64)
             earlier = [free.get((i, j), fixed[j]) for j in range(i)]
-            table.append([*earlier, 1 - sum(earlier, torch.zeros((), dtype=torch.float64))])
+            table.append([*earlier, 1 - sum(earlier, torch.zeros(values.shape[:-1], dtype=torch.float64))])
         return table
 
     def stops(self, values: torch.Tensor):
         """Timestep, signal and noise of every run, and those at the end. Whole timesteps, with the slopes of real ones."""
-        real = values[len(self.places) :]
+        real = values[..., len(self.places) :]
         whole = real.detach().round()
         t, at = whole + (real - real.detach()), whole.long()
         low, high = (at - 1).clamp_min(0), (at + 1).clamp_max(len(self.log_snr) - 1)
         slope = (self.log_snr[high] - self.log_snr[low]) / (high - low)
         log_snr = self.log_snr[at] + slope * (t - whole)
-        final = torch.tensor(self.start.get("finalAlphaBar", 1), dtype=torch.float64)
-        powers = [*torch.sigmoid(2 * log_snr), final]
-        return t.float(), [power.sqrt().float() for power in powers], [(1 - power).sqrt().float() for power in powers]
+        final = torch.full(values.shape[:-1], self.start.get("finalAlphaBar", 1), dtype=torch.float64)
+        powers = [*torch.sigmoid(2 * log_snr).unbind(-1), final]
+        return t.unbind(-1), [power.sqrt() for power in powers], [(1 - power).sqrt() for power in powers]
 
-    def walk(self, network, values, noise, labels):
-        """Where the solver brings a batch.  [images, C, H, W]"""
+    def walk(self, network, values, noise, labels, outputs=()):
+        """Where the solver brings a batch, and what the network says on the way. Of that what is known is given.
+
+        values [numbers] or, for each image its own, [images, numbers]; noise [images, C, H, W]
+        """
         t, alpha, sigma = self.stops(values)
-        x, known = noise, []
+        x, known, said = noise, [], list(outputs)
+
+        def of_image(number):
+            return number.float().to(x.device).reshape(-1, 1, 1, 1)
+
         for i, row in enumerate(self.rows(values)):
-            known.append((x - sigma[i] * network(x, t[i].to(x.device), labels)) / alpha[i])
+            if i == len(said):
+                said.append(network(x, t[i].float().to(x.device), labels))
+            known.append((x - of_image(sigma[i]) * said[i]) / of_image(alpha[i]))
             ratio = sigma[i + 1] / sigma[i]
-            mean = sum(weight.float() * start for weight, start in zip(row, known))
-            x = ratio * x + (alpha[i + 1] - alpha[i] * ratio) * mean
-        return x
+            mean = sum(of_image(weight) * start for weight, start in zip(row, known))
+            x = of_image(ratio) * x + of_image(alpha[i + 1] - alpha[i] * ratio) * mean
+        return x, said
+
+    def moves(self):
+        """A step of every number to see what it does, and how many runs come before it matters."""
+        gaps = [a - b for a, b in zip(self.start["timesteps"], self.start["timesteps"][1:])]
+        times = [-2.0, *(max(2.0, round(0.05 * gap)) for gap in gaps)]
+        return [(0.01, i + 1) for i, _ in self.places] + list(zip(times, range(self.n)))
 
 
 def squared_errors(ends, targets):
     return (ends - targets).double().square().flatten(1).mean(1).clamp_min(FLOOR)
 
 
-def gradient_of(solver: Solver, network, values, images):
-    """Mean log squared error of the images, and half its gradient, by image."""
-    leaf, total, gradient = values.clone().requires_grad_(), 0.0, torch.zeros_like(values)
-    for noise, labels, targets in zip(*(part.split(BATCH) for part in images)):
-        error = squared_errors(solver.walk(network, leaf, noise, labels), targets).log().sum()
-        gradient += torch.autograd.grad(error, leaf)[0] / 2
-        total += error.item()
-    return total / len(images[0]), gradient / len(images[0])
+def batches(images):
+    return zip(*(part.split(BATCH) for part in images))
 
 
-def matrix_of(solver: Solver, network, values, images):
-    """Gauss-Newton's, by image: each weighs by one over its mean square. Slopes in bfloat16, whose errors do not count."""
-    matrix = torch.zeros(len(values), len(values), dtype=torch.float64)
-    for noise, labels, targets in zip(*(part.split(BATCH) for part in images)):
+def gradients_of(solver: Solver, network, values, images):
+    """Log squared errors of the images, and half their gradients.  [images], [images, numbers]"""
+    errors, gradients = [], []
+    for noise, labels, targets in batches(images):
+        leaf = values.repeat(len(noise), 1).requires_grad_()
+        error = squared_errors(solver.walk(network, leaf, noise, labels)[0], targets).log()
+        gradients.append(torch.autograd.grad(error.sum(), leaf)[0] / 2)
+        errors.append(error.detach().cpu())
+    return torch.cat(errors), torch.cat(gradients)
+
+
+def shares(sizes, average):
+    """How far images count, so that none of those far beyond the average does for many times as much."""
+    return (MOST * average / sizes.clamp_min(1e-12)).clamp_max(1)
+
+
+class Curvature:
+    """Gauss and Newton's matrix of a few images. Their slopes are taken once; how far off they are, which weighs them, changes."""
+
+    def __init__(self, solver: Solver, network, values, images):
+        self.solver, self.network, self.images = solver, network, images
         with torch.no_grad():
-            weights = 1 / squared_errors(solver.walk(network, values, noise, labels), targets)
+            self.products = torch.cat([self.products_of(values, *batch) for batch in batches(images)])
 
-        def along(tangent):
-            return torch.func.jvp(lambda v: solver.walk(network, v, noise, labels), (values,), (tangent,))[1]
+    def products_of(self, values, noise, labels, targets):
+        """Of slopes, by differences, in which the runs before are shared.  [images, numbers, numbers]"""
+        here, outputs = self.solver.walk(self.network, values, noise, labels)
+        slopes = []
+        for k, (step, runs) in enumerate(self.solver.moves()):
+            moved = values.clone()
+            moved[k] += step
+            there, _ = self.solver.walk(self.network, moved, noise, labels, outputs[:runs])
+            slopes.append(((there - here) / step).flatten(1))
+        all_slopes = torch.stack(slopes, 1).double().cpu()
+        return all_slopes @ all_slopes.mT / all_slopes.shape[2]
 
-        with torch.autocast(noise.device.type, torch.bfloat16):
-            slopes = torch.func.vmap(along, chunk_size=8)(torch.eye(len(values), dtype=torch.float64))
-        for k, weight in enumerate(weights):
-            slope = slopes[:, k].flatten(1).double().cpu()
-            matrix += weight.item() * slope @ slope.T / slope.shape[1]
-    return matrix / len(images[0])
+    @torch.no_grad()
+    def matrix(self, values, damping):
+        ends = torch.cat([self.solver.walk(self.network, values, x, own)[0] for x, own, _ in batches(self.images)])
+        weights = 1 / squared_errors(ends, self.images[2]).cpu()
+        own = weights[:, None, None] * self.products
+        share = torch.ones(len(own), dtype=torch.float64)
+        for _ in range(20):
+            matrix = (share[:, None, None] * own).mean(0)
+            matrix += damping * matrix.diagonal().diag()
+            bending = torch.linalg.solve(matrix, own).diagonal(dim1=1, dim2=2).sum(1)
+            share = shares(bending, (share * bending).mean())
+        return matrix
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True, help="of `femo calibrate solver`; goes on from it, and is written")
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--matrix-images", type=int, default=48)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--slope-images", type=int, default=16, help="of which the slopes by every number are taken")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--step-images", type=int, default=32, help="of which a step takes the gradient")
+    parser.add_argument("--rate", type=float, default=0.5, help="of a step of Gauss-Newton, to begin with")
+    parser.add_argument("--damping", type=float, default=0.03)
     parser.add_argument("--history", type=int, help="earlier steps whose weights are free (default: all up to 7 runs, 4 beyond)")
     parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("--target-steps", type=int, default=50, help="of the images to come near to")
     parser.add_argument("--targets", type=Path, help="file that keeps them")
-    parser.add_argument("--matrix", type=Path, help="file that keeps the matrix")
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     if args.threads:
@@ -178,28 +224,29 @@ def main():
     solver = Solver(state["solver"], args.history or (runs if runs <= 7 else 4))
     images = (noise, labels, targets)
     values = solver.values(state["solver"])
-    if args.matrix and args.matrix.exists():
-        matrix = torch.tensor(json.loads(args.matrix.read_text()), dtype=torch.float64)
-    else:
-        matrix = matrix_of(solver, network, values, [part[: args.matrix_images] for part in images])
-        if args.matrix:
-            args.matrix.write_text(json.dumps(matrix.tolist()))
-    say(f"the matrix of {len(values)} numbers")
+    curvature = Curvature(solver, network, values, [part[: args.slope_images] for part in images])
+    say(f"slopes by {len(values)} numbers")
 
-    error, gradient = gradient_of(solver, network, values, images)
-    first, damping = (error if state["iteration"] == 0 else state["errors"][0]), state["damping"]
-    say("begins", to_db(error))
+    shuffled = torch.Generator().manual_seed(state["iteration"])
+    order, errors, passed = torch.empty(0, dtype=torch.long), [], []
     for step in range(args.steps):
-        change = torch.linalg.solve(matrix + damping * matrix.diagonal().diag(), -gradient)
-        tried = solver.legal(values + change)
-        now, there = gradient_of(solver, network, tried, images)
-        helped = now < error
-        say(f"step {step + 1}: {to_db(error)} to {to_db(now)}, damping {damping:.0e}", solver.plain(tried)["timesteps"])
-        damping *= 0.3 if helped else 10
-        if helped:
-            values, error, gradient = tried, now, there
-            state["iteration"] += 1
-        state |= {"solver": solver.plain(values), "errors": [first, error], "damping": damping}
+        if len(order) < args.step_images:
+            order = torch.cat([order, torch.randperm(len(noise), generator=shuffled)])
+        chosen, order = order[: args.step_images].to(device), order[args.step_images :]
+        if step % STEPS_PER_MATRIX == 0:
+            matrix = curvature.matrix(values, args.damping)
+        error, gradients = gradients_of(solver, network, values, [part[chosen] for part in images])
+        steps = -torch.linalg.solve(matrix, gradients.T).T
+        lengths = (-(steps * gradients).sum(1)).sqrt()
+        rate = args.rate * (1 + math.cos(math.pi * step / args.steps)) / 2
+        values = solver.legal(values + rate * (shares(lengths, lengths.median())[:, None] * steps).mean(0))
+        error = error.mean().item()
+        errors.append(error)
+        passed.append(values)
+        last = passed[-(len(passed) // 4 + 1) :]
+        mean = solver.plain(solver.legal(sum(last) / len(last)))
+        say(f"step {step + 1}: {to_db(error)}, mean of the last {len(last)} solvers at {mean['timesteps']}")
+        state |= {"solver": mean, "errors": [errors[0], error], "iteration": state["iteration"] + 1}
         args.state.write_text(json.dumps(state))
 
 

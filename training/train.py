@@ -19,9 +19,6 @@ Ingredients
 import argparse
 import json
 import math
-import os
-import time
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +27,7 @@ from PIL import Image
 
 from export import load_exported
 from model import TRAIN_STEPS, DiT, DiTConfig, alphas_cumprod, sample_ddim
+from training_run import TrainingRun, add_run_arguments, saved_run
 
 
 def load_split(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,39 +107,20 @@ def make_optimizers(model: DiT, muon_lr: float, adam_lr: float):
     ]
 
 
-def lr_factor(progress: float, step: int, warmup: int, hold: float) -> float:
-    """Linear warm-up by steps, then constant until `hold` of the time, then linear to zero."""
-    decay = min(1.0, max(0.0, (1 - progress) / (1 - hold)))
-    return min(1.0, (step + 1) / warmup) * decay
-
-
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder written by render.mjs")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and sample grids")
-    end = parser.add_mutually_exclusive_group(required=True)
-    end.add_argument("--minutes", type=float, help="length of the run")
-    end.add_argument("--until", help="end of the run, HH:MM today")
-    parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
+    add_run_arguments(parser)
+    parser.set_defaults(batch=32, muon_lr=0.02, adam_lr=1e-3, warmup=200, hold=0.4, report_every=100)
     parser.add_argument("--start-from", type=Path, help="start a new run from the weights of an exported model folder")
     parser.add_argument("--share", nargs="*", default=[], metavar="CLASS=TIMES", help="show a class more often")
-    parser.add_argument("--stop-file", type=Path, help="end the run at once when this file exists")
     parser.add_argument("--width", type=int, default=DiTConfig.width)
     parser.add_argument("--heads", type=int, default=DiTConfig.heads)
     parser.add_argument("--depth", type=int, default=DiTConfig.depth)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--muon-lr", type=float, default=0.02)
-    parser.add_argument("--adam-lr", type=float, default=1e-3)
-    parser.add_argument("--warmup", type=int, default=200, help="steps")
-    parser.add_argument("--hold", type=float, default=0.4, help="share of the time at the peak learning rate")
     parser.add_argument("--routing-until", type=float, default=0.8, help="share of the time with token routing")
-    parser.add_argument("--ema-gamma", type=float, default=9.0, help="exponent of the power-function EMA")
     parser.add_argument("--label-dropout", type=float, default=0.1)
-    parser.add_argument("--checkpoint-every", type=float, default=180, help="seconds")
     parser.add_argument("--grid-every", type=float, default=480, help="seconds between sample grids (0: none)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", type=torch.device, default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
@@ -163,66 +142,25 @@ def main():
     ema.requires_grad_(False)
     optimizers = make_optimizers(model, args.muon_lr, args.adam_lr)
     batches = Batches(images, labels, args.batch, args.seed, parse_shares(names, args.share))
-    step, start = 0, time.time()
-    checkpoint_path = args.out / "checkpoint.pt"
-
-    if args.resume:
-        saved = torch.load(checkpoint_path, weights_only=True, map_location=device)
-        model.load_state_dict(saved["model"])
-        ema.load_state_dict(saved["ema"])
-        for optimizer, state in zip(optimizers, saved["optimizers"]):
-            optimizer.load_state_dict(state)
-        step, start = saved["step"], saved["start"]
-        torch.manual_seed(args.seed + step)
-        batches.generator.manual_seed(args.seed + step)
-    if args.until:
-        hour, minute = map(int, args.until.split(":"))
-        end = datetime.now().replace(hour=hour, minute=minute, second=0).timestamp()
-    else:
-        end = start + 60 * args.minutes
-
-    def save_checkpoint():
-        state = {
-            "config": config.to_dict(),
-            "model": model.state_dict(),
-            "ema": ema.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "step": step,
-            "samples": step * args.batch,
-            "start": start,
-            "minutes": (time.time() - start) / 60,
-        }
-        temporary = checkpoint_path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, checkpoint_path)
+    checkpoint = args.out / "checkpoint.pt"
+    facts = {"config": config.to_dict()}
+    run = TrainingRun(args, checkpoint, facts, model, ema, optimizers, saved_run(args, checkpoint), generator=batches.generator)
 
     def save_samples():
         rows = 3
         noise = torch.randn(rows * config.classes, config.channels, config.size, config.size, generator=torch.Generator().manual_seed(1))
         drawn_labels = torch.arange(config.classes).repeat(rows)
         drawn = sample_ddim(ema, drawn_labels.to(device), 25, 2.0, noise.to(device), torch.bfloat16)
-        save_grid(drawn.cpu(), config.classes, args.out / f"grid_{step:06d}.png")
+        save_grid(drawn.cpu(), config.classes, args.out / f"grid_{run.step:06d}.png")
 
     power = alphas_cumprod().to(device)
     snr = power / (1 - power)
     weights = snr.clamp(max=5) / snr * snr.clamp(max=1).rsqrt().clamp(max=50)
     tokens = (config.size // config.patch) ** 2
-    base_lrs = [args.muon_lr, args.adam_lr]
     compiled = torch.compile(model, dynamic=False)
     total = sum(p.numel() for p in model.parameters())
-    print(f"{total / 1e6:.2f} M parameters, {len(images)} images, until {datetime.fromtimestamp(end):%H:%M:%S}", flush=True)
-
-    recent, reported = [], time.time()
-    checkpoint_at, grid_at = time.time() + args.checkpoint_every, time.time() + args.grid_every
-    while True:
-        now = time.time()
-        if now >= end or (args.stop_file and args.stop_file.exists()):
-            break
-        progress = (now - start) / (end - start)
-        factor = lr_factor(progress, step, args.warmup, args.hold)
-        for optimizer, base in zip(optimizers, base_lrs):
-            optimizer.param_groups[0]["lr"] = base * factor
-
+    run.every(args.grid_every, save_samples)
+    for progress in run.steps(f"{total / 1e6:.2f} M parameters, {len(images)} images"):
         x, y = batches.next()
         y = torch.where(torch.rand(len(y), device=device) < args.label_dropout, config.classes, y)
         t = draw_timesteps(len(x), device)
@@ -234,36 +172,7 @@ def main():
         with torch.autocast(device.type, torch.bfloat16):
             predicted = compiled(a.sqrt() * x + (1 - a).sqrt() * noise, t, y, routed).float()
         errors = (predicted - noise).square().mean(dim=(1, 2, 3))
-        (weights[t] * errors).mean().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        step += 1
-        decay = (1 - 1 / step) ** (args.ema_gamma + 1)
-        torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
-
-        recent.append(torch.stack([(weights[t] * errors).mean(), errors.mean()]).detach())
-        if step % 100 == 0:
-            now = time.time()
-            weighted, plain = torch.stack(recent).mean(dim=0).tolist()
-            print(
-                f"{datetime.now():%H:%M:%S} step {step} progress {progress:.3f} lr x{factor:.3f} "
-                f"loss {weighted:.4f} mse {plain:.4f} {len(recent) * args.batch / (now - reported):.1f} images/s",
-                flush=True,
-            )
-            recent, reported = [], now
-        if now >= checkpoint_at:
-            save_checkpoint()
-            checkpoint_at = now + args.checkpoint_every
-        if args.grid_every and now >= grid_at:
-            save_samples()
-            grid_at = now + args.grid_every
-
-    save_checkpoint()
-    if args.grid_every:
-        save_samples()
-    print(f"done: {step} steps, {step * args.batch} images, {(time.time() - start) / 60:.1f} minutes")
+        run.learn((weights[t] * errors).mean(), mse=errors.mean())
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ follow the clock.
 
 import argparse
 import copy
-import os
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from diffusers import AutoencoderKL
 
 from prompts_data import load_images, rendered
 from train import save_grid, to_model_range
+from training_run import TrainingRun, add_run_arguments, saved_run
 
 
 def autoencoder_config(channels: list[int], latent_channels: int) -> dict:
@@ -164,38 +163,18 @@ def reconstruct(model: AutoencoderKL, x: torch.Tensor) -> torch.Tensor:
     return model.decode(model.encode(x).latent_dist.mode()).sample.float()
 
 
-def end_time(args, start: float) -> float:
-    """When a run is to end: so many minutes after its start, or the next time the clock shows HH:MM."""
-    if not args.until:
-        return start + 60 * args.minutes
-    hour, minute = map(int, args.until.split(":"))
-    end = datetime.now().replace(hour=hour, minute=minute, second=0).timestamp()
-    return end if end > time.time() else end + 86400
-
-
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder written by render-prompts.mjs")
     parser.add_argument("--out", type=Path, required=True)
-    end = parser.add_mutually_exclusive_group(required=True)
-    end.add_argument("--minutes", type=float)
-    end.add_argument("--until", help="the next HH:MM")
-    parser.add_argument("--resume", action="store_true")
+    add_run_arguments(parser)
+    parser.set_defaults(batch=8, muon_lr=0.03, adam_lr=3e-3, warmup=50, hold=0.5, checkpoint_every=120)
     parser.add_argument("--decoder-of", type=Path, metavar="VAE", help="train only the decoder of this diffusers folder")
-    parser.add_argument("--stop-file", type=Path)
     parser.add_argument("--channels", type=int, nargs=4, default=[16, 32, 64, 96])
     parser.add_argument("--latent-channels", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--muon-lr", type=float, default=0.03)
-    parser.add_argument("--adam-lr", type=float, default=3e-3)
-    parser.add_argument("--hold", type=float, default=0.5, help="share of the time at the full learning rate")
-    parser.add_argument("--warmup", type=int, default=50, help="steps")
     parser.add_argument("--kl", type=float, default=3e-5, help="weight of the mean KL of a latent value")
     parser.add_argument("--half", type=float, default=0.25, help="weight of the loss at half the resolution")
-    parser.add_argument("--checkpoint-every", type=float, default=120, help="seconds")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", type=torch.device, default="cpu")
     return parser.parse_args()
 
 
@@ -203,7 +182,7 @@ def main():
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     device = args.device
     images = load_images(args.data, "train")
     images = images[: rendered(images)]
@@ -219,36 +198,15 @@ def main():
     if args.decoder_of:
         model.load_state_dict(given.state_dict())
         model.encoder.requires_grad_(False)
-    base_lrs = [args.muon_lr, args.adam_lr]
-    optimizers = make_optimizers(model, *base_lrs)
+    optimizers = make_optimizers(model, args.muon_lr, args.adam_lr)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
-    step, start = 0, time.time()
-    path = args.out / "autoencoder.pt"
-    if args.resume:
-        saved = torch.load(path, weights_only=True, map_location=device)
-        model.load_state_dict(saved["model"])
-        ema.load_state_dict(saved["ema"])
-        for optimizer, state in zip(optimizers, saved["optimizers"]):
-            optimizer.load_state_dict(state)
-        step, start = saved["step"], saved["start"]
-    end = end_time(args, start)
+    checkpoint = args.out / "autoencoder.pt"
+    run = TrainingRun(args, checkpoint, {"config": config}, model, ema, optimizers, saved_run(args, checkpoint))
+    run.decay = lambda step: min(0.99, step / (step + 10))
 
-    def save():
-        state = {
-            "config": config,
-            "model": model.state_dict(),
-            "ema": ema.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "step": step,
-            "images": step * args.batch,
-            "start": start,
-            "minutes": (time.time() - start) / 60,
-        }
-        temporary = path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+    def show():
         drawn = reconstruct(ema, heldout[:16])
-        print(f"{datetime.now():%H:%M:%S} step {step} held-out PSNR {psnr(drawn, heldout[:16]):.2f} dB", flush=True)
+        print(f"{datetime.now():%H:%M:%S} step {run.step} held-out PSNR {psnr(drawn, heldout[:16]):.2f} dB", flush=True)
         save_grid(torch.cat([heldout[:8], drawn[:8], heldout[8:16], drawn[8:16]]).cpu(), 8, args.out / "reconstructions.png", zoom=1)
 
     def loss_of(x):
@@ -265,41 +223,18 @@ def main():
         return loss, (drawn.detach() - x).square().mean()
 
     function = torch.compile(loss_of, dynamic=False) if args.compile else loss_of
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(images)} images, until {datetime.fromtimestamp(end):%H:%M:%S}", flush=True)
-    saved_at = reported = time.time()
-    sums = torch.zeros(2, device=device)
-    while time.time() < end and not (args.stop_file and args.stop_file.exists()):
-        progress = (time.time() - start) / (end - start)
-        factor = min(1.0, (step + 1) / args.warmup, max(0.0, (1 - progress) / (1 - args.hold)))
-        for optimizer, base in zip(optimizers, base_lrs):
-            optimizer.param_groups[0]["lr"] = base * factor
+    run.every(args.checkpoint_every, show)
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    for _ in run.steps(f"{size:.2f} M parameters, {len(images)} images"):
         rows = torch.randint(len(images), (args.batch,), device=images.device)
         x = to_model_range(images[rows]).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             loss, error = function(x)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        step += 1
-        decay = min(0.99, step / (step + 10))
-        torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
-        sums += torch.stack([loss.detach(), error])
-        if step % 50 == 0:
-            now = time.time()
-            mean_loss, mse = (sums / 50).tolist()
-            print(f"{datetime.now():%H:%M:%S} step {step} loss {mean_loss:.4f} mse {mse:.5f} {50 * args.batch / (now - reported):.1f} images/s", flush=True)
-            sums.zero_()
-            reported = now
-        if time.time() - saved_at > args.checkpoint_every:
-            save()
-            saved_at = time.time()
-    save()
+        run.learn(loss, mse=error)
     if args.decoder_of:
         ema.save_pretrained(args.decoder_of)
     drawn = torch.cat([reconstruct(ema, part) for part in heldout.split(16)])
-    print(f"done: {step} steps, held-out PSNR {psnr(drawn, heldout):.2f} dB")
+    print(f"held-out PSNR {psnr(drawn, heldout):.2f} dB")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,6 @@ Ingredients
 import argparse
 import copy
 import math
-import os
-import time
-from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -28,8 +25,8 @@ from safetensors.torch import load_file
 
 from prompt_model import IMAGE_TOKENS, TextToImage, sample, transformer_config, unpack, use_plain_attention
 from prompt_tokenizers import encode, load_tokenizers
-from train import lr_factor, save_grid
-from train_autoencoder import end_time
+from train import save_grid
+from training_run import TrainingRun, add_run_arguments, saved_run
 
 SHEET = [
     "a lorelei portrait, red hair, round glasses, blue background",
@@ -88,30 +85,16 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder written by render-prompts.mjs")
     parser.add_argument("--run", type=Path, required=True, help="folder with tokenizers, vae and latents; takes the results")
-    end = parser.add_mutually_exclusive_group(required=True)
-    end.add_argument("--minutes", type=float, help="length of the run")
-    end.add_argument("--until", help="end of the run, the next HH:MM")
-    parser.add_argument("--resume", action="store_true", help="continue from RUN/checkpoint.pt")
+    add_run_arguments(parser)
+    parser.set_defaults(batch=64, muon_lr=0.02, adam_lr=1.5e-3, warmup=100, hold=0.4)
     parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="begin a new run with the transformer of another")
-    parser.add_argument("--stop-file", type=Path)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--double", type=int, default=2, help="double blocks")
     parser.add_argument("--single", type=int, default=6, help="single blocks")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--muon-lr", type=float, default=0.02)
-    parser.add_argument("--adam-lr", type=float, default=1.5e-3)
-    parser.add_argument("--warmup", type=int, default=100, help="steps")
-    parser.add_argument("--hold", type=float, default=0.4, help="share of the time at the peak learning rate")
-    parser.add_argument("--ema-gamma", type=float, default=9.0, help="exponent of the power-function EMA")
     parser.add_argument("--caption-dropout", type=float, default=0.1)
     parser.add_argument("--time-shift", type=float, default=2.0, help="above 1: more times near noise, where the prompt decides")
-    parser.add_argument("--report-every", type=int, default=50, help="steps")
-    parser.add_argument("--checkpoint-every", type=float, default=180, help="seconds")
     parser.add_argument("--sheet-every", type=float, default=1200, help="seconds between sheets of samples (0: none)")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", type=torch.device, default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
@@ -131,8 +114,8 @@ def main():
     sheet_ids = tuple(part.to(device) for part in encode(tokenizers, SHEET))
     vae = AutoencoderKL.from_pretrained(args.run / "vae").eval().requires_grad_(False).to(device)
 
-    checkpoint_path = args.run / "checkpoint.pt"
-    saved = torch.load(checkpoint_path, weights_only=True, map_location=device) if args.resume else None
+    checkpoint = args.run / "checkpoint.pt"
+    saved = saved_run(args, checkpoint)
     if saved:
         configs = saved["configs"]
     else:
@@ -146,36 +129,11 @@ def main():
         model.load_state_dict({name: part for name, part in earlier.items() if name.startswith("transformer.")}, strict=False)
     model.clip.requires_grad_(False)
     model.t5.requires_grad_(False)
-    trained = list(model.transformer.parameters())
     ema = copy.deepcopy(model).requires_grad_(False).eval()
     optimizers = make_optimizers(model.transformer, args.muon_lr, args.adam_lr)
     batches = Batches(latents, ids, args.batch, args.seed)
-    step, seen, start, spent = 0, 0, time.time(), 0.0
-    if saved:
-        model.load_state_dict(saved["model"])
-        ema.load_state_dict(saved["ema"])
-        for optimizer, state in zip(optimizers, saved["optimizers"]):
-            optimizer.load_state_dict(state)
-        step, seen, start, spent = saved["step"], saved["samples"], saved["start"], saved["cpuSeconds"]
-        torch.manual_seed(args.seed + step)
-        batches.generator.manual_seed(args.seed + step)
-    end = end_time(args, start)
-
-    def save_checkpoint():
-        state = {
-            "configs": configs,
-            "model": model.state_dict(),
-            "ema": ema.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "step": step,
-            "samples": seen,
-            "start": start,
-            "minutes": (time.time() - start) / 60,
-            "cpuSeconds": spent + time.process_time(),
-        }
-        temporary = checkpoint_path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, checkpoint_path)
+    facts = {"configs": configs}
+    run = TrainingRun(args, checkpoint, facts, model, ema, optimizers, saved, "transformer", batches.generator)
 
     def save_sheet():
         noise = torch.randn(len(SHEET), IMAGE_TOKENS, latents.shape[2], generator=torch.Generator().manual_seed(1)).to(device)
@@ -183,21 +141,13 @@ def main():
         z = unpack(x) / vae.config.scaling_factor + vae.config.shift_factor
         with torch.no_grad():
             drawn = vae.decode(z).sample.float()
-        save_grid(drawn.cpu(), 4, args.run / f"sheet_{step:06d}.png", zoom=1)
+        save_grid(drawn.cpu(), 4, args.run / f"sheet_{run.step:06d}.png", zoom=1)
 
-    base_lrs = [args.muon_lr, args.adam_lr]
     if args.compile:
         model.transformer.compile_repeated_blocks(dynamic=False)
     sizes = {name: sum(p.numel() for p in getattr(model, name).parameters()) / 1e6 for name in ("transformer", "t5", "clip")}
-    print(f"M parameters {sizes}, {len(latents)} pictures, until {datetime.fromtimestamp(end):%H:%M:%S}", flush=True)
-
-    recent, reported = [], time.time()
-    checkpoint_at, sheet_at = time.time() + args.checkpoint_every, time.time() + args.sheet_every
-    while time.time() < end and not (args.stop_file and args.stop_file.exists()):
-        factor = lr_factor((time.time() - start) / (end - start), step, args.warmup, args.hold)
-        for optimizer, base in zip(optimizers, base_lrs):
-            optimizer.param_groups[0]["lr"] = base * factor
-
+    run.every(args.sheet_every, save_sheet)
+    for _ in run.steps(f"M parameters {sizes}, {len(latents)} pictures"):
         x, clip_ids, t5_ids = batches.next()
         dropped = torch.rand(args.batch, 1, device=device) < args.caption_dropout
         clip_ids = torch.where(dropped, empty_ids[0], clip_ids)
@@ -209,33 +159,7 @@ def main():
             with torch.no_grad():
                 prompt = model.encode_text(clip_ids, t5_ids)
             predicted = model.velocity(mixed, t, *prompt).float()
-        loss = (predicted - (noise - x)).square().mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        step, seen = step + 1, seen + args.batch
-        decay = (1 - 1 / step) ** (args.ema_gamma + 1)
-        torch._foreach_lerp_(list(ema.transformer.parameters()), trained, 1 - decay)
-
-        recent.append(loss.detach())
-        now = time.time()
-        if step % args.report_every == 0:
-            mean = torch.stack(recent).mean().item()
-            print(f"{datetime.now():%H:%M:%S} step {step} seen {seen} lr x{factor:.3f} loss {mean:.4f} {len(recent) * args.batch / (now - reported):.1f} images/s", flush=True)
-            recent, reported = [], now
-        if now >= checkpoint_at:
-            save_checkpoint()
-            checkpoint_at = now + args.checkpoint_every
-        if args.sheet_every and now >= sheet_at:
-            save_sheet()
-            sheet_at = time.time() + args.sheet_every
-
-    save_checkpoint()
-    if args.sheet_every:
-        save_sheet()
-    print(f"done: {step} steps, {seen} images, {(time.time() - start) / 60:.1f} minutes")
+        run.learn((predicted - (noise - x)).square().mean())
 
 
 if __name__ == "__main__":

@@ -12,9 +12,6 @@ RUN is a folder of the text-to-image model: latents.pt, text_encoders.pt, tokeni
 
 import argparse
 import copy
-import os
-import time
-from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -23,9 +20,10 @@ from safetensors.torch import load_file
 
 from prompt_model import TextEncoders, unpack
 from prompt_tokenizers import encode, load_tokenizers
-from train import lr_factor, save_grid
-from train_autoencoder import ConvMuon, end_time
+from train import save_grid
+from train_autoencoder import ConvMuon
 from train_prompts import SHEET, Batches
+from training_run import TrainingRun, add_run_arguments, saved_run
 from unet_model import SCHEDULER, build, signal_and_noise, unet_config
 
 
@@ -56,27 +54,13 @@ def parse_args():
     parser.add_argument("--data", type=Path, required=True, help="folder written by render-prompts.mjs")
     parser.add_argument("--run", type=Path, required=True, help="folder with latents, vae, text encoders and tokenizers")
     parser.add_argument("--out", type=Path, required=True)
-    end = parser.add_mutually_exclusive_group(required=True)
-    end.add_argument("--minutes", type=float, help="length of the run")
-    end.add_argument("--until", help="end of the run, the next HH:MM")
-    parser.add_argument("--resume", action="store_true", help="continue from OUT/checkpoint.pt")
-    parser.add_argument("--stop-file", type=Path)
+    add_run_arguments(parser)
+    parser.set_defaults(batch=64, muon_lr=0.02, adam_lr=1.5e-3, warmup=100, hold=0.5)
     parser.add_argument("--channels", type=int, nargs="+", default=[64, 80, 104])
     parser.add_argument("--heads", type=int, nargs="+", default=[1, 2, 2])
     parser.add_argument("--layers", type=int, default=2, help="layers of a block")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--muon-lr", type=float, default=0.02)
-    parser.add_argument("--adam-lr", type=float, default=1.5e-3)
-    parser.add_argument("--warmup", type=int, default=100, help="steps")
-    parser.add_argument("--hold", type=float, default=0.5, help="share of the time at the peak learning rate")
-    parser.add_argument("--ema-gamma", type=float, default=9.0, help="exponent of the power-function EMA")
     parser.add_argument("--caption-dropout", type=float, default=0.1)
-    parser.add_argument("--report-every", type=int, default=50, help="steps")
-    parser.add_argument("--checkpoint-every", type=float, default=180, help="seconds")
     parser.add_argument("--sheet-every", type=float, default=1200, help="seconds between sheets of samples (0: none)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", type=torch.device, default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
@@ -100,59 +84,28 @@ def main():
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
             return encoders.clip(clip_ids, return_dict=True).last_hidden_state.float()
 
-    path = args.out / "checkpoint.pt"
-    saved = torch.load(path, weights_only=True, map_location=device) if args.resume else None
+    checkpoint = args.out / "checkpoint.pt"
+    saved = saved_run(args, checkpoint)
     text_width = saved_text["configs"]["clip"]["hidden_size"]
     config = saved["config"] if saved else unet_config(args.channels, args.layers, args.heads, latents.shape[2] // 4, text_width)
     model = build(config).to(device)
     ema = copy.deepcopy(model).requires_grad_(False).eval()
-    base_lrs = [args.muon_lr, args.adam_lr]
-    optimizers = make_optimizers(model, *base_lrs)
+    optimizers = make_optimizers(model, args.muon_lr, args.adam_lr)
     batches = Batches(latents, ids, args.batch, args.seed)
-    step, seen, start, spent = 0, 0, time.time(), 0.0
-    if saved:
-        model.load_state_dict(saved["model"])
-        ema.load_state_dict(saved["ema"])
-        for optimizer, state in zip(optimizers, saved["optimizers"]):
-            optimizer.load_state_dict(state)
-        step, seen, start, spent = saved["step"], saved["samples"], saved["start"], saved["cpuSeconds"]
-        torch.manual_seed(args.seed + step)
-        batches.generator.manual_seed(args.seed + step)
-    end = end_time(args, start)
-
-    def save_checkpoint():
-        state = {
-            "config": config,
-            "model": model.state_dict(),
-            "ema": ema.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "step": step,
-            "samples": seen,
-            "start": start,
-            "minutes": (time.time() - start) / 60,
-            "cpuSeconds": spent + time.process_time(),
-        }
-        temporary = path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+    facts = {"config": config}
+    run = TrainingRun(args, checkpoint, facts, model, ema, optimizers, saved, generator=batches.generator)
 
     def save_sheet():
         noise = torch.randn(len(SHEET), config["in_channels"], 16, 16, generator=torch.Generator().manual_seed(1)).to(device)
         x = sample(ema, read(sheet_ids), read(empty_ids), 16, 3.0, noise, torch.bfloat16)
         with torch.no_grad():
             drawn = vae.decode(x / vae.config.scaling_factor + vae.config.shift_factor).sample.float()
-        save_grid(drawn.cpu(), 4, args.out / f"sheet_{step:06d}.png", zoom=1)
+        save_grid(drawn.cpu(), 4, args.out / f"sheet_{run.step:06d}.png", zoom=1)
 
     size = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"{size:.2f} M parameters, {len(latents)} pictures, until {datetime.fromtimestamp(end):%H:%M:%S}", flush=True)
     signal, noise_level = (part.to(device) for part in signal_and_noise())
-    recent, reported = [], time.time()
-    checkpoint_at, sheet_at = time.time() + args.checkpoint_every, time.time() + args.sheet_every
-    while time.time() < end and not (args.stop_file and args.stop_file.exists()):
-        factor = lr_factor((time.time() - start) / (end - start), step, args.warmup, args.hold)
-        for optimizer, base in zip(optimizers, base_lrs):
-            optimizer.param_groups[0]["lr"] = base * factor
-
+    run.every(args.sheet_every, save_sheet)
+    for _ in run.steps(f"{size:.2f} M parameters, {len(latents)} pictures"):
         packed, clip_ids, _ = batches.next()
         x = unpack(packed).contiguous(memory_format=torch.channels_last)
         dropped = torch.rand(args.batch, 1, device=device) < args.caption_dropout
@@ -162,33 +115,7 @@ def main():
         a, s = signal[t][:, None, None, None], noise_level[t][:, None, None, None]
         with torch.autocast(device.type, torch.bfloat16):
             predicted = model(a * x + s * noise, t, text).sample.float()
-        loss = (predicted - (a * noise - s * x)).square().mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        step, seen = step + 1, seen + args.batch
-        decay = (1 - 1 / step) ** (args.ema_gamma + 1)
-        torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
-
-        recent.append(loss.detach())
-        now = time.time()
-        if step % args.report_every == 0:
-            mean = torch.stack(recent).mean().item()
-            print(f"{datetime.now():%H:%M:%S} step {step} seen {seen} lr x{factor:.3f} loss {mean:.4f} {len(recent) * args.batch / (now - reported):.1f} images/s", flush=True)
-            recent, reported = [], now
-        if now >= checkpoint_at:
-            save_checkpoint()
-            checkpoint_at = now + args.checkpoint_every
-        if args.sheet_every and now >= sheet_at:
-            save_sheet()
-            sheet_at = time.time() + args.sheet_every
-
-    save_checkpoint()
-    if args.sheet_every:
-        save_sheet()
-    print(f"done: {step} steps, {seen} images, {(time.time() - start) / 60:.1f} minutes")
+        run.learn((predicted - (a * noise - s * x)).square().mean())
 
 
 if __name__ == "__main__":
