@@ -115,6 +115,14 @@ class Solver:
             x = of_image(ratio) * x + of_image(alpha[i + 1] - alpha[i] * ratio) * mean
         return x, said
 
+    def shortened(self, values, change):
+        """As much of a change as keeps slopes meaningful: a quarter of a timestep's distance to its neighbours, 0.1 of a weight."""
+        times = torch.cat([values[len(self.places) :], torch.zeros(1, dtype=torch.float64)])
+        gaps = times[:-1] - times[1:]
+        least = torch.minimum(gaps, torch.cat([gaps[:1], gaps[:-1]])).clamp_min(4)
+        most = torch.cat([torch.full((len(self.places),), 0.1, dtype=torch.float64), least / 4])
+        return change * (most / change.abs().clamp_min(1e-12)).min().clamp_max(1)
+
     def moves(self):
         """A step of every number to see what it does, and how many runs come before it matters."""
         gaps = [a - b for a, b in zip(self.start["timesteps"], self.start["timesteps"][1:])]
@@ -189,7 +197,7 @@ def main():
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--step-images", type=int, default=32, help="of which a step takes the gradient")
     parser.add_argument("--rate", type=float, default=0.5, help="of a step of Gauss-Newton, to begin with")
-    parser.add_argument("--damping", type=float, default=0.03)
+    parser.add_argument("--damping", type=float, default=0.1)
     parser.add_argument("--history", type=int, help="earlier steps whose weights are free (default: all up to 7 runs, 4 beyond)")
     parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("--target-steps", type=int, default=50, help="of the images to come near to")
@@ -239,7 +247,8 @@ def main():
         steps = -torch.linalg.solve(matrix, gradients.T).T
         lengths = (-(steps * gradients).sum(1)).sqrt()
         rate = args.rate * (1 + math.cos(math.pi * step / args.steps)) / 2
-        values = solver.legal(values + rate * (shares(lengths, lengths.median())[:, None] * steps).mean(0))
+        change = rate * (shares(lengths, lengths.median())[:, None] * steps).mean(0)
+        values = solver.legal(values + solver.shortened(values, change))
         error = error.mean().item()
         errors.append(error)
         passed.append(values)
