@@ -26,8 +26,8 @@ from model import alphas_cumprod, sample_ddim
 BATCH = 8
 FLOOR = (0.5 / 127.5) ** 2 / 3  # half a level of 8 bits
 CLOSEST = 0.2
-STEPS_PER_MATRIX = 4
-MOST = 3
+STEPS_PER_MATRIX = 4  # how far off images are changes slowly
+MOST = 3  # times the average that an image counts for
 
 
 class Network:
@@ -236,7 +236,7 @@ def main():
     say(f"slopes by {len(values)} numbers")
 
     shuffled = torch.Generator().manual_seed(state["iteration"])
-    order, errors, passed = torch.empty(0, dtype=torch.long), [], []
+    order, passed = torch.empty(0, dtype=torch.long), []
     for step in range(args.steps):
         if len(order) < args.step_images:
             order = torch.cat([order, torch.randperm(len(noise), generator=shuffled)])
@@ -250,12 +250,13 @@ def main():
         change = rate * (shares(lengths, lengths.median())[:, None] * steps).mean(0)
         values = solver.legal(values + solver.shortened(values, change))
         error = error.mean().item()
-        errors.append(error)
+        if not passed:
+            first = error
         passed.append(values)
         last = passed[-(len(passed) // 4 + 1) :]
         mean = solver.plain(solver.legal(sum(last) / len(last)))
         say(f"step {step + 1}: {to_db(error)}, mean of the last {len(last)} solvers at {mean['timesteps']}")
-        state |= {"solver": mean, "errors": [errors[0], error], "iteration": state["iteration"] + 1}
+        state |= {"solver": mean, "errors": [first, error], "iteration": state["iteration"] + 1}
         args.state.write_text(json.dumps(state))
 
 

@@ -167,7 +167,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder written by render-prompts.mjs")
     parser.add_argument("--out", type=Path, required=True)
-    add_run_arguments(parser)
+    add_run_arguments(parser, power_average=False)
     parser.set_defaults(batch=8, muon_lr=0.03, adam_lr=3e-3, warmup=50, hold=0.5, checkpoint_every=120)
     parser.add_argument("--decoder-of", type=Path, metavar="VAE", help="train only the decoder of this diffusers folder")
     parser.add_argument("--channels", type=int, nargs=4, default=[16, 32, 64, 96])

@@ -8,8 +8,11 @@ from pathlib import Path
 import torch
 
 
-def add_run_arguments(parser):
-    """Options of a run. Those without a default here get one by `parser.set_defaults`."""
+def add_run_arguments(parser, power_average=True):
+    """Options of a run. Those without a default here get one by `parser.set_defaults`.
+
+    power_average  whether the moving average is the power function's, not another `decay` of the run
+    """
     end = parser.add_mutually_exclusive_group(required=True)
     end.add_argument("--minutes", type=float, help="length of the run")
     end.add_argument("--until", help="end of the run, the next HH:MM")
@@ -20,7 +23,8 @@ def add_run_arguments(parser):
     parser.add_argument("--adam-lr", type=float)
     parser.add_argument("--warmup", type=int, help="steps")
     parser.add_argument("--hold", type=float, help="share of the time at the peak learning rate")
-    parser.add_argument("--ema-gamma", type=float, default=9.0, help="exponent of the power-function EMA")
+    if power_average:
+        parser.add_argument("--ema-gamma", type=float, default=9.0, help="exponent of the power-function EMA")
     parser.add_argument("--report-every", type=int, default=50, help="steps")
     parser.add_argument("--checkpoint-every", type=float, default=180, help="seconds")
     parser.add_argument("--threads", type=int, default=2)
@@ -81,9 +85,8 @@ class TrainingRun:
         self.every(args.checkpoint_every, self.save)
 
     def every(self, seconds: float, task) -> None:
-        """Does a task at such intervals and at the end; never, if they are 0."""
-        if seconds:
-            self.tasks.append([time.time() + seconds, seconds, task])
+        """Does a task at such intervals and at the end."""
+        self.tasks.append([time.time() + seconds, seconds, task])
 
     def steps(self, what: str):
         """Yields the share of the time that has passed, until that, or the stop file, is there."""

@@ -46,10 +46,15 @@ export function normalEquations(
   const own = Array.from(squaredErrors(points, targets, size), (error, point) => {
     const part = (values: Float32Array) => values.subarray(point * size, (point + 1) * size);
     const [slopesHere, residualHere] = [slopes.map(part), part(residual)];
-    return {
-      matrix: slopesHere.map((a) => Float64Array.from(slopesHere, (b) => dot(a, b) / error)),
-      gradient: Float64Array.from(slopesHere, (a) => dot(a, residualHere) / error),
-    };
+    const matrix = slopes.map(() => new Float64Array(slopes.length));
+    slopesHere.forEach((a, p) => {
+      slopesHere.slice(0, p + 1).forEach((b, q) => {
+        const product = dot(a, b) / error;
+        (matrix[p] as Float64Array)[q] = product;
+        (matrix[q] as Float64Array)[p] = product;
+      });
+    });
+    return { matrix, gradient: Float64Array.from(slopesHere, (a) => dot(a, residualHere) / error) };
   });
   return weighed(own, sharesOf(own));
 }
