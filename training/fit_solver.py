@@ -44,34 +44,51 @@ class Network:
 
 
 class Solver:
-    """The numbers that are free, as one vector: weights of earlier x0, and all timesteps."""
+    """The numbers that are free, as one vector: weights of earlier x0, what the network is told, and the solver's own levels."""
 
     def __init__(self, start: dict, history: int):
         self.start, self.n = start, len(start["timesteps"])
         self.places = [(i, j) for i in range(self.n) for j in range(max(0, i - history), i)]
-        first = start["timesteps"]
-        self.at_least = [0.0] + [max(1.0, CLOSEST * (a - b)) for a, b in zip(first, first[1:])]
+        _, told, levels = self.parts(self.values(start))
+        self.apart = [[0.0] + [max(1.0, CLOSEST * gap) for gap in self.gaps(times)] for times in (told, levels)]
         self.log_snr = torch.special.logit(alphas_cumprod().double()) / 2
 
     def values(self, plain: dict) -> torch.Tensor:
         weights = [plain["table"][i][j] for i, j in self.places]
-        return torch.tensor(weights + plain["timesteps"], dtype=torch.float64)
+        told = plain["timesteps"]
+        return torch.tensor(weights + told + plain.get("levelTimesteps", told), dtype=torch.float64)
+
+    def parts(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return values.split([len(self.places), self.n, self.n], dim=-1)
+
+    @staticmethod
+    def gaps(times: torch.Tensor) -> list[float]:
+        return (times[:-1] - times[1:]).tolist()
 
     def legal(self, values: torch.Tensor) -> torch.Tensor:
-        """Timesteps fall, and keep from each other."""
-        weights, wanted = values[: len(self.places)], values[len(self.places) :].tolist()
-        timesteps, most = [], float(len(self.log_snr) - 1)
-        for i, t in enumerate(wanted):
-            timesteps.append(min(most - self.at_least[i], max(sum(self.at_least[i + 1 :]), t)))
-            most = timesteps[-1]
-        return torch.cat([weights, torch.tensor(timesteps, dtype=torch.float64)])
+        """Timesteps and levels fall, and keep from each other."""
+        weights, *lists = self.parts(values)
+        latest = float(len(self.log_snr) - 1)
+        return torch.cat([weights, *(self.falling(times, apart, latest) for times, apart in zip(lists, self.apart))])
+
+    @staticmethod
+    def falling(wanted: torch.Tensor, apart: list[float], most: float) -> torch.Tensor:
+        found = []
+        for i, t in enumerate(wanted.tolist()):
+            most = max(0.0, min(most - apart[i], max(sum(apart[i + 1 :]), t)))
+            found.append(most)
+        return torch.tensor(found, dtype=torch.float64)
 
     def plain(self, values: torch.Tensor) -> dict:
         """As `multistep` is written."""
-        rows = [[weight.item() for weight in row] for row in self.rows(values)]
-        timesteps = [round(t) for t in values[len(self.places) :].tolist()]
-        final = self.start.get("finalAlphaBar", 1)
-        return {"sampler": "multistep", "timesteps": timesteps, "table": rows, "finalAlphaBar": final}
+        _, told, levels = self.parts(values)
+        return {
+            "sampler": "multistep",
+            "timesteps": [round(t) for t in told.tolist()],
+            "levelTimesteps": levels.tolist(),
+            "table": [[weight.item() for weight in row] for row in self.rows(values)],
+            "finalAlphaBar": self.start.get("finalAlphaBar", 1),
+        }
 
     def rows(self, values: torch.Tensor) -> list[list[torch.Tensor]]:
         """The table; the newest x0 takes what is left of 1. Of values [..., numbers] it has weights [...]."""
@@ -84,16 +101,15 @@ class Solver:
         return table
 
     def stops(self, values: torch.Tensor):
-        """Timestep, signal and noise of every run, and those at the end. Whole timesteps, with the slopes of real ones."""
-        real = values[..., len(self.places) :]
-        whole = real.detach().round()
-        t, at = whole + (real - real.detach()), whole.long()
-        low, high = (at - 1).clamp_min(0), (at + 1).clamp_max(len(self.log_snr) - 1)
-        slope = (self.log_snr[high] - self.log_snr[low]) / (high - low)
-        log_snr = self.log_snr[at] + slope * (t - whole)
+        """What the network is told, and signal and noise, of every run and at the end. Whole timesteps, with the slopes of real ones."""
+        _, told, levels = self.parts(values)
+        told = told.detach().round() + (told - told.detach())
+        below = levels.detach().floor().long().clamp_max(len(self.log_snr) - 2)
+        low, high = self.log_snr[below], self.log_snr[below + 1]
+        log_snr = low + (high - low) * (levels - below)
         final = torch.full(values.shape[:-1], self.start.get("finalAlphaBar", 1), dtype=torch.float64)
         powers = [*torch.sigmoid(2 * log_snr).unbind(-1), final]
-        return t.unbind(-1), [power.sqrt() for power in powers], [(1 - power).sqrt() for power in powers]
+        return told.unbind(-1), [power.sqrt() for power in powers], [(1 - power).sqrt() for power in powers]
 
     def walk(self, network, values, noise, labels, outputs=()):
         """Where the solver brings a batch, and what the network says on the way. Of that what is known is given.
@@ -116,18 +132,21 @@ class Solver:
         return x, said
 
     def shortened(self, values, change):
-        """As much of a change as keeps slopes meaningful: a quarter of a timestep's distance to its neighbours, 0.1 of a weight."""
-        times = torch.cat([values[len(self.places) :], torch.zeros(1, dtype=torch.float64)])
-        gaps = times[:-1] - times[1:]
-        least = torch.minimum(gaps, torch.cat([gaps[:1], gaps[:-1]])).clamp_min(4)
-        most = torch.cat([torch.full((len(self.places),), 0.1, dtype=torch.float64), least / 4])
-        return change * (most / change.abs().clamp_min(1e-12)).min().clamp_max(1)
+        """As much of a change as keeps slopes meaningful: a quarter of a time's distance to its neighbours, 0.1 of a weight."""
+        most = [torch.full((len(self.places),), 0.1, dtype=torch.float64)]
+        for times in self.parts(values)[1:]:
+            gaps = torch.tensor([*self.gaps(times), times[-1].item()], dtype=torch.float64)
+            most.append(torch.minimum(gaps, torch.cat([gaps[:1], gaps[:-1]])).clamp_min(4) / 4)
+        return change * (torch.cat(most) / change.abs().clamp_min(1e-12)).min().clamp_max(1)
 
     def moves(self):
         """A step of every number to see what it does, and how many runs come before it matters."""
-        gaps = [a - b for a, b in zip(self.start["timesteps"], self.start["timesteps"][1:])]
-        times = [-2.0, *(max(2.0, round(0.05 * gap)) for gap in gaps)]
-        return [(0.01, i + 1) for i, _ in self.places] + list(zip(times, range(self.n)))
+        _, told, levels = self.parts(self.values(self.start))
+        told_steps = [-2.0, *(max(2.0, round(0.05 * gap)) for gap in self.gaps(told))]
+        level_steps = [-2.0, *(0.05 * gap for gap in self.gaps(levels))]
+        runs_of_levels = [1, *range(1, self.n)]  # noise is noise whatever the solver takes it for
+        weights = [(0.01, i + 1) for i, _ in self.places]
+        return weights + list(zip(told_steps, range(self.n))) + list(zip(level_steps, runs_of_levels))
 
 
 def squared_errors(ends, targets):

@@ -17,7 +17,6 @@ import math
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import regex
 import sentencepiece as spm
 import torch

@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import { FemoError } from "../errors.js";
-import { type MultistepSolver, multistepSolver } from "../samplers/index.js";
+import { type MultistepSolver, multistepFields, multistepSolver } from "../samplers/index.js";
 import { parseMeasured } from "./measured-file.js";
 import { type SolverTarget, solverTargets } from "./solver-targets.js";
 
@@ -33,9 +33,7 @@ const number = z.number();
 const psnr = z.strictObject({ mean: number, median: number, tenthPercentile: number });
 const schema = z.array(
   z.strictObject({
-    timesteps: z.array(number),
-    table: z.array(z.array(number)),
-    finalAlphaBar: z.optional(number),
+    ...multistepFields,
     guidanceScale: z.tuple([number, number]),
     measured: z.strictObject({
       target: z.enum(solverTargets),
@@ -61,15 +59,10 @@ export function solversFromJson(json: unknown, file: string): readonly FittedSol
 }
 
 const solverOf = (
-  { timesteps, table, finalAlphaBar }: Omit<MultistepSolver, "sampler">,
+  { guidanceScale: _, measured: __, ...solver }: FittedSolver,
   where: string,
   code: "E_OPTION" | "E_CONFIG",
-): MultistepSolver =>
-  multistepSolver(
-    { sampler: "multistep", timesteps, table, ...(finalAlphaBar !== undefined && { finalAlphaBar }) },
-    where,
-    code,
-  );
+): MultistepSolver => multistepSolver({ sampler: "multistep", ...solver }, where, code);
 
 /** A fitted solver in place of the sampler. */
 export interface SolverInPlace {

@@ -13,12 +13,14 @@ export { flowEuler } from "./flow-euler.js";
 export { type FlowMultistepConfig, flowMultistep } from "./flow-multistep.js";
 export { type FlowConfig, type FlowSpacing, flowDefaults } from "./flow-schedule.js";
 export { type LcmConfig, lcm, lcmDefaults } from "./lcm.js";
+export { levelTimesteps } from "./level-timesteps.js";
 export { isSameLevel, type Leap, type Level, straightWeights } from "./levels.js";
 export {
   type MultistepConfig,
   type MultistepSolver,
   multistep,
   multistepDefaults,
+  multistepFields,
   multistepSolver,
 } from "./multistep.js";
 export { seedAfter, TorchGenerator } from "./noise.js";

@@ -3,7 +3,8 @@ import { FemoError } from "../errors.js";
 import { safeParse, schemaIssues } from "../schema-issues.js";
 import { conversions } from "./conversions.js";
 import type { Process, SamplerDefinition } from "./definition.js";
-import { diffusionLevel, type Leap, type Level, straightWeights } from "./levels.js";
+import { alphaBarAt } from "./level-timesteps.js";
+import { diffusionLevel, type Leap, leapsThrough, straightWeights } from "./levels.js";
 import { demandOf } from "./options.js";
 import { type Prediction, prediction } from "./prediction.js";
 import { checkedStep, type Sampler } from "./sampler.js";
@@ -22,6 +23,11 @@ export interface MultistepSolver {
    * flow.  [n]
    */
   readonly timesteps: readonly number[];
+  /**
+   * Of the noise levels that the solver counts with, where those are not what the model is told: in the same range, each below
+   * the one before. A fraction lies between two timesteps of a diffusion by its log(σ).  [n]
+   */
+  readonly levelTimesteps?: readonly number[] | undefined;
   /** c: row i weighs x₀ of the steps 0 … i, oldest first, and sums to 1 within 1e-6.  [n][i + 1] */
   readonly table: readonly (readonly number[])[];
   /** Of a diffusion: ᾱ where the last step lands, from that of the last timestep to 1. Default 1: on no noise. */
@@ -37,37 +43,46 @@ export const multistepDefaults = { ...trainingChainDefaults, finalAlphaBar: 1 };
 /** How far the sum of a row may be from 1: what it loses by being written with seven digits. */
 const SUM_TOLERANCE = 1e-6;
 
-const schema = z
-  .strictObject({
-    sampler: z.literal("multistep"),
-    timesteps: z.readonly(z.array(z.number().check(z.nonnegative())).check(z.minLength(1))),
-    table: z.readonly(z.array(z.readonly(z.array(z.number())))),
-    finalAlphaBar: z.optional(z.number().check(z.gt(0), z.maximum(1))),
-  })
-  .check(
-    z.superRefine(({ timesteps, table }, { addIssue }) => {
-      const refuse = (path: (string | number)[], message: string) => addIssue({ code: "custom", path, message });
-      timesteps.forEach((t, i) => {
-        const before = timesteps[i - 1] ?? Number.POSITIVE_INFINITY;
-        if (t > 1 && !Number.isInteger(t)) {
-          refuse(["timesteps", i], `expected a whole number, or, of a flow, one from 0 to 1, found ${t}`);
-        } else if (t >= before) {
-          refuse(["timesteps", i], `expected a number below the one before, ${before}, found ${t}`);
-        }
-      });
-      if (table.length !== timesteps.length) {
-        refuse(["table"], `expected ${timesteps.length} rows, one for each timestep, found ${table.length}`);
+const falling = z.readonly(z.array(z.number().check(z.nonnegative())).check(z.minLength(1)));
+
+/** The fields of a solver, in a file too. */
+export const multistepFields = {
+  timesteps: falling,
+  levelTimesteps: z.optional(falling),
+  table: z.readonly(z.array(z.readonly(z.array(z.number())))),
+  finalAlphaBar: z.optional(z.number().check(z.gt(0), z.maximum(1))),
+};
+
+const schema = z.strictObject({ sampler: z.literal("multistep"), ...multistepFields }).check(
+  z.superRefine(({ timesteps, levelTimesteps, table }, { addIssue }) => {
+    const refuse = (path: (string | number)[], message: string) => addIssue({ code: "custom", path, message });
+    timesteps.forEach((t, i) => {
+      if (t > 1 && !Number.isInteger(t)) {
+        refuse(["timesteps", i], `expected a whole number, or, of a flow, one from 0 to 1, found ${t}`);
       }
-      table.forEach((row, i) => {
-        const sum = row.reduce((a, b) => a + b, 0);
-        if (row.length !== i + 1) {
-          refuse(["table", i], `expected ${i + 1} weights, one for each step up to this, found ${row.length}`);
-        } else if (!(Math.abs(sum - 1) <= SUM_TOLERANCE)) {
-          refuse(["table", i], `expected weights that sum to 1, found a sum of ${sum}`);
-        }
+    });
+    for (const [name, list] of Object.entries({ timesteps, levelTimesteps })) {
+      list?.forEach((t, i) => {
+        const before = list[i - 1] ?? Number.POSITIVE_INFINITY;
+        if (t >= before) refuse([name, i], `expected a number below the one before, ${before}, found ${t}`);
       });
-    }),
-  );
+    }
+    if (levelTimesteps && levelTimesteps.length !== timesteps.length) {
+      refuse(["levelTimesteps"], `expected ${timesteps.length}, one for each timestep, found ${levelTimesteps.length}`);
+    }
+    if (table.length !== timesteps.length) {
+      refuse(["table"], `expected ${timesteps.length} rows, one for each timestep, found ${table.length}`);
+    }
+    table.forEach((row, i) => {
+      const sum = row.reduce((a, b) => a + b, 0);
+      if (row.length !== i + 1) {
+        refuse(["table", i], `expected ${i + 1} weights, one for each step up to this, found ${row.length}`);
+      } else if (!(Math.abs(sum - 1) <= SUM_TOLERANCE)) {
+        refuse(["table", i], `expected weights that sum to 1, found a sum of ${sum}`);
+      }
+    });
+  }),
+);
 
 /**
  * A solver out of plain data.
@@ -146,8 +161,8 @@ export function tabled(
 export function multistep(config: MultistepConfig): Sampler {
   const options = { ...trainingChainDefaults, ...config };
   checkTrainingChain(options);
-  const { timesteps, table, finalAlphaBar } = options;
-  const solver = multistepSolver({ sampler: "multistep", timesteps, table, finalAlphaBar });
+  const { timesteps, levelTimesteps, table, finalAlphaBar } = options;
+  const solver = multistepSolver({ sampler: "multistep", timesteps, levelTimesteps, table, finalAlphaBar });
   const leaps = leapsOf(options, solver);
   const predictions = leaps.map(({ from }, i) => prediction(options.predictionType, from, timesteps[i] as number));
   return tabled(solver, leaps, predictions);
@@ -168,19 +183,20 @@ function weightedSum(weights: readonly number[], rows: readonly Float32Array[]):
   return sum;
 }
 
-function leapsOf(options: Required<TrainingChainConfig>, { timesteps, finalAlphaBar = 1 }: MultistepSolver): Leap[] {
+function leapsOf(options: Required<TrainingChainConfig>, solver: MultistepSolver): Leap[] {
+  const { timesteps, levelTimesteps = timesteps, finalAlphaBar = 1 } = solver;
   const alphaBar = cumulativeAlphas(options); // [T]
   const last = alphaBar.length - 1;
-  const foreign = timesteps.find((t) => t > last || !Number.isInteger(t));
-  if (foreign !== undefined) {
-    throw new FemoError("E_OPTION", `timesteps: expected whole numbers from 0 to ${last}, found ${foreign}.`);
-  }
-  const bars = timesteps.map((t) => alphaBar[t] as number);
+  const refuse = (name: string, wanted: string, found: number): never => {
+    throw new FemoError("E_OPTION", `${name}: expected ${wanted} from 0 to ${last}, found ${found}.`);
+  };
+  for (const t of timesteps) if (t > last || !Number.isInteger(t)) refuse("timesteps", "whole numbers", t);
+  for (const t of levelTimesteps) if (t > last) refuse("levelTimesteps", "numbers", t);
+  const bars = levelTimesteps.map((t) => alphaBarAt(alphaBar, t));
   const cleanest = bars.at(-1) as number;
   const demand = demandOf({ finalAlphaBar });
   demand(finalAlphaBar >= cleanest, "finalAlphaBar", `at least that of the last timestep, ${cleanest}`);
-  const levels = [...bars, finalAlphaBar].map(diffusionLevel);
-  return levels.slice(0, -1).map((from, i) => ({ from, to: levels[i + 1] as Level }));
+  return leapsThrough([...bars, finalAlphaBar].map(diffusionLevel));
 }
 
 /**

@@ -38,7 +38,7 @@ export const trainingChainDefaults: TrainingChain = {
 };
 
 /** ᾱ_t = Π_(s ≤ t) (1 − β_s).  [T] */
-export function cumulativeAlphas(chain: TrainingChain): Float64Array {
+export function cumulativeAlphas(chain: Omit<TrainingChain, "predictionType">): Float64Array {
   const alphaBar = new Float64Array(chain.numTrainTimesteps);
   let product = 1;
   betas(chain).forEach((beta, t) => {
@@ -49,7 +49,8 @@ export function cumulativeAlphas(chain: TrainingChain): Float64Array {
 }
 
 /** β_t.  [T] */
-function betas({ trainedBetas, betaSchedule, betaStart, betaEnd, numTrainTimesteps: T }: TrainingChain): number[] {
+function betas(chain: Omit<TrainingChain, "predictionType">): number[] {
+  const { trainedBetas, betaSchedule, betaStart, betaEnd, numTrainTimesteps: T } = chain;
   if (trainedBetas !== null) return [...trainedBetas];
   switch (betaSchedule) {
     case "linear":

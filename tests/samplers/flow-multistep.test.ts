@@ -19,20 +19,26 @@ const table = timesteps.map((_, n) => {
 });
 const predictionType = "flow_prediction";
 
-test("the definition in float64, also from mere noise", () => {
+test.each([
+  ["of its timesteps, also from mere noise", undefined],
+  ["of its own", [0.98, 0.91, 0.5, 0.31, 0.05]],
+])("the definition in float64, at the levels %s", (_, levelTimesteps) => {
+  const levels = levelTimesteps ?? timesteps;
   const first = noise(1, 24);
   let x = Array.from(first);
   const history: number[][] = [];
-  timesteps.forEach((sigma, n) => {
+  levels.forEach((sigma, n) => {
     const v = fakeModel(Float32Array.from(x), n);
     history.push(x.map((value, k) => value - sigma * (v[k] as number)));
-    const r = (timesteps[n + 1] ?? 0) / sigma;
+    const r = (levels[n + 1] ?? 0) / sigma;
     x = x.map((value, k) => {
       const mean = (table[n] as number[]).reduce((sum, c, j) => sum + c * (history[j]?.[k] as number), 0);
       return r * value + (1 - r) * mean;
     });
   });
-  const found = walk(flowMultistep({ predictionType, timesteps, table }), first, fakeModel).at(-1)?.latent;
+  const found = walk(flowMultistep({ predictionType, timesteps, levelTimesteps, table }), first, fakeModel).at(
+    -1,
+  )?.latent;
   expect(relativeError(found as Float32Array, x)).toBeLessThan(1e-5 * Math.max(...x.map(Math.abs), 1));
 });
 
@@ -67,6 +73,7 @@ describe("as a request's sampler", () => {
     [{ timesteps: [1, 0.5, 0] }, /timesteps: expected numbers from 1 to above 0, .* found 0/],
     [{ timesteps: [1.5, 0.5, 0.1] }, /timesteps.0: expected a whole number, or, of a flow, one from 0 to 1, found 1.5/],
     [{ timesteps: [1, 0.5, 0.5] }, /timesteps.2: expected a number below the one before, 0.5, found 0.5/],
+    [{ levelTimesteps: [1, 0.5, 0] }, /levelTimesteps: expected numbers from 1 to above 0, .* found 0/],
     [{ finalAlphaBar: 0.9 }, /finalAlphaBar: expected none, as the model is a flow, found 0.9/],
   ])("%j is refused by name", (change, message) => {
     expect(() => create(change)).toThrow(

@@ -24,8 +24,7 @@ const unitTable = (n: number) => Array.from({ length: n }, (_, i) => [...new Arr
 
 describe("against the definition in float64", () => {
   /** y and D as they are written, from y = x/√ᾱ and s = √(1 − ᾱ)/√ᾱ. */
-  function reference(type: (typeof types)[number], first: Float32Array, finalAlphaBar: number): number[] {
-    const bars = [...timesteps.map(alphaBar), finalAlphaBar];
+  function reference(type: (typeof types)[number], first: Float32Array, bars: readonly number[]): number[] {
     let x = Array.from(first);
     const history: number[][] = [];
     table.forEach((row, n) => {
@@ -47,13 +46,25 @@ describe("against the definition in float64", () => {
     return x;
   }
 
+  const drawn = (config: Omit<MultistepConfig, "timesteps" | "table">) =>
+    walk(multistep({ timesteps, table, ...config }), noise(1, 24), fakeModel).at(-1)?.latent as Float32Array;
+  const scaleOf = (values: readonly number[]) => Math.max(1, ...values.map(Math.abs));
+
   test.each(types.flatMap((type) => [1, 0.9999].map((end) => [type, end] as const)))("%s, to ᾱ = %d", (type, end) => {
-    const sampler = multistep({ timesteps, table, finalAlphaBar: end, predictionType: type });
-    const first = noise(1, 24);
-    const found = walk(sampler, first, fakeModel).at(-1)?.latent as Float32Array;
-    const wanted = reference(type, first, end);
-    const scale = Math.max(1, ...wanted.map(Math.abs));
-    expect(relativeError(found, wanted)).toBeLessThan(1e-4 * scale);
+    const wanted = reference(type, noise(1, 24), [...timesteps.map(alphaBar), end]);
+    const found = drawn({ finalAlphaBar: end, predictionType: type });
+    expect(relativeError(found, wanted)).toBeLessThan(1e-4 * scaleOf(wanted));
+  });
+
+  test.each(types)("%s, at levels that are not those of its timesteps", (predictionType) => {
+    const levelTimesteps = [990.25, 700, 410.5, 310.75, 119, 4.5];
+    // σ is the geometric mean of its neighbours' halfway between.
+    const sigma = (t: number) => Math.sqrt((1 - alphaBar(t)) / alphaBar(t));
+    const between = (t: number) => sigma(Math.floor(t)) ** (1 - (t % 1)) * sigma(Math.ceil(t)) ** (t % 1);
+    const bars = levelTimesteps.map((t) => 1 / (1 + between(t) ** 2));
+    const wanted = reference(predictionType, noise(1, 24), [...bars, 1]);
+    expect(relativeError(drawn({ levelTimesteps, predictionType }), wanted)).toBeLessThan(1e-4 * scaleOf(wanted));
+    expect(drawn({ levelTimesteps: timesteps, predictionType })).toEqual(drawn({ predictionType }));
   });
 });
 
@@ -160,6 +171,10 @@ describe("as a request's sampler", () => {
     [{ table: [[1], [0, 1], [0, 1]] }, /table.2: expected 3 weights.* found 2/],
     [{ table: [[1], [0.5, 0.50001], [0, 0, 1]] }, /table.1: expected weights that sum to 1, found a sum of 1.00001/],
     [{ table: [[1], [Number.NaN, 1], [0, 0, 1]] }, /sampler: table.1.0: /],
+    [{ levelTimesteps: [900, 400] }, /levelTimesteps: expected 3, one for each timestep, found 2/],
+    [{ levelTimesteps: [900, 900, 50] }, /levelTimesteps.1: expected a number below the one before, 900, found 900/],
+    [{ levelTimesteps: [999.5, 400, 50] }, /levelTimesteps: expected numbers from 0 to 999, found 999.5/],
+    [{ levelTimesteps: [900, 400, -1] }, /sampler: levelTimesteps.2: /],
     [{ finalAlphaBar: 1.5 }, /sampler: finalAlphaBar: /],
     [{ finalAlphaBar: 0.5 }, /finalAlphaBar: expected at least that of the last timestep, 0\.9\d+, found 0.5/],
     [{ tabel: [] }, /sampler: .*tabel/],

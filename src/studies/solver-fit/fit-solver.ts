@@ -88,7 +88,7 @@ export interface SolverFit {
 /** A fit as an entry of a model's `solvers.json`: the fitted solver, or, where that was no better, the one it began with. */
 export function fittedSolverOf({ state, heldOut, kept, target, numInferenceSteps }: SolverFit): FittedSolver {
   const [own, ...others] = heldOut;
-  const { timesteps, table, finalAlphaBar } = kept ? state.solver : state.start.solver;
+  const { sampler: _, ...solver } = kept ? state.solver : state.start.solver;
   const told = ({ mean, median, tenthPercentile }: Quality) => ({ mean, median, tenthPercentile });
   const isBetter = ({ fitted, start }: SolverJudgement): boolean => !kept || fitted.mean > start.mean;
   /** The furthest scale on one side up to which all are better. */
@@ -100,9 +100,7 @@ export function fittedSolverOf({ state, heldOut, kept, target, numInferenceSteps
     return (worse === -1 ? beyond : beyond.slice(0, worse)).at(-1)?.guidanceScale ?? own.guidanceScale;
   };
   return {
-    timesteps,
-    table,
-    ...(finalAlphaBar !== undefined && { finalAlphaBar }),
+    ...solver,
     guidanceScale: [reach(-1), reach(1)],
     measured: {
       ...{ target, numInferenceSteps, images: own.fitted.values.length, guidanceScale: own.guidanceScale },
@@ -159,7 +157,7 @@ export async function fitSolver(pipeline: DiffusionPipeline, options: FitSolverO
     const walked = { targets, size: targets.length / images, told, walker };
     let { state, walk }: Reached = begun ? { state: begun } : await bestStart(walked);
     if (!begun) await onState?.(state);
-    const parameters = solverParameters(state.solver, history, trainTimesteps(pipeline.scheduler));
+    const parameters = solverParameters(state.start.solver, history, trainTimesteps(pipeline.scheduler));
     while (state.iteration < iterations) {
       const next = await improved({ state, walk }, { ...walked, parameters });
       ({ state, walk } = next);

@@ -1,7 +1,15 @@
 import { FemoError } from "../../errors.js";
 import { toMultistep } from "../../methods/index.js";
 import type { DiffusionPipeline } from "../../pipelines/index.js";
-import { createSampler, type MultistepSolver, processOf, type Sampler, straightWeights } from "../../samplers/index.js";
+import {
+  createSampler,
+  levelTimesteps,
+  type MultistepSolver,
+  processOf,
+  type Sampler,
+  type SchedulerConfig,
+  straightWeights,
+} from "../../samplers/index.js";
 import { rivalsOf, rivalWords } from "../rivals.js";
 
 /** A solver to begin with. */
@@ -31,7 +39,7 @@ export function startingSolvers(
   const process = processOf(scheduler);
   const published = rivalsOf(process, false).flatMap((rival) =>
     attempted(rivalWords(rival), () =>
-      asMultistep(createSampler(scheduler, { ...rival, numInferenceSteps: n }), process === "flow"),
+      asMultistep(createSampler(scheduler, { ...rival, numInferenceSteps: n }), scheduler),
     ),
   );
   return [
@@ -60,7 +68,7 @@ function attempted(
  * unit vector in place of each of them.
  * @throws FemoError E_OPTION if a step has another form: fresh noise, clipping, or a latent of another scale
  */
-function asMultistep(sampler: Sampler, isFlow: boolean): MultistepSolver {
+function asMultistep(sampler: Sampler, scheduler: SchedulerConfig): MultistepSolver {
   const { timesteps, leaps } = sampler;
   const n = timesteps.length;
   const unit = (place: number): Float32Array => new Float32Array(n + 1).fill(1, place, place + 1);
@@ -76,11 +84,22 @@ function asMultistep(sampler: Sampler, isFlow: boolean): MultistepSolver {
     if (!(Math.abs(ofLatent) < ROUNDING)) throw notLinear(sampler);
     return normalised(ofDenoised.slice(0, i + 1));
   });
-  const last = leaps.at(-1)?.to.signalVariance ?? 1;
-  return { sampler: "multistep", timesteps, table, ...(!isFlow && { finalAlphaBar: last }) };
+  const levels = levelTimesteps(
+    scheduler,
+    leaps.map(({ from }) => from),
+  );
+  const isTold = levels.every((level, i) => Math.abs(level - (timesteps[i] as number)) < SAME_TIME);
+  return {
+    sampler: "multistep",
+    timesteps,
+    ...(!isTold && { levelTimesteps: levels }),
+    table,
+    ...(processOf(scheduler) === "diffusion" && { finalAlphaBar: leaps.at(-1)?.to.signalVariance ?? 1 }),
+  };
 }
 
 const ROUNDING = 1e-3; // of float32, over a short leap
+const SAME_TIME = 1e-6; // of float32 too
 
 /** The newest takes what rounding left of a sum of 1. */
 function normalised(row: readonly number[]): number[] {

@@ -72,11 +72,14 @@ async function observed(pipeline: DiffusionPipeline, request: GenerateOptions, t
 /** Where a walk ended. */
 export const endOf = ({ states }: Walk): Float32Array => (states.at(-1) as SamplerState).latent;
 
-/** How many runs of two solvers are the same: those at equal timesteps, behind equal steps. */
+/** How many runs of two solvers are the same: those that are told the same, behind equal steps. */
 export function sharedRuns(a: MultistepSolver, b: MultistepSolver): number {
-  const differs = a.timesteps.findIndex((t, i) => {
-    const step = a.table[i - 1] ?? [];
-    return t !== b.timesteps[i] || step.some((weight, j) => weight !== b.table[i - 1]?.[j]);
-  });
+  const levels = ({ timesteps, levelTimesteps = timesteps }: MultistepSolver) => levelTimesteps;
+  const isSameStep = (i: number): boolean => {
+    const [row, other] = [a.table[i] as readonly number[], b.table[i]];
+    const isFrom = (at: number) => levels(a)[at] === levels(b)[at];
+    return isFrom(i) && isFrom(i + 1) && row.every((weight, j) => weight === other?.[j]);
+  };
+  const differs = a.timesteps.findIndex((t, i) => t !== b.timesteps[i] || (i > 0 && !isSameStep(i - 1)));
   return differs === -1 ? a.timesteps.length : differs;
 }
