@@ -82,14 +82,17 @@ export class StudyFolder implements StudyStore {
     return images;
   }
 
-  /** All parts of a cell, one after the other. @throws FemoError E_CONFIG if one is damaged */
-  *parts(cell: string): Generator<StudyPart> {
+  /** The first image of each part of a cell that is kept. */
+  firsts(cell: string): number[] {
     const folder = join(this.path, "parts", cell);
-    if (!existsSync(folder)) return;
-    for (const name of readdirSync(folder).filter((one) => /^\d+\.json$/.test(one))) {
-      const path = join(folder, name);
-      yield partFromJson(parseJson(textOf(path), path), path);
-    }
+    const names = existsSync(folder) ? readdirSync(folder) : [];
+    return names.flatMap((name) => (/^\d+\.json$/.test(name) ? [Number.parseInt(name, 10)] : []));
+  }
+
+  /** A part that is kept. @throws FemoError E_CONFIG if it is damaged */
+  part(cell: string, first: number): StudyPart {
+    const path = this.#partPath(cell, first);
+    return partFromJson(parseJson(textOf(path), path), path);
   }
 
   /** Recorded paths of features, by level. */

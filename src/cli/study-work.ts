@@ -5,6 +5,7 @@ import { FemoError } from "../errors.js";
 import { type MetricNetworkOptions, MetricNetworks } from "../metrics/index.js";
 import type { DiffusionPipeline } from "../pipelines/index.js";
 import {
+  comparable,
   type Judge,
   measureStep,
   recordTrajectories,
@@ -190,7 +191,7 @@ async function record(
   await folder.keepTrajectories(recorded);
 }
 
-/** Makes the report of all parts that there are. @returns what was written where */
+/** Makes the report of the parts that all ways have, or of what there is before there are such. @returns what was written where */
 async function report(
   plan: StudyPlan,
   folders: readonly [StudyFolder, ...StudyFolder[]],
@@ -199,17 +200,30 @@ async function report(
   signal: AbortSignal,
 ): Promise<(readonly [what: string, path: string])[]> {
   for (const other of folders.slice(1)) checkSame(plan, other.plan(), other.path);
+  const kept = plan.cells.flatMap(({ id: cell }) =>
+    folders.flatMap((folder) => folder.firsts(cell).map((first) => ({ cell, first, folder }))),
+  );
+  const compared = comparable(plan, kept);
   const parts = function* () {
-    for (const { id } of plan.cells) for (const folder of folders) yield* folder.parts(id);
+    for (const { folder, cell, first } of compared) yield folder.part(cell, first);
   };
   const rows = await studyRows(plan, parts(), (layer) => judge?.population(layer));
   const [{ path }] = folders;
   const samples = (cell: string) => folders.map((one) => one.samples(cell)).find(({ length }) => length > 0) ?? [];
   const figures = folders.flatMap((one) => one.allTrajectories()).flatMap(trajectoryFigures);
+  const left = kept.length - compared.length;
+  const told = {
+    ...facts,
+    ...(left > 0 && { "Left out": `${left} parts of images that not all ways have drawn yet` }),
+  };
   const files = [
-    ["Report", join(path, "report.html"), studyHtml({ plan, rows, samples, chartJs: chartJs(), facts, figures })],
+    ["Report", join(path, "report.html"), studyHtml({ plan, rows, samples, chartJs: chartJs(), facts: told, figures })],
     ["Table", join(path, "table.csv"), studyCsv(rows)],
-    ["JSON", join(path, "rows.json"), `${JSON.stringify({ facts, plan, rows: rows.map(withoutValues) }, null, 1)}\n`],
+    [
+      "JSON",
+      join(path, "rows.json"),
+      `${JSON.stringify({ facts: told, plan, rows: rows.map(withoutValues) }, null, 1)}\n`,
+    ],
   ] as const;
   await writeFiles(
     files.map(([, path, content]) => ({ path, content })),

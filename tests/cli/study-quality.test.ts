@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -57,6 +57,12 @@ test("more images may be asked for later, and come in whole parts", async () => 
   expect(rowsNow().every(({ images }) => images === 2)).toBe(true);
   expect(await study("--out", here, "--images", "3")).toMatchObject({ code: 0 });
   expect(rowsNow().every(({ images }) => images === 4)).toBe(true);
+
+  const [cell] = readdirSync(join(here, "parts")).slice(-1) as [string];
+  rmSync(join(here, "parts", cell, "2.json"));
+  expect(await study("--out", here, "--report")).toMatchObject({ code: 0 });
+  expect(rowsNow().every(({ images }) => images === 2)).toBe(true);
+  expect(readFileSync(join(here, "report.html"), "utf8")).toContain("images that not all ways have drawn yet");
 });
 
 test("a folder with a study of other images is refused, and what there is stays", async () => {

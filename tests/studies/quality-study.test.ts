@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { RgbImage } from "../../src/index.js";
 import {
+  comparable,
   compare,
   type Judge,
   paretoFront,
@@ -147,6 +148,16 @@ test("two shards are the whole", async () => {
   expect(key(apart)).toEqual(key(together));
   // Two folders may both have a part.
   expect(key(await rowsOf(first, second, second))).toEqual(key(together));
+});
+
+test("parts that not all cells have are not compared, unless there are no others", () => {
+  const parts = [...whole.parts.values()];
+  const without = (...missing: readonly [cell: number, first: number][]) =>
+    parts.filter(({ cell, first }) => !missing.some(([i, at]) => first === at && cell === cells[i]?.id));
+  expect(comparable(plan, parts)).toEqual(parts);
+  expect(new Set(comparable(plan, without([2, 4])).map(({ first }) => first))).toEqual(new Set([0]));
+  const none = without([1, 0], [2, 4]);
+  expect(comparable(plan, none)).toEqual(none);
 });
 
 const byPart = (a: { cell: string; first: number }, b: typeof a) => a.cell.localeCompare(b.cell) || a.first - b.first;

@@ -14,4 +14,4 @@ export {
 } from "./plan.js";
 export { type StudyReport, studyHtml } from "./report-html.js";
 export { type RunStudyOptions, runStudy, type StudyStore, studyCost, type Wanted } from "./run.js";
-export { type Populations, paretoFront, type StudyRow, studyCsv, studyRows } from "./summary.js";
+export { comparable, type Populations, paretoFront, type StudyRow, studyCsv, studyRows } from "./summary.js";

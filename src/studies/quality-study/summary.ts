@@ -28,9 +28,20 @@ export interface StudyRow {
 export type Populations = (layer: string) => GaussianFit | undefined;
 
 /**
- * Rows from the parts that there are, in the order of the plan; cells of which there is none are left out. Only images
- * that the uncached run has too are counted, so that all rows of a finished study are over the same ones.
+ * Of kept parts those over images that every cell has drawn: rows of an unfinished study, too, are then over the same ones, as
+ * Frechet distances go with their number. All of them while there is no such image.
  */
+export function comparable<Part extends Pick<StudyPart, "cell" | "first">>(
+  { cells }: Pick<StudyPlan, "cells">,
+  parts: readonly Part[],
+): readonly Part[] {
+  const have = new Map<number, Set<string>>();
+  for (const { first, cell } of parts) have.set(first, (have.get(first) ?? new Set()).add(cell));
+  const shared = parts.filter(({ first }) => have.get(first)?.size === cells.length);
+  return shared.length > 0 ? shared : parts;
+}
+
+/** Rows from parts (`comparable`), in the order of the plan; cells of which there is none are left out. */
 export async function studyRows(
   plan: StudyPlan,
   parts: AsyncIterable<StudyPart> | Iterable<StudyPart>,
