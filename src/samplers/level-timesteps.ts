@@ -2,14 +2,18 @@ import { processOf } from "./definition.js";
 import { MODEL_TIME } from "./flow-schedule.js";
 import type { Level } from "./levels.js";
 import { chainSigmas, timestepAt } from "./sigmas.js";
-import type { SchedulerConfig } from "./table.js";
-import { cumulativeAlphas, trainingChainDefaults } from "./training-chain.js";
+import { cumulativeAlphas, type TrainingChainConfig, trainingChainDefaults } from "./training-chain.js";
+
+/** What of a model's scheduler says which timesteps have which levels. */
+export interface LevelsOfTimesteps extends Omit<TrainingChainConfig, "predictionType"> {
+  readonly predictionType?: string;
+}
 
 /**
  * Noise levels as the timesteps, or fractions between two, that have them, as a model with this scheduler is told timesteps. Of
  * a flow they are σ; on the chain of a diffusion log(σ) is linear between two.
  */
-export function levelTimesteps(scheduler: SchedulerConfig, levels: readonly Level[]): number[] {
+export function levelTimesteps(scheduler: LevelsOfTimesteps, levels: readonly Level[]): number[] {
   if (processOf(scheduler) === "flow") {
     const { numTrainTimesteps = MODEL_TIME } = scheduler;
     return levels.map(({ noise }) => (noise * numTrainTimesteps) / MODEL_TIME);
