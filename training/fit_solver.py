@@ -101,7 +101,10 @@ class Solver:
         return table
 
     def stops(self, values: torch.Tensor):
-        """What the network is told, and signal and noise, of every run and at the end. Whole timesteps, with the slopes of real ones."""
+        """What the network is told, and signal and noise, of every run and at the end.
+
+        Whole timesteps are told, with the slopes of real ones.
+        """
         _, told, levels = self.parts(values)
         told = told.detach().round() + (told - told.detach())
         below = levels.detach().floor().long().clamp_max(len(self.log_snr) - 2)

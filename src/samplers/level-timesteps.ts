@@ -1,11 +1,11 @@
 import { processOf } from "./definition.js";
-import { MODEL_TIME } from "./flow-schedule.js";
+import { flowDefaults, MODEL_TIME } from "./flow-schedule.js";
 import type { Level } from "./levels.js";
 import { chainSigmas, timestepAt } from "./sigmas.js";
-import { cumulativeAlphas, type TrainingChainConfig, trainingChainDefaults } from "./training-chain.js";
+import { cumulativeAlphas, type Noising, trainingChainDefaults } from "./training-chain.js";
 
 /** What of a model's scheduler says which timesteps have which levels. */
-export interface LevelsOfTimesteps extends Omit<TrainingChainConfig, "predictionType"> {
+export interface LevelsOfTimesteps extends Partial<Noising> {
   readonly predictionType?: string;
 }
 
@@ -15,7 +15,7 @@ export interface LevelsOfTimesteps extends Omit<TrainingChainConfig, "prediction
  */
 export function levelTimesteps(scheduler: LevelsOfTimesteps, levels: readonly Level[]): number[] {
   if (processOf(scheduler) === "flow") {
-    const { numTrainTimesteps = MODEL_TIME } = scheduler;
+    const { numTrainTimesteps = flowDefaults.numTrainTimesteps } = scheduler;
     return levels.map(({ noise }) => (noise * numTrainTimesteps) / MODEL_TIME);
   }
   const sigmas = chainSigmas(cumulativeAlphas({ ...trainingChainDefaults, ...scheduler }));

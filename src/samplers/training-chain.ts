@@ -25,6 +25,8 @@ export interface TrainingChainConfig {
 }
 
 export type TrainingChain = Required<TrainingChainConfig>;
+/** The noising alone, whatever the model predicts of it. */
+export type Noising = Omit<TrainingChain, "predictionType">;
 
 /** The defaults of all diffusers' schedulers. */
 export const trainingChainDefaults: TrainingChain = {
@@ -38,7 +40,7 @@ export const trainingChainDefaults: TrainingChain = {
 };
 
 /** ᾱ_t = Π_(s ≤ t) (1 − β_s).  [T] */
-export function cumulativeAlphas(chain: Omit<TrainingChain, "predictionType">): Float64Array {
+export function cumulativeAlphas(chain: Noising): Float64Array {
   const alphaBar = new Float64Array(chain.numTrainTimesteps);
   let product = 1;
   betas(chain).forEach((beta, t) => {
@@ -49,8 +51,7 @@ export function cumulativeAlphas(chain: Omit<TrainingChain, "predictionType">): 
 }
 
 /** β_t.  [T] */
-function betas(chain: Omit<TrainingChain, "predictionType">): number[] {
-  const { trainedBetas, betaSchedule, betaStart, betaEnd, numTrainTimesteps: T } = chain;
+function betas({ trainedBetas, betaSchedule, betaStart, betaEnd, numTrainTimesteps: T }: Noising): number[] {
   if (trainedBetas !== null) return [...trainedBetas];
   switch (betaSchedule) {
     case "linear":
