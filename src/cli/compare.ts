@@ -20,6 +20,7 @@ import {
 } from "../studies/index.js";
 import { secondsText, warningsOf } from "../studies/table.js";
 import { chartJs } from "./chart-js.js";
+import { durationText } from "./duration.js";
 import { checkFree, outputTarget, writeFiles } from "./files.js";
 import {
   addCommon,
@@ -179,7 +180,7 @@ function planText({ images, batchSize, stepMs, expectedMs }: ComparisonPlan, fla
   ];
   return (
     `A full step takes ${stepMs.toFixed(0)} ms for one image here: drawing ${images} image${images === 1 ? "" : "s"} ` +
-    `${batchSize} at a time, which takes about ${Math.ceil(expectedMs / 1000)} s. ${options.join(" and ")} ${options.length === 1 ? "chooses" : "choose"} otherwise.`
+    `${batchSize} at a time, which takes about ${durationText(expectedMs / 1000)}. ${options.join(" and ")} ${options.length === 1 ? "chooses" : "choose"} otherwise.`
   );
 }
 

@@ -1,3 +1,5 @@
+import { durationText } from "./duration.js";
+
 export interface ProgressOptions {
   /** Default: standard error. */
   readonly stream?: NodeJS.WritableStream & { readonly isTTY?: boolean; readonly columns?: number };
@@ -19,11 +21,13 @@ export function progressLine(
 ): Progress {
   if (quiet) return { show() {}, clear() {} };
   let begun: { at: number; done: number } | undefined; // a download may go on where another stopped
+  let before = 0;
   const lineOf = (text: string, done: number): string => {
     const now = performance.now();
-    begun ??= { at: now, done };
+    if (!begun || done < before) begun = { at: now, done }; // less than before is of another work
+    before = done;
     const rate = (done - begun.done) / (now - begun.at);
-    const left = rate > 0 ? `  ${Math.ceil((1 - done) / rate / 1000)} s left` : "";
+    const left = rate > 0 ? `  ${durationText((1 - done) / rate / 1000)} left` : "";
     return `${Math.floor(100 * done)} %  ${text}${left}`;
   };
   if (stream.isTTY) {

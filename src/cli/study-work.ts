@@ -19,6 +19,7 @@ import {
   trajectoryFigures,
 } from "../studies/index.js";
 import { chartJs } from "./chart-js.js";
+import { durationText } from "./duration.js";
 import { writeFiles } from "./files.js";
 import { type CommandContext, type CommonFlags, integer, listOf, openPipeline, requestOf } from "./options.js";
 import { print } from "./output.js";
@@ -159,14 +160,9 @@ async function tellCost(
   progress.clear();
   process.stderr.write(
     `${plan.cells.length} ways to draw, ${to - from} images here: ${Math.round(steps)} full steps for each image, of ` +
-      `${stepMs.toFixed(0)} ms: about ${hoursText((stepMs * steps * (to - from)) / 3_600_000)} if nothing is there yet.\n`,
+      `${stepMs.toFixed(0)} ms: about ${durationText((stepMs * steps * (to - from)) / 1000)} if nothing is there yet.\n`,
   );
 }
-
-const hoursText = (hours: number): string => {
-  if (hours < 1) return `${Math.max(1, Math.round(60 * hours))} min`;
-  return hours < 100 ? `${hours.toFixed(1)} h` : `${Math.round(hours / 24)} days`;
-};
 
 const FIGURE_IMAGES = 4;
 

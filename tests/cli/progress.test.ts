@@ -1,5 +1,6 @@
 import { PassThrough } from "node:stream";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
+import { durationText } from "../../src/cli/duration.js";
 import { progressLine } from "../../src/cli/progress.js";
 import { femo, tinyModel } from "./run.js";
 
@@ -26,6 +27,33 @@ test("elsewhere it is whole lines, no oftener than asked", () => {
   seldom.show("step 1 of 4", 0.25);
   seldom.clear();
   expect(written(stream)).toBe("");
+});
+
+test("what is left is of the work at hand: less done than before is another one", () => {
+  vi.useFakeTimers({ toFake: ["performance"] });
+  onTestFinished(() => void vi.useRealTimers());
+  const stream = new PassThrough();
+  const progress = progressLine(false, { stream, everyMs: 0 });
+  progress.show("planning", 0.9);
+  vi.advanceTimersByTime(60_000);
+  progress.show("drawing", 0);
+  vi.advanceTimersByTime(60_000);
+  progress.show("drawing", 0.1);
+  expect(written(stream).split("\n")[2]).toBe("10 %  drawing  9 min left");
+});
+
+test.each([
+  [0, "0 s"],
+  [59, "59 s"],
+  [59.5, "1 min"],
+  [61, "2 min"],
+  [3540, "59 min"],
+  [3599, "1.0 h"],
+  [6120, "1.7 h"],
+  [172_800, "2 days"],
+  [430_000, "5 days"],
+])("%d seconds are %s", (seconds, text) => {
+  expect(durationText(seconds)).toBe(text);
 });
 
 test("quiet is silent", () => {
