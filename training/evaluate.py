@@ -33,6 +33,16 @@ def frechet(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross).item()
 
 
+def distances(generated: torch.Tensor, heldout: torch.Tensor, train: torch.Tensor) -> dict[str, float]:
+    """How far features of generated pictures are from those held out, beside what other pictures of the same kind are."""
+    pairs = {
+        "generatedToHeldout": (generated, heldout),
+        "trainToHeldoutSameCount": (train, heldout),
+        "heldoutHalves": (heldout[::2], heldout[1::2]),
+    }
+    return {name: round(frechet(*pair), 4) for name, pair in pairs.items()}
+
+
 def per_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor, names: list[str]) -> dict[str, float]:
     hits = (predicted == labels).float()
     result = {name: round(hits[labels == i].mean().item(), 4) for i, name in enumerate(names)}
@@ -93,11 +103,7 @@ def main():
             "generated": per_class_accuracy(generated_classes, labels, names),
             "heldout": per_class_accuracy(heldout_classes, heldout_labels, names),
         },
-        "frechet": {
-            "generatedToHeldout": round(frechet(generated_features, heldout_features), 4),
-            "trainToHeldoutSameCount": round(frechet(train_features, heldout_features), 4),
-            "heldoutHalves": round(frechet(heldout_features[::2], heldout_features[1::2]), 4),
-        },
+        "frechet": distances(generated_features, heldout_features, train_features),
     }
     (args.model / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

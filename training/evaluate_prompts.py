@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 
-from evaluate import frechet
+from evaluate import distances
 from prompts_classifier import accuracies, load_classifier, run
 from prompts_data import load_attributes, load_images, load_index, rendered
 from train import save_grid
@@ -110,11 +110,7 @@ def main():
             "generated": accuracies(drawn_classes, truth[:count], names),
             "heldout": accuracies(heldout_classes, truth, names),
         },
-        "frechet": {
-            "generatedToHeldout": round(frechet(drawn_features, heldout_features), 4),
-            "trainToHeldoutSameCount": round(frechet(train_features, heldout_features), 4),
-            "heldoutHalves": round(frechet(heldout_features[::2], heldout_features[1::2]), 4),
-        },
+        "frechet": distances(drawn_features, heldout_features, train_features),
     }
     (args.model / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

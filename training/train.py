@@ -159,8 +159,7 @@ def main():
     tokens = (config.size // config.patch) ** 2
     compiled = torch.compile(model, dynamic=False)
     total = sum(p.numel() for p in model.parameters())
-    if args.grid_every:
-        run.every(args.grid_every, save_samples)
+    run.every(args.grid_every, save_samples)
     for progress in run.steps(f"{total / 1e6:.2f} M parameters, {len(images)} images"):
         x, y = batches.next()
         y = torch.where(torch.rand(len(y), device=device) < args.label_dropout, config.classes, y)

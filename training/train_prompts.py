@@ -146,8 +146,7 @@ def main():
     if args.compile:
         model.transformer.compile_repeated_blocks(dynamic=False)
     sizes = {name: sum(p.numel() for p in getattr(model, name).parameters()) / 1e6 for name in ("transformer", "t5", "clip")}
-    if args.sheet_every:
-        run.every(args.sheet_every, save_sheet)
+    run.every(args.sheet_every, save_sheet)
     for _ in run.steps(f"M parameters {sizes}, {len(latents)} pictures"):
         x, clip_ids, t5_ids = batches.next()
         dropped = torch.rand(args.batch, 1, device=device) < args.caption_dropout

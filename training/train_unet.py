@@ -104,8 +104,7 @@ def main():
 
     size = sum(p.numel() for p in model.parameters()) / 1e6
     signal, noise_level = (part.to(device) for part in signal_and_noise())
-    if args.sheet_every:
-        run.every(args.sheet_every, save_sheet)
+    run.every(args.sheet_every, save_sheet)
     for _ in run.steps(f"{size:.2f} M parameters, {len(latents)} pictures"):
         packed, clip_ids, _ = batches.next()
         x = unpack(packed).contiguous(memory_format=torch.channels_last)

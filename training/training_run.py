@@ -85,8 +85,9 @@ class TrainingRun:
         self.every(args.checkpoint_every, self.save)
 
     def every(self, seconds: float, task) -> None:
-        """Does a task at such intervals and at the end."""
-        self.tasks.append([time.time() + seconds, seconds, task])
+        """Does a task at such intervals and at the end; not at all if they are 0."""
+        if seconds:
+            self.tasks.append([time.time() + seconds, seconds, task])
 
     def steps(self, what: str):
         """Yields the share of the time that has passed, until that, or the stop file, is there."""

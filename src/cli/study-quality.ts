@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import type { ImageClassifier, LabelledPrompt, MetricNetworks } from "../metrics/index.js";
-import type { CacheMethod, DiffusionPipeline } from "../pipelines/index.js";
-import { classifierJudge, measureStep, type StudySubject, studyCells } from "../studies/index.js";
+import type { CacheMethod, DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
+import { classifierJudge, type StudySubject, studyCells, uncachedStepMs } from "../studies/index.js";
 import {
   addDrawing,
   addSubjects,
@@ -17,6 +17,7 @@ import {
   imagesOf,
   type StudyFlags,
   type StudyJob,
+  stepRequest,
   withStudyTools,
   workOnStudy,
 } from "./study-work.js";
@@ -72,9 +73,13 @@ const QUICK_MS = 45_000;
 const QUICK_STEPS = 330;
 
 /** How many images are drawn if nothing is said: by the speed of the machine, if it is to be quick. */
-async function imageCount({ images, quick }: QualityFlags, pipeline: DiffusionPipeline): Promise<number> {
+async function imageCount(
+  { images, quick }: QualityFlags,
+  pipeline: DiffusionPipeline,
+  request: GenerateOptions,
+): Promise<number> {
   if (images !== undefined || !quick) return images ?? MOST_IMAGES;
-  const stepMs = await measureStep(pipeline, {});
+  const stepMs = await uncachedStepMs(pipeline, request);
   return Math.max(2, Math.min(MOST_QUICK, Math.floor(QUICK_MS / (stepMs * QUICK_STEPS))));
 }
 
@@ -82,13 +87,15 @@ const run = (flags: QualityFlags, context: CommandContext): Promise<void> =>
   withStudyTools(flags, context, {}, async ({ networks, ...tools }) => {
     const { pipeline } = tools;
     const classifier = await classifierOf(flags, networks);
-    const images = await imageCount(flags, pipeline);
+    const drawn = imagesOf(flags, pipeline);
+    const subjects = studySubjects(flags, pipeline, classifier?.prompts ?? []);
+    const images = await imageCount(flags, pipeline, stepRequest(pipeline, { ...drawn, subjects }, context.signal));
     const { methods, levels, speedups, quick = false } = flags;
     const convergedSteps = flags.convergedSteps ?? (quick ? 0 : 200);
     const base: StudyJob["base"] = {
-      ...imagesOf(flags, pipeline),
+      ...drawn,
       ...(convergedSteps > 0 && { convergedSteps }),
-      subjects: studySubjects(flags, pipeline, classifier?.prompts ?? []),
+      subjects,
       partSize: flags.partSize ?? Math.min(MOST_IN_PART, images),
     };
     await workOnStudy({

@@ -3,11 +3,10 @@ import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { FemoError } from "../errors.js";
 import { type MetricNetworkOptions, MetricNetworks } from "../metrics/index.js";
-import type { DiffusionPipeline } from "../pipelines/index.js";
+import type { DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
 import {
   comparable,
   type Judge,
-  measureStep,
   recordTrajectories,
   runStudy,
   type StudyCell,
@@ -17,6 +16,7 @@ import {
   studyHtml,
   studyRows,
   trajectoryFigures,
+  uncachedStepMs,
 } from "../studies/index.js";
 import { chartJs } from "./chart-js.js";
 import { durationText } from "./duration.js";
@@ -111,6 +111,16 @@ export function imagesOf(
   return { model: pipeline.name, dtype: pipeline.dtype, seed: Number(seed), numInferenceSteps, drawing };
 }
 
+/** One image of a study, of which to time a step. */
+export const stepRequest = (
+  pipeline: DiffusionPipeline,
+  { drawing, numInferenceSteps, subjects }: Pick<StudyPlan, "drawing" | "numInferenceSteps" | "subjects">,
+  signal: AbortSignal,
+): GenerateOptions => ({
+  ...{ ...drawing, numInferenceSteps, signal },
+  [pipeline.subjectOption]: subjects.slice(0, 1).map(({ subject }) => subject),
+});
+
 /** Draws what is missing of a study and makes its report. */
 export async function workOnStudy(job: StudyJob): Promise<void> {
   const { flags, pipeline, judge, progress, images, context, base } = job;
@@ -149,13 +159,7 @@ async function tellCost(
   plan: StudyPlan,
   { from, to }: { from: number; to: number },
 ): Promise<void> {
-  const subject = { [pipeline.subjectOption]: [plan.subjects[0]?.subject] };
-  const stepMs = await measureStep(pipeline, {
-    ...base.drawing,
-    ...subject,
-    numInferenceSteps: base.numInferenceSteps,
-    signal,
-  });
+  const stepMs = await uncachedStepMs(pipeline, stepRequest(pipeline, base, signal));
   const steps = studyCost(pipeline, plan);
   progress.clear();
   process.stderr.write(

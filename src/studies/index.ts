@@ -34,7 +34,7 @@ export {
   type PaperProtocol,
   paperProtocols,
 } from "./paper-study/protocols.js";
-export { type ComparisonPlan, measureStep, planComparison } from "./plan.js";
+export { type ComparisonPlan, planComparison } from "./plan.js";
 export { type Quality, qualityOf } from "./quality.js";
 export * from "./quality-study/index.js";
 export { type ComparisonReportOptions, comparisonHtml } from "./report-html.js";
@@ -50,6 +50,7 @@ export {
 } from "./solver-fit/fit-solver.js";
 export type { StartingSolver } from "./solver-fit/start.js";
 export type { TargetStore } from "./solver-fit/targets.js";
+export { type StepTiming, uncachedStepMs } from "./step-time.js";
 export type { StudyOptions } from "./study-options.js";
 export { comparisonTable } from "./table.js";
 export {

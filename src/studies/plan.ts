@@ -2,7 +2,7 @@ import type { DiffusionPipeline, SubjectOptions } from "../pipelines/index.js";
 import { ownSteps } from "../samplers/index.js";
 import type { CompareOptions } from "./compare.js";
 import { expectedCost } from "./expected-cost.js";
-import type { StudyOptions } from "./study-options.js";
+import { uncachedStepMs } from "./step-time.js";
 import { studySubjects } from "./subjects.js";
 import { type CompareVariant, stepsOf } from "./variants.js";
 
@@ -22,9 +22,6 @@ export interface ComparisonPlan {
 const WHOLE_MS = 55_000;
 /** Until the first variant has drawn its first batch, milliseconds: of ten seconds, what building, opening and measuring leave. */
 const FIRST_MS = 4_000;
-/** For measuring a step: at most so many, and no more after so many milliseconds. */
-const MEASURE_STEPS = 10;
-const MEASURE_MS = 1000;
 const MAX_BATCH = 5;
 
 type PlanOptions = CompareOptions & { readonly variants: readonly CompareVariant[] };
@@ -38,7 +35,17 @@ type PlanOptions = CompareOptions & { readonly variants: readonly CompareVariant
  * @throws FemoError E_OPTION if an option is out of range; the signal's reason if it was aborted
  */
 export async function planComparison(pipeline: DiffusionPipeline, options: PlanOptions): Promise<ComparisonPlan> {
-  return planFor(await measureStep(pipeline, options), pipeline, options);
+  const { numInferenceSteps, guidanceScale, guidanceChannels, sampler, timestepSpacing, signal } = options;
+  const stepMs = await uncachedStepMs(pipeline, {
+    ...studySubjects(pipeline, options).slice(0, 1),
+    ...(numInferenceSteps !== undefined && { numInferenceSteps }),
+    ...(guidanceScale !== undefined && { guidanceScale }),
+    ...(guidanceChannels !== undefined && { guidanceChannels }),
+    ...(sampler !== undefined && { sampler }),
+    ...(timestepSpacing !== undefined && { timestepSpacing }),
+    ...(signal && { signal }),
+  });
+  return planFor(stepMs, pipeline, options);
 }
 
 /** The plan for a machine that takes so many milliseconds for a full step of one image. */
@@ -71,35 +78,4 @@ export function planFor(stepMs: number, pipeline: DiffusionPipeline, options: Pl
   const batchSize = options.batchSize ?? Math.max(1, Math.min(largest, images));
   const expectedMs = stepMs * (images * perImage + Math.min(batchSize, images) * warmUp);
   return { subjects: all.slice(0, count), images, batchSize, stepMs, expectedMs };
-}
-
-/** Median time of an uncached step of one image, over ten or a second; the first, which also warms up, does not count. */
-export async function measureStep(
-  pipeline: DiffusionPipeline,
-  options: Pick<CompareOptions, keyof StudyOptions>,
-): Promise<number> {
-  const { numInferenceSteps = ownSteps(options.sampler) ?? pipeline.defaults.numInferenceSteps } = options;
-  const { guidanceScale, sampler, timestepSpacing, signal } = options;
-  await pipeline.warmUp("none");
-  const times: number[] = [];
-  const enough = new Error("enough steps");
-  const drawn = pipeline.generate({
-    ...studySubjects(pipeline, options).slice(0, 1),
-    numInferenceSteps,
-    ...(guidanceScale !== undefined && { guidanceScale }),
-    ...(sampler !== undefined && { sampler }),
-    ...(timestepSpacing !== undefined && { timestepSpacing }),
-    ...(signal && { signal }),
-    outputType: "latent",
-    onStep({ durationMs }) {
-      times.push(durationMs);
-      const spent = times.reduce((a, b) => a + b);
-      if (times.length >= MEASURE_STEPS || (times.length > 2 && spent > MEASURE_MS)) throw enough;
-    },
-  });
-  await drawn.catch((error: unknown) => {
-    if (error !== enough) throw error;
-  });
-  const counted = times.slice(times.length > 1 ? 1 : 0).sort((a, b) => a - b);
-  return counted[Math.floor(counted.length / 2)] as number;
 }

@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { cacheMethods, type MultistepSolver } from "../../src/index.js";
 import {
   type CompareOptions,
@@ -12,6 +12,7 @@ import {
   defaultVariants,
   planComparison,
   recommendedMethods,
+  uncachedStepMs,
   variantsAtSpeedup,
 } from "../../src/studies/index.js";
 import { planFor } from "../../src/studies/plan.js";
@@ -167,6 +168,30 @@ test("seeds go on in 64 bits from image to image", async () => {
     variants: [],
   });
   expect(subjects.map(({ seed }) => seed)).toEqual([2n ** 64n - 1n, 0]);
+});
+
+test("a step is timed as the request draws it, and no more of them than that takes", async () => {
+  expect(await uncachedStepMs(pipeline, { classLabels: 0, numInferenceSteps: 1 })).toBeGreaterThan(0);
+  let steps = 0;
+  const stream = pipeline.stream.bind(pipeline);
+  const counting = async function* (drawn: ReturnType<typeof stream>) {
+    for await (const step of drawn) {
+      steps++;
+      yield step;
+    }
+  };
+  const counted = vi.spyOn(pipeline, "stream").mockImplementation((options) => {
+    const drawn = stream(options);
+    return Object.assign(counting(drawn), { result: drawn.result });
+  });
+  onTestFinished(() => counted.mockRestore());
+  const request = { classLabels: [0, 1], guidanceScale: 1.5, numInferenceSteps: 20 };
+  expect(await uncachedStepMs(pipeline, request, { steps: 2 })).toBeGreaterThan(0);
+  expect(steps).toBe(3);
+  const wrong = { ...request, guidanceScale: Number.NaN };
+  expect(await femoError("E_OPTION", () => uncachedStepMs(pipeline, wrong))).toContain("guidanceScale");
+  const stopped = AbortSignal.abort(new Error("stop"));
+  await expect(uncachedStepMs(pipeline, { ...request, signal: stopped })).rejects.toThrow("stop");
 });
 
 describe("a plan", () => {

@@ -3,6 +3,7 @@ import type { DiffusionPipeline, GenerateOptions, GenerationResult } from "../..
 import { seedAfter } from "../../samplers/index.js";
 import { convergedRequest } from "../converged.js";
 import { expectedCost } from "../expected-cost.js";
+import { uncachedStepMs } from "../step-time.js";
 import { warmUp } from "../warm-up.js";
 import { type Judge, likenesses } from "./judge.js";
 import { packRows, type StudyPart, toPartValues } from "./part.js";
@@ -46,8 +47,8 @@ export interface RunStudyOptions {
 
 const SAMPLES = 6;
 const BATCH = 8;
-/** Uncached steps by which a cell is timed; the first does not count. */
-const PROBE_STEPS = 4;
+/** Uncached steps by which a cell is timed. */
+const PROBE_STEPS = 3;
 
 /**
  * Draws and measures what is not kept yet of the images of a range, part by part: the uncached ones, and each cell. What
@@ -123,7 +124,7 @@ async function runPart(
     await store.keepImages(of, range.first, images);
     return images;
   };
-  const { convergedSteps } = plan;
+  const { convergedSteps, numInferenceSteps } = plan;
   const converged =
     convergedSteps === undefined
       ? undefined
@@ -168,27 +169,11 @@ async function runPart(
     if (cell.id === reference.id) continue;
     const stepMs = await uncachedStepMs(
       pipeline,
-      { ...plan.drawing, ...shown(pipeline, plan, 0, Math.min(batchSize, range.count)) },
-      plan,
+      { ...plan.drawing, ...shown(pipeline, plan, 0, Math.min(batchSize, range.count)), numInferenceSteps },
+      { steps: PROBE_STEPS },
     );
-    await add(cell, await drawCell(cell), wanted, stepMs * plan.numInferenceSteps * range.count);
+    await add(cell, await drawCell(cell), wanted, stepMs * numInferenceSteps * range.count);
   }
-}
-
-/**
- * Time of an uncached step for one image as things are now: other work on the machine, and its clock, change within minutes.
- */
-async function uncachedStepMs(
-  pipeline: DiffusionPipeline,
-  request: GenerateOptions,
-  { numInferenceSteps }: StudyPlan,
-): Promise<number> {
-  let [spent, images] = [0, 0];
-  for await (const one of pipeline.stream({ ...request, numInferenceSteps, outputType: "latent" })) {
-    if (one.step > 0) [spent, images] = [spent + one.durationMs, images + one.images.length];
-    if (one.step + 1 >= Math.min(PROBE_STEPS, numInferenceSteps)) break;
-  }
-  return spent / Math.max(1, images);
 }
 
 /** The parts of a range of images; they begin at multiples of the part's size, whatever the range. */
