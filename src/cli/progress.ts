@@ -20,14 +20,10 @@ export function progressLine(
   { stream = process.stderr, everyMs = 10_000 }: ProgressOptions = {},
 ): Progress {
   if (quiet) return { show() {}, clear() {} };
-  let begun: { at: number; done: number } | undefined; // a download may go on where another stopped
-  let before = 0;
+  const remaining = remainingTime();
   const lineOf = (text: string, done: number): string => {
-    const now = performance.now();
-    if (!begun || done < before) begun = { at: now, done }; // less than before is of another work
-    before = done;
-    const rate = (done - begun.done) / (now - begun.at);
-    const left = rate > 0 ? `  ${durationText((1 - done) / rate / 1000)} left` : "";
+    const seconds = remaining(done);
+    const left = seconds === undefined ? "" : `  ${durationText(seconds)} left`;
     return `${Math.floor(100 * done)} %  ${text}${left}`;
   };
   if (stream.isTTY) {
@@ -45,5 +41,26 @@ export function progressLine(
       stream.write(`${line}\n`);
     },
     clear() {},
+  };
+}
+
+/**
+ * Seconds that a work still takes, by how fast it went over the last half of the time or more: it may have begun slower, or have
+ * gone on where another stopped. Less done than before is another work.
+ */
+function remainingTime(): (done: number) => number | undefined {
+  interface Mark {
+    readonly at: number;
+    readonly done: number;
+  }
+  let marks: { first: Mark; from: Mark; next: Mark } | undefined;
+  let before = 0;
+  return (done) => {
+    const now: Mark = { at: performance.now(), done };
+    if (!marks || done < before) marks = { first: now, from: now, next: now };
+    before = done;
+    const rate = (done - marks.from.done) / (now.at - marks.from.at);
+    if (now.at - marks.next.at > (now.at - marks.first.at) / 2) marks = { ...marks, from: marks.next, next: now };
+    return rate > 0 ? (1 - done) / rate / 1000 : undefined;
   };
 }

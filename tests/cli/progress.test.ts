@@ -42,6 +42,23 @@ test("what is left is of the work at hand: less done than before is another one"
   expect(written(stream).split("\n")[2]).toBe("10 %  drawing  9 min left");
 });
 
+test("what is left is told by how fast it went of late", () => {
+  vi.useFakeTimers({ toFake: ["performance"] });
+  onTestFinished(() => void vi.useRealTimers());
+  const stream = new PassThrough();
+  const progress = progressLine(false, { stream, everyMs: 0 });
+  progress.show("opening", 0);
+  vi.advanceTimersByTime(100_000);
+  for (let done = 1; done <= 90; done++) {
+    progress.show("drawing", done / 100);
+    vi.advanceTimersByTime(10_000);
+  }
+  const lines = written(stream).trim().split("\n");
+  expect(lines[1]).toBe("1 %  drawing  2.8 h left");
+  expect(lines[20]).toBe("20 %  drawing  14 min left"); // as it goes since a while: 10 s for each percent
+  expect(lines[90]).toBe("90 %  drawing  2 min left");
+});
+
 test.each([
   [0, "0 s"],
   [59, "59 s"],
