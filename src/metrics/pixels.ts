@@ -77,12 +77,17 @@ function planes(image: Pixels): Float64Array[] {
       );
     }
     if (!Number.isInteger(count) || count < 1) throw badLength(image, "width·height per plane");
-    return Array.from({ length: count }, (_, c) => {
-      return Float64Array.from(image.data.subarray(c * area, (c + 1) * area), (value) => value - black);
-    });
+    return Array.from({ length: count }, (_, c) => plane(area, data, c * area, 1, black));
   }
   if (count !== 3 && count !== 4) throw badLength(image, `${3 * area} (RGB) or ${4 * area} (RGBA) bytes`);
-  return [0, 1, 2].map((c) => Float64Array.from({ length: area }, (_, i) => data[i * count + c] as number));
+  return [0, 1, 2].map((c) => plane(area, data, c, count, 0));
+}
+
+/** So many values, from one on, that lie so far apart, less that of black. */
+function plane(count: number, data: Pixels["data"], first: number, stride: number, black: number): Float64Array {
+  const found = new Float64Array(count);
+  for (let i = 0; i < count; i++) found[i] = (data[first + i * stride] as number) - black;
+  return found;
 }
 
 const badLength = ({ width, height, data }: Pixels, expected: string): FemoError =>

@@ -55,7 +55,8 @@ export function ssim(a: Pixels, b: Pixels, window: SsimWindow = "gaussian"): num
     const [muP, muQ] = [mean(p), mean(q)];
     const [pp, qq, pq] = [mean(product(p, p)), mean(product(q, q)), mean(product(p, q))];
     for (let i = 0; i < muP.length; i++) {
-      const [mp, mq] = [muP[i] as number, muQ[i] as number];
+      const mp = muP[i] as number;
+      const mq = muQ[i] as number;
       const varianceP = correction * ((pp[i] as number) - mp * mp);
       const varianceQ = correction * ((qq[i] as number) - mq * mq);
       const covariance = correction * ((pq[i] as number) - mp * mq);
@@ -73,7 +74,11 @@ function gaussian(side: number, sigma: number): Float64Array {
   return weights.map((w) => w / sum);
 }
 
-const product = (p: Float64Array, q: Float64Array): Float64Array => p.map((v, i) => v * (q[i] as number));
+function product(p: Float64Array, q: Float64Array): Float64Array {
+  const found = new Float64Array(p.length);
+  for (let i = 0; i < p.length; i++) found[i] = (p[i] as number) * (q[i] as number);
+  return found;
+}
 
 /** Mean of every window inside the plane.  [height, width] → [height − side + 1, width − side + 1] */
 function windowMeans(plane: Float64Array, width: number, height: number, kernel: Float64Array): Float64Array {
@@ -81,17 +86,14 @@ function windowMeans(plane: Float64Array, width: number, height: number, kernel:
   const rows = height - kernel.length + 1;
   const across = new Float64Array(height * columns);
   for (let y = 0; y < height; y++) {
-    for (let x = 0; x < columns; x++) {
-      let sum = 0;
-      for (let k = 0; k < kernel.length; k++) sum += (kernel[k] as number) * (plane[y * width + x + k] as number);
-      across[y * columns + x] = sum;
-    }
+    for (const [k, weight] of kernel.entries()) addTo(across, y * columns, plane, y * width + k, columns, weight);
   }
   const means = new Float64Array(rows * columns);
-  for (let i = 0; i < means.length; i++) {
-    let sum = 0;
-    for (let k = 0; k < kernel.length; k++) sum += (kernel[k] as number) * (across[i + k * columns] as number);
-    means[i] = sum;
-  }
+  for (const [k, weight] of kernel.entries()) addTo(means, 0, across, k * columns, means.length, weight);
   return means;
+}
+
+/** Adds `count` numbers, times a weight, to others. */
+function addTo(to: Float64Array, at: number, from: Float64Array, start: number, count: number, weight: number): void {
+  for (let i = 0; i < count; i++) to[at + i] = (to[at + i] as number) + weight * (from[start + i] as number);
 }
