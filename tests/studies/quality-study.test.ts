@@ -8,8 +8,10 @@ import {
   paretoFront,
   partFromJson,
   runStudy,
+  type StudyCell,
   type StudyPart,
   type StudyPlan,
+  type StudyRow,
   type StudyStore,
   studyCells,
   studyCsv,
@@ -17,7 +19,9 @@ import {
   studyRows,
   type Wanted,
 } from "../../src/studies/index.js";
+import { qualityOf } from "../../src/studies/quality.js";
 import { packRows, unpackRows } from "../../src/studies/quality-study/part.js";
+import { differenceOf, type Measure, measuresOf } from "../../src/studies/quality-study/report-data.js";
 import { partsOf } from "../../src/studies/quality-study/run.js";
 import { fittedSolver, openTinyPipeline } from "../tiny-pipeline.js";
 
@@ -230,6 +234,43 @@ describe("the front", () => {
         }
       }),
     );
+  });
+});
+
+describe("a difference of two ways to draw", () => {
+  const rowWith = (values: readonly number[]): StudyRow => {
+    const [cell] = plan.cells;
+    const measured = {
+      fullSteps: 1,
+      flopsSpeedup: 1,
+      measuredSpeedup: { median: 1, least: 1, most: 1 },
+      stateBytes: 0,
+    };
+    const psnr = { reference: { psnr: qualityOf(values) }, converged: {}, scores: {}, frechet: {} };
+    return { cell: cell as StudyCell, images: values.length, ...psnr, ...measured };
+  };
+  const between = (own: readonly number[], theirs: readonly number[]) => {
+    const [a, b] = [rowWith(own), rowWith(theirs)];
+    const [mean] = measuresOf([a, b]);
+    return differenceOf(mean as Measure, a, b);
+  };
+
+  test("is of the same images: what is hard for both does not widen it", () => {
+    const hard = [50, 20, 35, 48];
+    const found = between(
+      hard.map((value, i) => value - 1 - i / 10),
+      hard,
+    );
+    const deviation = Math.sqrt(0.05 / 3); // of 1, 1.1, 1.2 and 1.3
+    expect(found?.mean).toBeCloseTo(-1.15, 10);
+    expect(found?.margin).toBeCloseTo((1.96 * deviation) / 2, 10);
+    expect(qualityOf(hard).standardError).toBeGreaterThan(5);
+  });
+
+  test("is none where one has other images, or draws one as it was", () => {
+    expect(between([30, 31], [30, 31, 32])).toBeUndefined();
+    expect(between([30, Number.POSITIVE_INFINITY], [30, 31])).toBeUndefined();
+    expect(between([Number.POSITIVE_INFINITY, 30], [Number.POSITIVE_INFINITY, 31])).toBeUndefined();
   });
 });
 

@@ -1,4 +1,4 @@
-import type { Quality } from "../quality.js";
+import { type Quality, qualityOf } from "../quality.js";
 import type { StudyRow } from "./summary.js";
 
 /** Something by which rows are ranked. */
@@ -10,6 +10,8 @@ export interface Measure {
   readonly of: (row: StudyRow) => number | undefined;
   /** Half of the confidence interval of 95 %. */
   readonly margin: (row: StudyRow) => number | undefined;
+  /** Of a mean over images, what it is the mean of. */
+  readonly values?: (row: StudyRow) => readonly number[] | undefined;
 }
 
 const HOW = { mean: "mean", median: "median", tenthPercentile: "tenth percentile" } as const;
@@ -39,6 +41,7 @@ export function measuresOf(rows: readonly StudyRow[]): Measure[] {
           ...{ key: `${target}.${name}.${how}`, title: `${title}, ${HOW[how]}, ${TARGETS[target]}`, sign },
           of: (row) => row[target][name]?.[how],
           margin: (row) => (how === "mean" ? margin(row[target][name]) : undefined),
+          ...(how === "mean" && { values: (row) => row[target][name]?.values }),
         };
       }),
     ),
@@ -78,6 +81,21 @@ export function bestNear(rows: readonly StudyRow[], measure: Measure, speedup: n
     if (!other || goodness(row) > goodness(other)) best.set(row.cell.group, row);
   }
   return [...best.values()].sort((a, b) => goodness(b) - goodness(a));
+}
+
+/**
+ * How far a row's mean is from another's, image by image, and half of the confidence interval of 95 %: that is narrower than what
+ * two intervals of means say, as images that are hard are so for both. Undefined where images differ, or one is identical.
+ */
+export function differenceOf(
+  { values }: Measure,
+  row: StudyRow,
+  other: StudyRow,
+): { readonly mean: number; readonly margin: number } | undefined {
+  const [own, theirs] = [values?.(row), values?.(other)];
+  if (!own || own.length !== theirs?.length) return undefined;
+  const { mean, standardError } = qualityOf(own.map((value, i) => value - (theirs[i] as number)));
+  return standardError === undefined ? undefined : { mean, margin: 1.96 * standardError };
 }
 
 /** Rows as the page's script takes them. */
