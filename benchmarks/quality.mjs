@@ -278,6 +278,7 @@ for (const speedup of speedups) {
 /** @type {Record<string, import("femo").CacheOptions>} */
 const caches = values.caches ? JSON.parse(readFileSync(values.caches, "utf8")) : {};
 for (const [name, cache] of Object.entries(caches)) {
+  if (/[",\n]/.test(name)) throw new Error(`--caches: ${name}: expected a name without commas and quotes`);
   const level = typeof cache === "object" && "granularity" in cache ? String(cache.granularity) : "-";
   await measureOnce(keyOf("-", level, name), async () => ({ cache }));
 }

@@ -64,8 +64,12 @@ export async function runStudy(pipeline: DiffusionPipeline, plan: StudyPlan, opt
     for (const cell of plan.cells) if (!(await store.has(cell.id, range.first))) cells.push(cell);
     if (cells.length > 0) parts.push({ ...range, cells });
   }
-  const workOf = ({ cells, count }: Todo): number =>
-    count * cells.reduce((sum, { id }) => sum + (costs.get(id) as number), plan.convergedSteps ?? 0);
+  const workOf = ({ cells, count }: Todo): number => {
+    const isNew = cells.length === plan.cells.length; // else its converged images are there
+    return (
+      count * cells.reduce((sum, { id }) => sum + (costs.get(id) as number), isNew ? (plan.convergedSteps ?? 0) : 0)
+    );
+  };
   const total = parts.reduce((sum, part) => sum + workOf(part), 0);
 
   const warm = new Set<string>();
