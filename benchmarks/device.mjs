@@ -4,7 +4,7 @@
  *
  *     npm run build && node benchmarks/random-model.mjs --out xl2     (or any model)
  *     node benchmarks/device.mjs --model xl2 --request '{"guidanceScale":4}' --device webgpu --dtypes float32,float16 --python python3
-     node benchmarks/device.mjs --model avatars-flux --request '{"trueCfgScale":3,"negativePrompt":"","maxSequenceLength":48}' ... [--torch-dtypes float32,bfloat16]
+ *     node benchmarks/device.mjs --model avatars-flux --request '{"trueCfgScale":3,"negativePrompt":"","maxSequenceLength":48}' ... [--torch-dtypes float32,bfloat16]
  *
  * Medians over 15 steps, full steps and forecasts in turns, after an image that loads and touches everything; latents are
  * not decoded. Forecasts of order 2 by FEMO.
@@ -13,6 +13,7 @@ import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { DiffusionPipeline } from "femo";
+import { median } from "./median.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -28,23 +29,24 @@ const { values } = parseArgs({
 const STEPS = 15;
 const INTERVAL = 3;
 
-const request = { ...JSON.parse(values.request), numInferenceSteps: STEPS };
-
-const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 const ms = (value) => (value === undefined ? "" : `${value.toFixed(value < 10 ? 2 : 1)} ms`);
+
+/** What femo and diffusers both draw. @param {DiffusionPipeline} pipeline */
+function requestOf(pipeline) {
+  const request = { ...JSON.parse(values.request), numInferenceSteps: STEPS };
+  const [subject] = pipeline.examples;
+  if (pipeline.subjectOption === "classLabels") return { ...request, classLabels: [subject] };
+  const [height, width] = pipeline.imageSize(request);
+  return { ...request, prompt: subject, height, width };
+}
 
 /**
  * @param {DiffusionPipeline} pipeline
+ * @param {import("femo").GenerateOptions} request
  * @param {import("femo").CacheOptions} cache
  */
-async function stepsOf(pipeline, cache) {
-  const draw = () =>
-    pipeline.generate({
-      [pipeline.subjectOption]: pipeline.examples[0],
-      ...request,
-      outputType: "latent",
-      cache,
-    });
+async function stepsOf(pipeline, request, cache) {
+  const draw = () => pipeline.generate({ ...request, outputType: "latent", cache });
   await draw();
   const { report } = await draw();
   const [{ steps }] = report.batches;
@@ -54,16 +56,17 @@ async function stepsOf(pipeline, cache) {
 
 const device = /** @type {import("femo").Device} */ (values.device);
 const rows = [];
-let drawn; // as diffusers' pipeline is to draw it
+let request;
 for (const dtype of /** @type {NonNullable<import("femo").PretrainedOptions["dtype"]>[]} */ (
   values.dtypes.split(",")
 )) {
   const pipeline = await DiffusionPipeline.fromPretrained(values.model, { device, dtype });
   console.error(`femo on ${pipeline.device.title}, ${dtype}`);
-  const { full } = await stepsOf(pipeline, "none");
+  request = requestOf(pipeline);
+  const { full } = await stepsOf(pipeline, request, "none");
   rows.push([`femo, ${dtype}`, "", ms(full), "", ""]);
   for (const granularity of values.levels?.split(",") ?? pipeline.levels) {
-    const found = await stepsOf(pipeline, {
+    const found = await stepsOf(pipeline, request, {
       method: "femo",
       granularity,
       order: 2,
@@ -73,12 +76,6 @@ for (const dtype of /** @type {NonNullable<import("femo").PretrainedOptions["dty
     const state = `${(found.stateBytes / 1e6).toFixed(1)} MB`;
     rows.push([`femo, ${dtype}`, `\`${granularity}\``, ms(found.full), ms(found.forecast), state]);
   }
-  const [height, width] = pipeline.imageSize(request);
-  const subject = pipeline.examples[0];
-  drawn = {
-    ...request,
-    ...(pipeline.subjectOption === "classLabels" ? { classLabels: [subject] } : { prompt: subject, height, width }),
-  };
   await pipeline.close();
 }
 if (values.python) {
@@ -86,7 +83,7 @@ if (values.python) {
   const folder = new URL(`../models/${values.model}`, import.meta.url);
   const model = /^avatars-/.test(values.model) ? fileURLToPath(folder) : values.model;
   const torchDevice = values.device === "cpu" ? "cpu" : "cuda";
-  const snake = Object.entries(drawn).map(([name, value]) => [
+  const snake = Object.entries(request).map(([name, value]) => [
     name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`),
     value,
   ]);

@@ -24,6 +24,7 @@ import { Sessions } from "../dist/runtime/sessions.js";
 import { TorchGenerator } from "../dist/samplers/index.js";
 import { modelLinears } from "../dist/tracing/index.js";
 import { isPacked, openCheckpoint } from "../dist/weights/index.js";
+import { median } from "./median.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -51,7 +52,6 @@ const memory = () => {
     .map((kilobytes) => Math.round(kilobytes.reduce((a, b) => a + b) / 1024))
     .join(", at most ");
 };
-const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 
 /** Norm of the difference, over that of what it should be. */
 const relative = (found, wanted) => {

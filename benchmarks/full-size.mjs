@@ -16,6 +16,7 @@ import { parseArgs } from "node:util";
 import { DiffusionPipeline } from "femo";
 import { Graph, toOnnx } from "../dist/graph/index.js";
 import { createNodeEngine } from "../dist/platform/node/engine.js";
+import { median } from "./median.mjs";
 import { megabytes } from "./memory.mjs";
 
 const { values } = parseArgs({
@@ -42,7 +43,6 @@ const rows = [
 ];
 /** Uncached steps of a run; the first two load and touch what they need. */
 const UNCACHED = 7;
-const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 /** Floating-point operations per second of the model's largest products, on weights that stay in the cache. */
 async function productRate() {
   const [tokens, width, hidden] = [512, 1152, 4608];

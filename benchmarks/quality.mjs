@@ -31,6 +31,7 @@ import {
   timestepSpacings,
 } from "femo";
 import { qualityOf, settingsAtCost } from "femo/studies";
+import { median } from "./median.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -159,7 +160,6 @@ function fits(options) {
 
 const plain = await references(numInferenceSteps);
 const converged = convergedSteps > 0 ? await references(convergedSteps) : undefined;
-const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 
 /**
  * Time of the uncached run over that of another, run in turn.

@@ -8,6 +8,7 @@
  */
 import { parseArgs } from "node:util";
 import { DiffusionPipeline } from "femo";
+import { median } from "./median.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -45,7 +46,6 @@ const draw = (cache) =>
     outputType: "latent",
     cache,
   });
-const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 /** @param {import("femo").GenerationResult} result */
 const timeOf = ({ report }) => report.conditioningMs + report.stepsMs;
 /**

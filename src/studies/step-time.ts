@@ -1,4 +1,5 @@
 import type { DiffusionPipeline, GenerateOptions } from "../pipelines/index.js";
+import { quantile } from "./quality.js";
 
 /** How long to measure: at most so many steps beside the first, and after two of them no longer than this. */
 export interface StepTiming {
@@ -18,7 +19,6 @@ export async function uncachedStepMs(
   request: GenerateOptions,
   { steps = 10, ms = 1000 }: StepTiming = {},
 ): Promise<number> {
-  await pipeline.warmUp("none");
   const times: number[] = [];
   let spent = 0;
   for await (const { durationMs, images } of pipeline.stream({ ...request, cache: "none", outputType: "latent" })) {
@@ -26,6 +26,5 @@ export async function uncachedStepMs(
     spent += durationMs;
     if (times.length > steps || (times.length > 2 && spent > ms)) break;
   }
-  const counted = times.slice(times.length > 1 ? 1 : 0).sort((a, b) => a - b);
-  return counted[Math.floor(counted.length / 2)] as number;
+  return quantile(times.length > 1 ? times.slice(1) : times, 0.5);
 }
